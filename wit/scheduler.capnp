@@ -1,0 +1,51 @@
+@0xb01f00000000c501;
+# A scheduler says which node each pod goes to. The kernel keeps the queue of pending pods and carries out the bindings; the module keeps a
+# snapshot fed by deltas, and says `stale` when it has missed one.
+using Common = import "common.capnp";
+
+struct Delta @0xb01f00000000c502 {
+  # Rows are JSON objects projected to the fields a scheduler needs:
+  # nodes: metadata.{name,labels,annotations}, spec.{taints,unschedulable}, status.{allocatable,conditions,images};
+  # pods that have a node: metadata.{namespace,name,uid,labels,deletionTimestamp}, spec (scheduling fields), status.phase.
+  baseGeneration @0 :UInt64;          # the snapshot this applies to; 0: forget everything, this is the whole state
+  generation @1 :UInt64;              # the snapshot after it
+  nodes @2 :List(Data);
+  goneNodes @3 :List(Text);           # names
+  pods @4 :List(Data);
+  gonePods @5 :List(Text);            # uids
+  namespaces @6 :List(Data);          # metadata.{name,labels}, for namespace selectors
+}
+
+struct Decision @0xb01f00000000c503 {
+  union {
+    unspecified @0 :Void;
+    node @1 :Text;                    # bind here
+    unschedulable @2 :Text;           # the message of the PodScheduled condition, as users know it: "0/3 nodes are available: ..."
+    evict @3 :Preemption;             # make room first, then try again
+    wait @4 :Text;                    # gated: not to be tried until the pod changes
+  }
+}
+
+struct Preemption @0xb01f00000000c504 {
+  node @0 :Text;
+  victims @1 :List(Common.ObjectRef);
+}
+
+interface Scheduler @0xb01f00000000c505 {
+  sync @0 (delta :Delta) -> (stale :Bool) $Common.hot;
+  schedule @1 (generation :UInt64, nowMillis :UInt64, pods :List(Data)) -> (stale :Bool, decisions :List(Decision)) $Common.hot;
+  # In the given order; each decision counts for those behind it.
+}
+
+struct NodeScore @0xb01f00000000c506 {
+  feasible @0 :Bool;
+  score @1 :Int32;                    # 0 to 100
+  reason @2 :Text;                    # why not feasible
+}
+
+interface SchedulerPlugin @0xb01f00000000c507 {
+  # A plugin of the default scheduler: one crossing a pod for all candidate nodes.
+  sync @0 (delta :Delta) -> (stale :Bool) $Common.hot;
+  filter @1 (generation :UInt64, pod :Data, nodes :List(Text)) -> (stale :Bool, results :List(NodeScore)) $Common.hot;
+  score @2 (generation :UInt64, pod :Data, nodes :List(Text)) -> (stale :Bool, results :List(NodeScore)) $Common.hot;
+}

@@ -1,0 +1,30 @@
+//! The contract between the kernel, modules, and machines: the Cap'n Proto schemas beside this crate, as Rust.
+//!
+//! The schemas are the manual; read `../*.capnp`. The code in `generated/` is made from them by `examples/regenerate.rs` and
+//! committed, so that a third party's build needs no extra tool; a test of this crate fails when it is stale.
+//! `WORLD` is the WIT world, the pipe that carries all of this into a WebAssembly module.
+
+/// The WIT world of the pipe, as text (for bindings generated elsewhere).
+pub const WORLD: &str = include_str!("../world.wit");
+
+/// The version of the pipe that `Hello.pipeVersion` carries.
+pub const PIPE_VERSION: u16 = 1;
+
+/// The newest interface semantics this tree knows (`Hello.apiLevel`, `ModuleInfo.apiLevel`).
+pub const API_LEVEL: u16 = 1;
+
+#[allow(missing_docs, unsafe_code, clippy::all, unused_qualifications)]
+mod generated {
+    pub mod admission_capnp;
+    pub mod common_capnp;
+    pub mod controller_capnp;
+    pub mod module_capnp;
+    pub mod node_capnp;
+    pub mod objects_capnp;
+    pub mod provisioner_capnp;
+    pub mod scheduler_capnp;
+}
+
+pub use generated::{
+    admission_capnp, common_capnp, controller_capnp, module_capnp, node_capnp, objects_capnp, provisioner_capnp, scheduler_capnp,
+};
