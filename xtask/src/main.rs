@@ -1,6 +1,76 @@
-//! Developer commands. Being assembled.
+//! Developer commands: `cargo xtask up | down | test | bench | modules | wit | ci`.
+//!
+//! Each says what it installs before it does, shows what it is doing, and ends at the first failure. It orchestrates programs (cargo,
+//! apt-get, the `pintle` command); what it knows of the product is only how to build and start it.
+
+mod bench;
+mod compile;
+mod demo;
+mod needs;
+mod shell;
 mod wit;
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
-    if std::env::args().any(|a| a == "--check") { wit::check(&root) } else { wit::regenerate(&root) }
+
+use std::{error::Error, process::ExitCode};
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  up [--nodes N]     install what is missing, build, start a cluster (3 nodes), run the example
+  down [--keep-data] stop it and remove what it left on this machine
+  test [FILTER]      every test, with real containers and a real kubectl
+  bench [ROW...]     measure; writes target/bench.json
+  modules            build the built-in modules to target/release/modules
+  wit [--check]      regenerate the code of the schemas, or fail when it is stale
+  ci                 what .ci/run calls: formatting, schemas, then test
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let rest = args.get(1..).unwrap_or_default();
+    let outcome = match args.first().map(String::as_str) {
+        Some("up") => demo::up(rest),
+        Some("down") => demo::down(rest),
+        Some("test") => test(rest),
+        Some("bench") => bench::bench(rest),
+        Some("modules") => needs::wasm_target().and_then(|()| compile::modules()),
+        Some("wit") if rest.iter().any(|a| a == "--check") => needs::packages(&[needs::CAPNP]).and_then(|()| wit::check(&shell::root())),
+        Some("wit") => needs::packages(&[needs::CAPNP]).and_then(|()| wit::regenerate(&shell::root())),
+        Some("ci") => ci(),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Builds everything once and runs every test of the workspace.
+fn test(filter: &[String]) -> Outcome {
+    needs::packages(needs::FOR_TESTS)?;
+    needs::wasm_target()?;
+    compile::programs()?;
+    compile::modules()?;
+    compile::examples()?;
+    let mut args = vec!["test", "--release", "--workspace", "--no-fail-fast"];
+    if !filter.is_empty() {
+        args.push("--");
+        args.extend(filter.iter().map(String::as_str));
+    }
+    shell::cargo(&args)
+}
+
+/// Formatting and schemas first, because they fail fast.
+fn ci() -> Outcome {
+    needs::packages(&[needs::CAPNP])?;
+    wit::check(&shell::root())?;
+    shell::cargo(&["fmt", "--all", "--check"])?;
+    test(&[])
 }

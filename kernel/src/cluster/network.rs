@@ -1,0 +1,62 @@
+//! The machine's side of the node network: one bridge, and a veth pair into each node's network namespace.
+//!
+//! Pod networks inside the nodes are host-node's; this only joins "machines" that are namespaces.
+
+use super::{ClusterError, Layout, processes::run};
+
+fn ip(args: &str) -> Result<String, ClusterError> {
+    run("ip", &args.split_whitespace().collect::<Vec<_>>())
+}
+
+fn exists(args: &str) -> bool {
+    ip(args).is_ok()
+}
+
+/// Makes the bridge with the machine's address, if it is not there.
+pub fn ensure_bridge(layout: &Layout) -> Result<(), ClusterError> {
+    let bridge = layout.bridge();
+    if !exists(&format!("link show {bridge}")) {
+        ip(&format!("link add {bridge} type bridge"))?;
+        ip(&format!("addr add {}/24 dev {bridge}", layout.gateway()))?;
+    }
+    ip(&format!("link set {bridge} up"))?;
+    Ok(())
+}
+
+/// Makes a node's network namespace and its link to the bridge, if they are not there.
+pub fn ensure_node(layout: &Layout, node: &str, index: u8) -> Result<(), ClusterError> {
+    let (namespace, veth, bridge) = (layout.network_namespace(node), layout.veth(index), layout.bridge());
+    if !std::path::Path::new("/run/netns").join(&namespace).exists() {
+        ip(&format!("netns add {namespace}"))?;
+    }
+    if !exists(&format!("-n {namespace} link show eth0")) {
+        ip(&format!("link add {veth} type veth peer name eth0 netns {namespace}"))?;
+        ip(&format!("link set {veth} master {bridge} up"))?;
+        ip(&format!("-n {namespace} addr add {}/24 dev eth0", layout.node_address(index)))?;
+        ip(&format!("-n {namespace} link set eth0 up"))?;
+        ip(&format!("-n {namespace} link set lo up"))?;
+        ip(&format!("-n {namespace} route add default via {}", layout.gateway()))?;
+    }
+    Ok(())
+}
+
+/// Routes a node's pod addresses from the machine itself, so that a user can reach pods directly.
+pub fn route_pods(layout: &Layout, index: u8, pod_cidr: &str) -> Result<(), ClusterError> {
+    ip(&format!("route replace {pod_cidr} via {} dev {}", layout.node_address(index), layout.bridge())).map(drop)
+}
+
+/// Removes a node's namespace and link. What is not there is fine.
+pub fn remove_node(layout: &Layout, node: &str) {
+    let _ = ip(&format!("netns delete {}", layout.network_namespace(node)));
+}
+
+/// Removes every namespace of the cluster and the bridge.
+pub fn remove_all(layout: &Layout) {
+    let prefix = layout.network_namespace_prefix();
+    for line in ip("netns list").unwrap_or_default().lines() {
+        if let Some(name) = line.split_whitespace().next().filter(|n| n.starts_with(&prefix)) {
+            let _ = ip(&format!("netns delete {name}"));
+        }
+    }
+    let _ = ip(&format!("link delete {}", layout.bridge()));
+}

@@ -1,0 +1,67 @@
+//! A cluster started with the `pintle` command, as a user would.
+
+use crate::{Error, kubectl::Kubectl, programs, run};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A cluster in a data directory. `down` is the caller's, so that a failed test can leave it for inspection.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    data_dir: PathBuf,
+    port: u16,
+}
+
+impl Cluster {
+    /// The cluster of `data_dir`, whether it runs or not, its API on `port` of the loopback address.
+    pub fn new(data_dir: impl Into<PathBuf>, port: u16) -> Self {
+        Self { data_dir: data_dir.into(), port }
+    }
+
+    /// Where its state is.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// `pintle up --nodes N` with more arguments; also repairs a cluster that lost processes. Returns what it printed.
+    pub fn up(&self, nodes: u8, more: &[&str]) -> Result<String, Error> {
+        run(self.pintle("up").args(["--nodes", &nodes.to_string(), "--port", &self.port.to_string()]).args(more))
+    }
+
+    /// `pintle down` with more arguments.
+    pub fn down(&self, more: &[&str]) -> Result<String, Error> {
+        run(self.pintle("down").args(more))
+    }
+
+    /// A kubectl for it.
+    pub fn kubectl(&self) -> Kubectl {
+        Kubectl::new(self.data_dir.join("kubeconfig"))
+    }
+
+    /// Pid of the kernel (`kernel`) or of a host-node (`node-1`).
+    pub fn pid(&self, process: &str) -> Result<u32, Error> {
+        let path = self.data_dir.join("run").join(format!("{process}.pid"));
+        let text = std::fs::read_to_string(&path).map_err(Error::io(path.display().to_string()))?;
+        text.trim().parse().map_err(|_| Error::Command { command: path.display().to_string(), status: "not a pid".into(), output: text })
+    }
+
+    /// `kill -9` of the kernel or a host-node.
+    pub fn kill(&self, process: &str) -> Result<(), Error> {
+        run(Command::new("kill").args(["-9", &self.pid(process)?.to_string()])).map(drop)
+    }
+
+    /// The machine's address on the bridge that joins the nodes; a registry for them listens there.
+    pub fn gateway(&self) -> Result<Ipv4Addr, Error> {
+        let text = run(&mut self.pintle("layout"))?;
+        let line = text.lines().find_map(|l| l.strip_prefix("gateway=")).unwrap_or_default();
+        line.parse().map_err(|_| Error::Command { command: "pintle layout".into(), status: "no gateway".into(), output: text })
+    }
+
+    fn pintle(&self, verb: &str) -> Command {
+        let mut command = Command::new(programs().join("pintle"));
+        command.arg(verb).arg("--data-dir").arg(&self.data_dir);
+        command
+    }
+}

@@ -1,0 +1,72 @@
+//! What is built, and where it is put.
+
+use crate::{Outcome, shell};
+use std::{fs, path::{Path, PathBuf}};
+
+/// The target of modules.
+const WASM: &str = "wasm32-wasip2";
+
+/// `pintle` and `host-node`.
+pub fn programs() -> Outcome {
+    shell::cargo(&["build", "--release", "-p", "pintle-kernel", "-p", "pintle-host-node"])
+}
+
+/// The built-in modules: each folder of `modules/` with a `module.json`, to `target/release/modules/NAME.{wasm,json}`.
+pub fn modules() -> Outcome {
+    let folders = module_folders(&shell::root().join("modules"))?;
+    let packages: Vec<String> = folders.iter().map(|f| format!("pintle-module-{}", name(f))).collect();
+    let mut args = vec!["build", "--profile", "module", "--target", WASM];
+    for package in &packages {
+        args.extend(["-p", package]);
+    }
+    shell::cargo(&args)?;
+    let out = pintle_tests::programs().join("modules");
+    fs::create_dir_all(&out)?;
+    let built = pintle_tests::programs().with_file_name(WASM).join("module");
+    for folder in &folders {
+        let file = format!("pintle_module_{}.wasm", name(folder).replace('-', "_"));
+        place(&built.join(file), &out.join(format!("{}.wasm", name(folder))))?;
+        place(&folder.join("module.json"), &out.join(format!("{}.json", name(folder))))?;
+    }
+    Ok(())
+}
+
+/// The third-party examples, each a workspace of its own, to `target/release/examples-modules/NAME.wasm`.
+pub fn examples() -> Outcome {
+    let out = pintle_tests::programs().join("example-modules");
+    fs::create_dir_all(&out)?;
+    let target = pintle_tests::programs().with_file_name("example-modules");
+    for folder in module_folders(&shell::root().join("examples"))? {
+        let manifest = folder.join("Cargo.toml").display().to_string();
+        let target_dir = target.display().to_string();
+        shell::cargo(&["build", "--release", "--target", WASM, "--manifest-path", &manifest, "--target-dir", &target_dir])?;
+        for entry in fs::read_dir(target.join(WASM).join("release"))?.flatten() {
+            if entry.path().extension().is_some_and(|e| e == "wasm") {
+                place(&entry.path(), &out.join(entry.file_name()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Folders that hold a module: those with a `module.json` beside a `Cargo.toml`.
+fn module_folders(parent: &Path) -> Result<Vec<PathBuf>, std::io::Error> {
+    let mut folders: Vec<PathBuf> = fs::read_dir(parent)?.flatten().map(|e| e.path()).filter(|p| p.join("module.json").exists() && p.join("Cargo.toml").exists()).collect();
+    folders.sort();
+    Ok(folders)
+}
+
+fn name(folder: &Path) -> String {
+    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Copies by rename, so that a running kernel never sees half a file; leaves an equal file alone.
+fn place(from: &Path, to: &Path) -> Outcome {
+    let bytes = fs::read(from).map_err(|e| format!("{}: {e}", from.display()))?;
+    if fs::read(to).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    let fresh = to.with_extension("new");
+    fs::write(&fresh, bytes)?;
+    Ok(fs::rename(fresh, to)?)
+}
