@@ -1,0 +1,118 @@
+//! What a request is about: a served resource, and where in it.
+//!
+//! Invariant: a [`Target`] exists only for a resource that is served, with a namespace exactly when the resource has
+//! one (or when all namespaces are meant), and with names that can stand in a storage key.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use pintle_api::Resource;
+
+/// One resource that is served: the API's row (through `Deref`: `group`, `version`, `plural`, `kind`, ...), and what the
+/// registry adds to it.
+#[derive(Debug)]
+pub struct ResourceInfo {
+    row: Resource,
+    pub(crate) key: ResourceKey,
+    /// Fields that field selectors may name besides `metadata.name` and `metadata.namespace`.
+    pub(crate) selectable: Vec<SelectableField>,
+    /// `{"kind":K,"apiVersion":V,`: how every stored object begins.
+    pub(crate) type_prefix: String,
+}
+
+/// A field that field selectors, and the cache's indexes, know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SelectableField {
+    /// As clients write it: `spec.nodeName`.
+    pub label: String,
+    /// Path of member names in the object.
+    pub path: Vec<String>,
+}
+
+impl ResourceInfo {
+    pub(crate) fn new(row: Resource, selectable: Vec<SelectableField>) -> Self {
+        let key = ResourceKey::new(row.storage_group.as_ref(), row.plural.as_ref());
+        let type_prefix = format!(r#"{{"kind":"{}","apiVersion":"{}","#, row.kind, row.api_version());
+        Self { row, key, selectable, type_prefix }
+    }
+
+    /// Under what its objects are stored and cached: the same for every version and face of them.
+    #[must_use]
+    pub fn key(&self) -> &ResourceKey {
+        &self.key
+    }
+
+    /// Fields that field selectors may name besides `metadata.name` and `metadata.namespace`.
+    #[must_use]
+    pub fn selectable(&self) -> &[SelectableField] {
+        &self.selectable
+    }
+}
+
+impl Deref for ResourceInfo {
+    type Target = Resource;
+
+    fn deref(&self) -> &Resource {
+        &self.row
+    }
+}
+
+/// Identifies a resource without its version: what is stored and cached is the same for all versions.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ResourceKey {
+    /// API group; the core group is "".
+    pub group: String,
+    /// Lower-case plural.
+    pub resource: String,
+}
+
+impl ResourceKey {
+    /// Of a group and a plural.
+    #[must_use]
+    pub fn new(group: impl Into<String>, resource: impl Into<String>) -> Self {
+        Self { group: group.into(), resource: resource.into() }
+    }
+}
+
+impl fmt::Display for ResourceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.resource)?;
+        if !self.group.is_empty() {
+            write!(f, ".{}", self.group)?;
+        }
+        Ok(())
+    }
+}
+
+/// A resource, and what in it: made by `Registry::resolve`.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The resource.
+    pub resource: Arc<ResourceInfo>,
+    /// Subresource; empty for the object itself.
+    pub subresource: String,
+    /// Namespace; empty for cluster-scoped resources and for reads across all namespaces.
+    pub namespace: String,
+    /// Name; empty for collections and for creates.
+    pub name: String,
+}
+
+impl Target {
+    /// The same resource, another object.
+    #[must_use]
+    pub fn named(&self, namespace: &str, name: &str) -> Self {
+        Self {
+            resource: Arc::clone(&self.resource),
+            subresource: self.subresource.clone(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// The same object, another subresource.
+    #[must_use]
+    pub fn subresource(&self, subresource: &str) -> Self {
+        Self { subresource: subresource.to_owned(), ..self.clone() }
+    }
+}
