@@ -25,6 +25,11 @@ impl Cluster {
         &self.data_dir
     }
 
+    /// Port of the API on the loopback address.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// `pintle up --nodes N` with more arguments; also repairs a cluster that lost processes. Returns what it printed.
     pub fn up(&self, nodes: u8, more: &[&str]) -> Result<String, Error> {
         run(self.pintle("up").args(["--nodes", &nodes.to_string(), "--port", &self.port.to_string()]).args(more))

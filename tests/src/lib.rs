@@ -4,6 +4,7 @@
 //! It holds no assertion; those are in `tests/`. Everything waits on conditions with a bound, never for a while.
 
 pub mod cluster;
+pub mod https;
 pub mod image;
 pub mod kubectl;
 pub mod registry;
@@ -42,6 +43,14 @@ pub enum Error {
         request: String,
         /// The status line.
         status: String,
+    },
+    /// An HTTPS exchange broke.
+    #[error("{what}: {reason}")]
+    Http {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        reason: String,
     },
     /// A condition did not come true in time.
     #[error("gave up after {seconds} s waiting until {what}; last seen: {last}")]

@@ -1,0 +1,62 @@
+//! Whole-system tests on one real cluster of three nodes: real containers, a real kubectl, a real registry.
+//!
+//! Run them with `cargo xtask test`, or one with `cargo test --release -p pintle-tests --test cluster -- NAME`. They run in the order below, because
+//! one machine can hold one such cluster; each makes what it needs and removes it. The last one stops the cluster and looks for
+//! anything left behind. With `PINTLE_KEEP=1` the cluster stays for a look. Modules:
+//!
+//! - `web`: what a user does with a Deployment, from apply to delete;
+//! - `nodes`: spreading, killed containers, killed and stopped nodes;
+//! - `crash`: the kernel killed under load;
+//! - `modules`: loading, swapping and deleting third-party modules, hostile ones too;
+//! - `input`: what is refused, and how it says so;
+//! - `teardown`: nothing is left behind.
+
+mod crash;
+mod input;
+mod modules;
+mod nodes;
+mod setup;
+mod teardown;
+mod web;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use setup::Setup;
+
+/// What a test returns; any error fails it with its text.
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let missing = setup::missing();
+    if let Some(reason) = &missing {
+        println!("skipped: the whole-system tests need {reason}");
+    }
+    let trials = [web::TESTS, nodes::TESTS, crash::TESTS, modules::TESTS, input::TESTS, teardown::TESTS]
+        .concat()
+        .into_iter()
+        .map(|(name, test)| {
+            Trial::test(name, move || {
+                let setup = Setup::get().map_err(|e| Failed::from(format!("the cluster did not start: {e}")))?;
+                test(setup).map_err(|e| Failed::from(e.to_string()))
+            })
+            .with_ignored_flag(missing.is_some())
+        })
+        .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    setup::finish();
+    conclusion.exit();
+}
+
+/// A test's name and body.
+type Test = (&'static str, fn(&Setup) -> Outcome);
+
+/// Fails a test with a formatted text unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($text:tt)*) => {
+        if !$condition {
+            return Err(format!($($text)*).into());
+        }
+    };
+}
+pub(crate) use ensure;

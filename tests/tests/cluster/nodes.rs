@@ -1,0 +1,136 @@
+//! Nodes: spreading, containers and daemons that are killed, machines that stop.
+
+use crate::{Outcome, Test, ensure, setup::{NODES, Setup}};
+use pintle_tests::kubectl::{is_ready, items};
+use serde_json::Value;
+use std::{collections::BTreeSet, time::Duration};
+
+pub const TESTS: &[Test] = &[
+    ("nodes_are_ready_with_addresses_and_pod_cidrs", ready),
+    ("nodes_pods_of_one_deployment_spread_over_them", spread),
+    ("nodes_a_killed_container_restarts_with_back_off", restart),
+    ("nodes_a_killed_host_node_leaves_containers_running_and_adopts_them", adopt),
+    ("nodes_pods_of_a_stopped_node_are_replaced_elsewhere", replaced),
+];
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A deployment of sleepers whose pods leave an unreachable node after one second.
+fn sleepers(name: &str, replicas: usize) -> String {
+    format!(
+        r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      tolerations:
+      - {{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 1}}
+      - {{key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: 1}}
+      containers:
+      - name: main
+        image: registry.pintle.test/web:1
+        command: ["sh", "-c", "echo started; trap 'exit 0' TERM; while true; do sleep 0.2; done"]
+"#
+    )
+}
+
+fn all_ready(list: &Value, count: usize) -> Result<(), String> {
+    let ready = items(list).iter().filter(|p| is_ready(p)).count();
+    if ready == count { Ok(()) } else { Err(format!("{ready} of {count} ready")) }
+}
+
+fn ready(setup: &Setup) -> Outcome {
+    let nodes = setup.kubectl.get(&["nodes"])?;
+    ensure!(items(&nodes).len() == usize::from(NODES), "{} nodes", items(&nodes).len());
+    let cidrs: BTreeSet<&str> = items(&nodes).iter().filter_map(|n| n["spec"]["podCIDR"].as_str()).collect();
+    ensure!(cidrs.len() == usize::from(NODES), "pod CIDRs {cidrs:?}");
+    let printed = setup.kubectl.run(&["get", "nodes", "-o", "wide"])?;
+    ensure!(printed.matches(" Ready ").count() == usize::from(NODES), "get nodes:\n{printed}");
+    Ok(())
+}
+
+fn spread(setup: &Setup) -> Outcome {
+    setup.kubectl.apply(&sleepers("spread", 6))?;
+    let pods = setup.kubectl.wait_for("six pods are ready", &["pods", "-l", "app=spread"], MINUTE, |l| all_ready(l, 6))?;
+    let used: BTreeSet<&str> = items(&pods).iter().filter_map(|p| p["spec"]["nodeName"].as_str()).collect();
+    ensure!(used.len() == usize::from(NODES), "six pods are on {used:?} only");
+    setup.kubectl.run(&["delete", "deployment", "spread"])?;
+    Ok(())
+}
+
+fn restart(setup: &Setup) -> Outcome {
+    setup.kubectl.apply(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: crasher}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {name: main, image: "registry.pintle.test/web:1", command: ["sh", "-c", "echo up; sleep 0.3; exit 3"]}
+"#,
+    )?;
+    let pod = setup.kubectl.wait_for("it has restarted twice and backs off", &["pod", "crasher"], MINUTE, |p| {
+        let status = &p["status"]["containerStatuses"][0];
+        let waiting = status["state"]["waiting"]["reason"] == "CrashLoopBackOff";
+        if status["restartCount"].as_u64() >= Some(2) && waiting { Ok(()) } else { Err(status.to_string()) }
+    })?;
+    let last = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"];
+    ensure!(last["exitCode"] == 3 && last["reason"] == "Error", "last state {last}");
+    let previous = setup.kubectl.run(&["logs", "--previous", "crasher"])?;
+    ensure!(previous.contains("up"), "previous logs {previous:?}");
+    setup.kubectl.run(&["delete", "pod", "crasher", "--timeout=30s"])?;
+    Ok(())
+}
+
+fn container_ids(list: &Value) -> BTreeSet<(String, u64)> {
+    let status = |p: &Value| p["status"]["containerStatuses"][0].clone();
+    let row = |s: Value| (s["containerID"].as_str().unwrap_or_default().to_owned(), s["restartCount"].as_u64().unwrap_or(99));
+    items(list).iter().map(|p| row(status(p))).collect()
+}
+
+fn adopt(setup: &Setup) -> Outcome {
+    setup.kubectl.apply(&sleepers("adopted", 3))?;
+    let args = ["pods", "-l", "app=adopted"];
+    let before = setup.kubectl.wait_for("three pods are ready", &args, MINUTE, |l| all_ready(l, 3))?;
+    for index in 1..=NODES {
+        setup.cluster.kill(&format!("node-{index}"))?;
+    }
+    setup.repair()?;
+    let after = setup.kubectl.wait_for("they are ready again", &args, MINUTE, |l| all_ready(l, 3))?;
+    ensure!(container_ids(&before) == container_ids(&after), "ids and restarts {:?} became {:?}", container_ids(&before), container_ids(&after));
+    let name = items(&after)[0]["metadata"]["name"].as_str().unwrap_or_default();
+    let logs = setup.kubectl.run(&["logs", name])?;
+    ensure!(logs.contains("started"), "logs {logs:?}");
+    let echoed = setup.kubectl.run(&["exec", name, "--", "echo", "adopted"])?;
+    ensure!(echoed.trim() == "adopted", "exec printed {echoed:?}");
+    setup.kubectl.run(&["delete", "deployment", "adopted"])?;
+    setup.kubectl.wait_for("they are gone", &args, MINUTE, |l| if items(l).is_empty() { Ok(()) } else { Err(format!("{} left", items(l).len())) })?;
+    Ok(())
+}
+
+fn replaced(setup: &Setup) -> Outcome {
+    setup.kubectl.apply(&sleepers("moved", 3))?;
+    let args = ["pods", "-l", "app=moved"];
+    setup.kubectl.wait_for("three pods are ready", &args, MINUTE, |l| all_ready(l, 3))?;
+    setup.cluster.down(&["--node", "node-2"])?;
+    setup.kubectl.wait_for("the node is not ready", &["node", "node-2"], 2 * MINUTE, |n| {
+        if is_ready(n) { Err("still ready".into()) } else { Ok(()) }
+    })?;
+    setup.kubectl.wait_for("three pods run on the other nodes", &args, 2 * MINUTE, |l| {
+        let elsewhere = items(l).iter().filter(|p| is_ready(p) && p["spec"]["nodeName"] != "node-2" && p["metadata"]["deletionTimestamp"].is_null());
+        let count = elsewhere.count();
+        if count == 3 { Ok(()) } else { Err(format!("{count} run elsewhere")) }
+    })?;
+    setup.repair()?;
+    setup.kubectl.wait_for("the node is back", &["node", "node-2"], MINUTE, |n| if is_ready(n) { Ok(()) } else { Err("not ready".into()) })?;
+    setup.kubectl.run(&["delete", "deployment", "moved"])?;
+    setup.kubectl.wait_for("they are gone", &args, MINUTE, |l| if items(l).is_empty() { Ok(()) } else { Err(format!("{} left", items(l).len())) })?;
+    Ok(())
+}
