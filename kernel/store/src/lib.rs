@@ -12,14 +12,16 @@
 //!    If it cannot, it ends with an error that says so. It never skips.
 //! 5. Nothing above the [`Store`] trait can tell which engine runs.
 //!
-//! Reading order: `store` (the trait and its vocabulary), `watch`, `error`, `limits`, then the engine in `engine`:
-//! `layout` (what is on disk), `snapshot` (reads), `writer` (the one writer), `hub` (live watches), `file` (the disk).
+//! Reading order: `store` (the trait and its vocabulary), `watch`, `error`, `limits`, then the engine in `embedded`:
+//! `layout` (what is on disk), `snapshot` (reads), `group` and `writer` (writes), `hub` (live watches), `disk` (the file).
 
+mod embedded;
 mod error;
 pub mod limits;
 mod store;
 mod watch;
 
+pub use embedded::{Disk, Options, RedbStore};
 pub use error::{Conflict, Error, Limit, Result};
 pub use store::{Entry, Expect, Expectation, RangePage, RangeQuery, Remaining, Revision, Store, Txn, Write, prefix_end};
 pub use watch::{Batch, Change, Event, Watch, WatchSource};

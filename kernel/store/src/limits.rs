@@ -33,6 +33,8 @@ pub const EVENT_OVERHEAD_BYTES: usize = 160;
 
 /// Changes read from disk in one step by a watch that catches up.
 pub const CATCH_UP_CHANGES_MAX: usize = 512;
+/// Changes looked at in such a step, matching or not.
+pub const CATCH_UP_SCAN_MAX: usize = 16 * 1024;
 /// Value bytes after which such a step stops early.
 pub const CATCH_UP_BYTES_MAX: usize = 1024 * 1024;
 /// Superseded values removed from disk in one step of compaction; writers get their turn between steps.

@@ -1,0 +1,219 @@
+//! Where the file is: opens it for redb, and opens it again after the disk failed.
+//!
+//! redb refuses all work after one failed operation, so the engine drops it and opens the same file anew. Two things must hold
+//! across that: nobody else gets the file in between (the lock is ours, not redb's), and what the file reads as is what the
+//! disk holds. The second is not given: after a failed sync Linux may keep the new bytes in memory, marked as written, and never
+//! write them. So we remember what was written since the last sync that worked, and before redb sees the file again we
+//! write those ranges once more, as they read now, and sync.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use redb::StorageBackend;
+use redb::backends::InMemoryBackend;
+
+use crate::error::{Error, Result};
+
+/// A place to keep the store. Implemented by tests too, to make disks fail.
+pub trait Disk: Send + Sync + 'static {
+    /// What redb works on. Called again, after the previous one was dropped, when the disk had failed.
+    ///
+    /// # Errors
+    /// The disk is not usable (yet).
+    fn backend(&self) -> io::Result<Box<dyn StorageBackend>>;
+
+    /// The store is closing; nothing will be read or written any more.
+    fn release(&self);
+}
+
+/// One regular file, locked for as long as the store is open.
+pub(super) struct FileDisk {
+    file: Arc<Tracked>,
+}
+
+struct Tracked {
+    file: File,
+    /// Offset and length of writes since the last sync that worked.
+    unsynced: Mutex<Vec<(u64, usize)>>,
+}
+
+/// Ranges remembered at most; beyond that they are merged into one.
+const UNSYNCED_RANGES_MAX: usize = 64 * 1024;
+
+impl FileDisk {
+    /// Lock an existing file, or make a new one with `initialize`.
+    ///
+    /// A new store is made beside its path and moved there when complete, so that a crash leaves no half-made one.
+    pub(super) fn open(path: &Path, initialize: impl FnOnce(&FileDisk) -> Result<()>) -> Result<Self> {
+        match Self::lock(path, OpenOptions::new().read(true).write(true)) {
+            Err(Error::Io(err)) if err.kind() == io::ErrorKind::NotFound => {}
+            Ok(disk) if disk.file.file.metadata()?.len() == 0 => {
+                return Err(Error::Corrupt { detail: format!("{} is empty", path.display()) });
+            }
+            opened => return opened,
+        }
+        let fresh = beside(path);
+        let disk = Self::lock(&fresh, OpenOptions::new().read(true).write(true).create(true).mode(0o600))?;
+        disk.file.file.set_len(0)?;
+        initialize(&disk)?;
+        disk.file.file.sync_all()?;
+        // A link, unlike a rename, does not replace a store that another process made meanwhile.
+        fs::hard_link(&fresh, path).map_err(|err| match err.kind() {
+            io::ErrorKind::AlreadyExists => Error::Locked { path: path.to_owned() },
+            _ => err.into(),
+        })?;
+        fs::remove_file(&fresh)?;
+        sync_directory(path)?;
+        Ok(disk)
+    }
+
+    fn lock(path: &Path, options: &OpenOptions) -> Result<Self> {
+        let file = options.open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { file: Arc::new(Tracked { file, unsynced: Mutex::new(Vec::new()) }) }),
+            Err(TryLockError::WouldBlock) => Err(Error::Locked { path: path.to_owned() }),
+            Err(TryLockError::Error(err)) => Err(err.into()),
+        }
+    }
+}
+
+impl Disk for FileDisk {
+    fn backend(&self) -> io::Result<Box<dyn StorageBackend>> {
+        self.file.settle()?;
+        Ok(Box::new(FileBackend(self.file.clone())))
+    }
+
+    fn release(&self) {
+        if let Err(err) = self.file.file.unlock() {
+            tracing::warn!(error = %err, "cannot unlock the store's file");
+        }
+    }
+}
+
+impl Tracked {
+    /// Make the disk hold what the file reads as.
+    fn settle(&self) -> io::Result<()> {
+        let mut unsynced = self.unsynced.lock();
+        if unsynced.is_empty() {
+            return Ok(());
+        }
+        let len = self.file.metadata()?.len();
+        let mut buffer = vec![0; SETTLE_STEP_BYTES];
+        for &(offset, length) in unsynced.iter() {
+            let end = len.min(offset + length as u64);
+            let mut at = offset;
+            while at < end {
+                let step = &mut buffer[..SETTLE_STEP_BYTES.min((end - at) as usize)];
+                self.file.read_exact_at(step, at)?;
+                self.file.write_all_at(step, at)?;
+                at += step.len() as u64;
+            }
+        }
+        self.file.sync_all()?;
+        unsynced.clear();
+        Ok(())
+    }
+}
+
+const SETTLE_STEP_BYTES: usize = 256 * 1024;
+
+struct FileBackend(Arc<Tracked>);
+
+impl fmt::Debug for FileBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FileBackend")
+    }
+}
+
+impl StorageBackend for FileBackend {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.file.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.file.read_exact_at(out, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        // Held across the sync, so that a write made meanwhile is not forgotten.
+        let mut unsynced = self.0.unsynced.lock();
+        self.0.file.sync_data()?;
+        unsynced.clear();
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut unsynced = self.0.unsynced.lock();
+        if unsynced.len() >= UNSYNCED_RANGES_MAX {
+            let whole = unsynced.drain(..).fold((u64::MAX, 0), |(start, end), (offset, length)| {
+                (start.min(offset), end.max(offset + length as u64))
+            });
+            unsynced.push((whole.0, (whole.1 - whole.0) as usize));
+        }
+        unsynced.push((offset, data.len()));
+        drop(unsynced);
+        self.0.file.write_all_at(data, offset)
+    }
+}
+
+/// A store that lives as long as the process: for tests of what is above it.
+pub(super) struct MemoryDisk(Arc<InMemoryBackend>);
+
+impl MemoryDisk {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(InMemoryBackend::new()))
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn backend(&self) -> io::Result<Box<dyn StorageBackend>> {
+        Ok(Box::new(MemoryBackend(self.0.clone())))
+    }
+
+    fn release(&self) {}
+}
+
+#[derive(Debug)]
+struct MemoryBackend(Arc<InMemoryBackend>);
+
+impl StorageBackend for MemoryBackend {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
