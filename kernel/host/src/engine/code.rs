@@ -1,0 +1,215 @@
+//! Compiled modules, and the cache of them on disk.
+//!
+//! Compiling half a megabyte costs half a second, loading what was compiled a tenth of a millisecond: so compiling happens once a
+//! machine, in threads of low priority, and never on the path of a swap. An entry is named by everything that it depends on
+//! (the module's digest, the wasmtime version, the configuration, the processor's features) and carries a hash of itself: an
+//! entry that does not match is thrown away and compiled again. Compiled code never comes from anywhere but this folder.
+
+use super::{instance::Guest, wasi};
+use crate::{fault::HostError, limits::WASM_BYTES_MAX};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use std::{
+    collections::HashMap,
+    fs,
+    hash::{Hash, Hasher},
+    io::Write,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+use tokio::sync::{Semaphore, oneshot};
+use wasmtime::component::Component;
+
+/// The pipe's world as Rust.
+#[allow(missing_docs)]
+pub mod bindings {
+    wasmtime::component::bindgen!({ path: "../../wit/world.wit", world: "module" });
+}
+
+const MAGIC: &[u8; 8] = b"PNTLAOT1";
+const HASH_BYTES: usize = 32;
+/// How much lower than the rest of the process compiling runs.
+const COMPILE_NICENESS: libc::c_int = 10;
+
+/// The digest of a module as Module objects write it: `sha256:` and 64 hex digits.
+pub fn digest_of(wasm: &[u8]) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(wasm)))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        for digit in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(u32::from(digit), 16).unwrap_or('0'));
+        }
+        text
+    })
+}
+
+/// A compiled and linked module, ready to instantiate in microseconds. Cheap to clone.
+#[derive(Clone)]
+pub struct Code {
+    pre: bindings::ModulePre<Guest>,
+    digest: Arc<str>,
+}
+
+impl Code {
+    /// Digest of the WebAssembly it was compiled from.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    pub(super) fn engine(&self) -> &wasmtime::Engine {
+        self.pre.engine()
+    }
+
+    pub(super) fn instantiate(&self, store: &mut wasmtime::Store<Guest>) -> wasmtime::Result<bindings::Module> {
+        self.pre.instantiate(store)
+    }
+}
+
+/// The cache: in memory while the code is in use, and on disk.
+pub(super) struct Cache {
+    dir: Option<PathBuf>,
+    fingerprint: String,
+    compilers: Arc<Semaphore>,
+    loading: Mutex<HashMap<String, Arc<tokio::sync::OnceCell<Code>>>>,
+    hits: AtomicU64,
+    compiled: AtomicU64,
+}
+
+impl Cache {
+    pub fn open(engine: &wasmtime::Engine, dir: Option<PathBuf>) -> Result<Self, HostError> {
+        if let Some(path) = &dir {
+            fs::create_dir_all(path).map_err(|source| HostError::Io { path: path.clone(), source })?;
+        }
+        let mut hasher = ShaHasher(Sha256::new());
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        let fingerprint = hex(&hasher.0.finalize()[..8]);
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            dir,
+            fingerprint,
+            compilers: Arc::new(Semaphore::new(threads)),
+            loading: Mutex::default(),
+            hits: AtomicU64::new(0),
+            compiled: AtomicU64::new(0),
+        })
+    }
+
+    pub fn counts(&self) -> (u64, u64) {
+        (self.hits.load(Ordering::Relaxed), self.compiled.load(Ordering::Relaxed))
+    }
+
+    pub async fn load(self: &Arc<Self>, engine: &wasmtime::Engine, wasm: Bytes) -> Result<Code, HostError> {
+        if wasm.len() > WASM_BYTES_MAX {
+            return Err(HostError::TooLarge { actual: wasm.len(), limit: WASM_BYTES_MAX });
+        }
+        let (cache, engine) = (self.clone(), engine.clone());
+        let hashed = wasm.clone();
+        let digest = tokio::task::spawn_blocking(move || digest_of(&hashed)).await.map_err(|_| HostError::ShuttingDown)?;
+        let cell = {
+            let mut loading = self.loading.lock();
+            loading.retain(|name, cell| *name == digest || Arc::strong_count(cell) > 1);
+            loading.entry(digest.clone()).or_default().clone()
+        };
+        cell.get_or_try_init(|| cache.load_once(engine, wasm, digest)).await.cloned()
+    }
+
+    async fn load_once(self: Arc<Self>, engine: wasmtime::Engine, wasm: Bytes, digest: String) -> Result<Code, HostError> {
+        let path = self.dir.as_ref().map(|dir| dir.join(format!("{}-{}.aot", digest.trim_start_matches("sha256:"), self.fingerprint)));
+        if let Some(path) = path.clone() {
+            let engine = engine.clone();
+            let read = tokio::task::spawn_blocking(move || {
+                let component = read_entry(&engine, &path)?;
+                link(&engine, &component).ok()
+            });
+            if let Some(pre) = read.await.map_err(|_| HostError::ShuttingDown)? {
+                self.hits.fetch_add(1, Ordering::Relaxed);
+                return Ok(Code { pre, digest: digest.into() });
+            }
+        }
+        let permit = self.compilers.clone().acquire_owned().await.map_err(|_| HostError::ShuttingDown)?;
+        let (done, result) = oneshot::channel();
+        let work = move || {
+            lower_priority();
+            let _ = done.send(compile(&engine, &wasm, path.as_deref()));
+            drop(permit);
+        };
+        let spawned = thread::Builder::new().name("module-compile".into()).spawn(work);
+        spawned.map_err(|source| HostError::Io { path: PathBuf::from("a compile thread"), source })?;
+        let pre = result.await.map_err(|_| HostError::Compile("the compiler gave up".into()))??;
+        self.compiled.fetch_add(1, Ordering::Relaxed);
+        Ok(Code { pre, digest: digest.into() })
+    }
+}
+
+fn compile(engine: &wasmtime::Engine, wasm: &[u8], path: Option<&Path>) -> Result<bindings::ModulePre<Guest>, HostError> {
+    let component = Component::from_binary(engine, wasm).map_err(|e| HostError::Compile(format!("{e:#}")))?;
+    let pre = link(engine, &component)?;
+    if let Some(path) = path
+        && let Err(error) = component.serialize().map_err(std::io::Error::other).and_then(|code| write_entry(path, &code))
+    {
+        tracing::warn!(path = %path.display(), %error, "cannot keep compiled code; it will be compiled again");
+    }
+    Ok(pre)
+}
+
+fn link(engine: &wasmtime::Engine, component: &Component) -> Result<bindings::ModulePre<Guest>, HostError> {
+    let linker = wasi::linker(engine, component)?;
+    let pre = linker.instantiate_pre(component).map_err(|e| HostError::NotAModule(format!("{e:#}")))?;
+    bindings::ModulePre::new(pre).map_err(|e| HostError::NotAModule(format!("{e:#}")))
+}
+
+/// The entry at `path` if it is whole; a broken one is removed.
+fn read_entry(engine: &wasmtime::Engine, path: &Path) -> Option<Component> {
+    let bytes = fs::read(path).ok()?;
+    let header = MAGIC.len() + HASH_BYTES;
+    let whole = bytes.len() > header && bytes[..MAGIC.len()] == *MAGIC && Sha256::digest(&bytes[header..])[..] == bytes[MAGIC.len()..header];
+    if !whole {
+        tracing::warn!(path = %path.display(), "compiled code is damaged; compiling again");
+        let _ = fs::remove_file(path);
+        return None;
+    }
+    // SAFETY: the bytes are what `Component::serialize` gave in `write_entry`: they carry the hash that was made of them then, and the
+    // folder is the kernel's own, as trusted as its store. Nothing else ever writes there, and no module can.
+    #[allow(unsafe_code, reason = "compiled code can only be loaded by vouching for it")]
+    let component = unsafe { Component::deserialize(engine, &bytes[header..]) };
+    component.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "compiled code does not fit this engine; compiling again")).ok()
+}
+
+fn write_entry(path: &Path, code: &[u8]) -> std::io::Result<()> {
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let mut file = fs::File::create(&temporary)?;
+    file.write_all(MAGIC)?;
+    file.write_all(&Sha256::digest(code))?;
+    file.write_all(code)?;
+    file.sync_data()?;
+    fs::rename(&temporary, path)
+}
+
+/// Makes the calling thread yield to everything else in the process.
+fn lower_priority() {
+    // SAFETY: a plain system call without pointers; on Linux it applies to the calling thread only, which is a compile thread.
+    #[allow(unsafe_code, reason = "the standard library has no thread priorities")]
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, COMPILE_NICENESS) };
+    if result != 0 {
+        tracing::debug!("compiling at normal priority");
+    }
+}
+
+struct ShaHasher(Sha256);
+
+impl Hasher for ShaHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        u64::from_le_bytes(self.0.clone().finalize()[..8].try_into().unwrap_or_default())
+    }
+}
