@@ -4,6 +4,7 @@
 //! It holds no assertion; those are in `tests/`. Everything waits on conditions with a bound, never for a while.
 
 pub mod cluster;
+#[cfg(feature = "load")]
 pub mod https;
 pub mod image;
 pub mod kubectl;

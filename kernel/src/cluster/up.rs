@@ -13,8 +13,8 @@ use std::{
 /// Arguments of `pintle up`.
 #[derive(Debug, clap::Args)]
 pub struct UpArgs {
-    /// How many nodes to run on this machine, each in its own namespaces.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=200))]
+    /// How many nodes to run on this machine, each in its own namespaces; 0: the kernel alone.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=200))]
     nodes: u8,
     /// Where all state is kept.
     #[arg(long, default_value = ".pintle")]
