@@ -1,1 +1,36 @@
-//! (to be written)
+//! The daemon of one machine: it registers a Node, runs the pods bound to it, and answers the kernel's requests about them.
+//!
+//! Reading order:
+//! - [`options`]: what a machine is told on the command line; [`node`]: the daemon's parts, assembled in one place;
+//! - [`link`]: the one connection, opened from here, that carries everything between kernel and machine;
+//! - [`pod`]: what a pod is to this machine: `plan` (pure: desired and observed in, actions out), `status` (pure), `worker` (acts);
+//! - [`volume`], [`net`], [`image`], [`container`], [`probe`]: what actions are made of;
+//! - [`agent`], [`log_file`]: what the kernel may ask: logs, exec, attach, port-forward, stats.
+//!
+//! What is absent: no knowledge of the kernel beyond `wit/node.capnp`, no listening port, no namespaces or cgroups by hand (that is
+//! runtime-bridge's), no forked programs.
+//!
+//! Invariants: whatever must outlive this process is in a file before it is acted upon; one task owns a pod; a failure of one pod
+//! never reaches another; losing the kernel changes nothing for what runs.
+
+pub mod agent;
+pub mod backoff;
+pub mod container;
+mod error;
+pub mod event;
+pub mod file;
+pub mod image;
+pub mod link;
+pub mod log_file;
+pub mod machine;
+pub mod net;
+pub mod node;
+pub mod options;
+pub mod pod;
+pub mod probe;
+pub mod purge;
+pub mod quantity;
+pub mod stats;
+pub mod volume;
+
+pub use error::{Error, Result};

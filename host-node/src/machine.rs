@@ -1,0 +1,193 @@
+//! What this machine is: the Node object with its capacity, addresses and conditions.
+//!
+//! Reads /proc and /etc only. Invariant: labels, conditions and resources that others put on the Node are not mentioned here, so
+//! the kernel's merge leaves them alone.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::options::NodeOptions;
+
+/// Facts of the machine that do not change while the daemon runs.
+pub struct Machine {
+    name: String,
+    labels: Vec<(String, String)>,
+    max_pods: u32,
+    state_dir: PathBuf,
+    /// The InternalIP.
+    pub address: Ipv4Addr,
+    cpus: usize,
+    memory_bytes: u64,
+    info: Value,
+    since: Timestamp,
+}
+
+impl Machine {
+    /// Looks at the machine.
+    pub fn look(options: &NodeOptions) -> Self {
+        Self {
+            name: options.name.clone(),
+            labels: options.label_pairs().unwrap_or_default(),
+            max_pods: options.max_pods,
+            state_dir: options.state_dir.clone(),
+            address: options.node_ip.or_else(default_address).unwrap_or(Ipv4Addr::LOCALHOST),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes: memory_field("MemTotal:").unwrap_or(0),
+            info: node_info(),
+            since: Timestamp::now(),
+        }
+    }
+
+    /// The Node object: what `NodeLink.open` registers; its `.status` alone goes with heartbeats.
+    pub fn node(&self) -> Value {
+        let arch = architecture();
+        let mut labels = json!({
+            "kubernetes.io/hostname": self.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": arch,
+            "beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": arch,
+        });
+        for (key, value) in &self.labels {
+            labels[key] = json!(value);
+        }
+        let (disk_total, disk_free) = disk_bytes(&self.state_dir);
+        let resources = json!({
+            "cpu": self.cpus.to_string(),
+            "memory": format!("{}Ki", self.memory_bytes / 1024),
+            "ephemeral-storage": format!("{}Ki", disk_total / 1024),
+            "pods": self.max_pods.to_string(),
+        });
+        json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": { "name": self.name, "labels": labels },
+            "status": {
+                "capacity": resources, "allocatable": resources,
+                "addresses": [
+                    { "type": "InternalIP", "address": self.address.to_string() },
+                    { "type": "Hostname", "address": self.name },
+                ],
+                "conditions": self.conditions(disk_total, disk_free),
+                "nodeInfo": self.info,
+                "runtimeHandlers": [{ "name": "", "features": { "recursiveReadOnlyMounts": true, "userNamespaces": false } }],
+            },
+        })
+    }
+
+    fn conditions(&self, disk_total: u64, disk_free: u64) -> Value {
+        let available = memory_field("MemAvailable:").unwrap_or(self.memory_bytes);
+        // The kubelet's default eviction thresholds: memory.available 100Mi, nodefs.available 10%.
+        let memory_short = available < 100 << 20;
+        let disk_short = disk_total > 0 && disk_free < disk_total / 10;
+        let now = second(Timestamp::now());
+        let row = |kind: &str, value: bool, reason: &str, message: &str| {
+            json!({
+                "type": kind, "status": if value { "True" } else { "False" }, "reason": reason, "message": message,
+                "lastHeartbeatTime": now, "lastTransitionTime": second(self.since),
+            })
+        };
+        json!([
+            match memory_short {
+                true => row("MemoryPressure", true, "KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+                false => row("MemoryPressure", false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            },
+            match disk_short {
+                true => row("DiskPressure", true, "KubeletHasDiskPressure", "kubelet has disk pressure"),
+                false => row("DiskPressure", false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            },
+            row("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            row("Ready", true, "KubeletReady", "kubelet is posting ready status"),
+        ])
+    }
+}
+
+/// A moment as Kubernetes writes it: RFC 3339, whole seconds, UTC.
+pub fn second(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The architecture by Go's name.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// The source address that a packet to the outside would have: nothing is sent.
+fn default_address() -> Option<Ipv4Addr> {
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        std::net::IpAddr::V4(address) if !address.is_unspecified() => Some(address),
+        _ => None,
+    }
+}
+
+fn memory_field(name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Total and available bytes of the file system that holds `path`.
+pub fn disk_bytes(path: &Path) -> (u64, u64) {
+    match nix::sys::statvfs::statvfs(path) {
+        Ok(stat) => (stat.blocks() * stat.fragment_size(), stat.blocks_available() * stat.fragment_size()),
+        Err(_) => (0, 0),
+    }
+}
+
+fn node_info() -> Value {
+    let read = |path: &str| std::fs::read_to_string(path).map(|t| t.trim().to_owned()).unwrap_or_default();
+    let os = read("/etc/os-release");
+    let os_image = os
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="))
+        .map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned());
+    json!({
+        "machineID": read("/etc/machine-id"), "systemUUID": read("/sys/class/dmi/id/product_uuid"),
+        "bootID": read("/proc/sys/kernel/random/boot_id"), "kernelVersion": read("/proc/sys/kernel/osrelease"),
+        "osImage": os_image, "containerRuntimeVersion": concat!("pintle://", env!("CARGO_PKG_VERSION")),
+        "kubeletVersion": concat!("v1.37.0+pintle-", env!("CARGO_PKG_VERSION")), "kubeProxyVersion": "",
+        "operatingSystem": "linux", "architecture": architecture(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_object_has_what_schedulers_and_users_look_for() {
+        let options = crate::options::NodeOptions {
+            name: "n1".into(),
+            kernel: "k:1".into(),
+            ca: "/a".into(),
+            cert: "/b".into(),
+            key: "/c".into(),
+            state_dir: "/".into(),
+            run_dir: "/".into(),
+            node_ip: Some(Ipv4Addr::new(10, 9, 8, 7)),
+            registry_mirrors: vec![],
+            cgroup_parent: None,
+            bridge: "b".into(),
+            labels: vec!["zone=a".into()],
+            max_pods: 110,
+            crash_backoff_ms: 1,
+            image_backoff_ms: 1,
+            resolv_conf: "/etc/resolv.conf".into(),
+        };
+        let node = Machine::look(&options).node();
+        assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
+        assert_eq!(node["metadata"]["labels"]["zone"], "a");
+        assert_eq!(node["status"]["addresses"][0]["address"], "10.9.8.7");
+        assert_eq!(node["status"]["capacity"]["pods"], "110");
+        let reasons: Vec<_> = node["status"]["conditions"].as_array().expect("a list").iter().map(|c| c["reason"].to_string()).collect();
+        assert_eq!(reasons.len(), 4);
+        assert!(reasons.contains(&"\"KubeletHasSufficientMemory\"".to_owned()), "{reasons:?}");
+        assert!(reasons.contains(&"\"KubeletHasNoDiskPressure\"".to_owned()), "{reasons:?}");
+        assert!(serde_json::from_value::<k8s_openapi::api::core::v1::Node>(node).is_ok());
+    }
+}

@@ -1,0 +1,216 @@
+//! What a machine is told on the command line.
+//!
+//! Invariant: after [`NodeOptions::check`] every name in here is fit for a path, an interface or a cgroup.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use pintle_runtime_bridge::Mirror;
+
+use crate::error::{Error, Result};
+
+/// `host-node`: runs the pods of one machine.
+#[derive(Parser)]
+#[command(name = "host-node", version, about, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Line {
+    /// Another job than running the node.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The node's own options.
+    #[command(flatten)]
+    pub node: Option<NodeOptions>,
+}
+
+/// Jobs besides running the node.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Remove every process, mount, namespace pin, cgroup, link and file of a node.
+    Purge(PurgeOptions),
+}
+
+/// Options of a running node.
+#[derive(Args, Clone, Debug)]
+pub struct NodeOptions {
+    /// Name of the Node object; the client certificate's CN is system:node:NAME.
+    #[arg(long)]
+    pub name: String,
+    /// The kernel, as host:port.
+    #[arg(long)]
+    pub kernel: String,
+    /// The cluster's CA certificate (PEM).
+    #[arg(long)]
+    pub ca: PathBuf,
+    /// The node's client certificate (PEM).
+    #[arg(long)]
+    pub cert: PathBuf,
+    /// The node's private key (PEM).
+    #[arg(long)]
+    pub key: PathBuf,
+    /// What must survive a restart of this process.
+    #[arg(long)]
+    pub state_dir: PathBuf,
+    /// Sockets and namespace pins.
+    #[arg(long)]
+    pub run_dir: PathBuf,
+    /// The node's InternalIP; default: the address of the interface with the default route.
+    #[arg(long)]
+    pub node_ip: Option<Ipv4Addr>,
+    /// Serve images of one registry from another: docker.io=http://127.0.0.1:5000. May be repeated.
+    #[arg(long = "registry-mirror", value_name = "HOST=URL")]
+    pub registry_mirrors: Vec<String>,
+    /// Parent of all cgroups of this node; default: pintle/NAME.
+    #[arg(long)]
+    pub cgroup_parent: Option<String>,
+    /// The bridge that pods are plugged into.
+    #[arg(long, default_value = "pintle-pods")]
+    pub bridge: String,
+    /// Label of the Node object, KEY=VALUE. May be repeated.
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<String>,
+    /// Highest number of pods.
+    #[arg(long, default_value_t = 110)]
+    pub max_pods: u32,
+    /// First delay before a crashed container is restarted a second time; doubles up to 30 times this.
+    #[arg(long, default_value_t = 10_000)]
+    pub crash_backoff_ms: u64,
+    /// First delay after a failed image pull; doubles up to 30 times this.
+    #[arg(long, default_value_t = 10_000)]
+    pub image_backoff_ms: u64,
+    /// Source of the resolver settings that pods inherit.
+    #[arg(long, default_value = "/etc/resolv.conf")]
+    pub resolv_conf: PathBuf,
+}
+
+/// Options of `purge`.
+#[derive(Args, Clone, Debug)]
+pub struct PurgeOptions {
+    /// As given to the node.
+    #[arg(long)]
+    pub state_dir: PathBuf,
+    /// As given to the node.
+    #[arg(long)]
+    pub run_dir: PathBuf,
+    /// As given to the node; its cgroups are removed when empty.
+    #[arg(long)]
+    pub cgroup_parent: Option<String>,
+    /// As given to the node.
+    #[arg(long, default_value = "pintle-pods")]
+    pub bridge: String,
+}
+
+impl NodeOptions {
+    /// The cgroup path below every hierarchy's root, with a leading slash.
+    pub fn cgroup_parent(&self) -> String {
+        rooted(self.cgroup_parent.as_deref().unwrap_or(&format!("pintle/{}", self.name)))
+    }
+
+    /// Refuses names that may not reach a path or an interface.
+    pub fn check(&self) -> Result<()> {
+        if !is_node_name(&self.name) {
+            return Err(Error::invalid("--name", "lower-case letters, digits, '-' and '.', at most 253"));
+        }
+        if !is_interface_name(&self.bridge) {
+            return Err(Error::invalid("--bridge", "an interface name: letters, digits, '-', '_' and '.', at most 15"));
+        }
+        if self.cgroup_parent().split('/').any(|part| part == ".." || part == ".") {
+            return Err(Error::invalid("--cgroup-parent", "no '.' or '..' parts"));
+        }
+        self.mirrors()?;
+        self.label_pairs()?;
+        Ok(())
+    }
+
+    /// The mirrors as the runtime wants them, with the endpoints that are spoken to in plain HTTP.
+    pub fn mirrors(&self) -> Result<(Vec<Mirror>, Vec<String>)> {
+        let (mut mirrors, mut plain) = (Vec::new(), Vec::new());
+        for text in &self.registry_mirrors {
+            let (registry, url) = text
+                .split_once('=')
+                .filter(|(host, url)| !host.is_empty() && !url.is_empty())
+                .ok_or_else(|| Error::invalid("--registry-mirror", format!("{text:?} is not HOST=URL")))?;
+            let url = url.trim_end_matches('/');
+            let endpoint = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+                (Some(host), _) => {
+                    plain.push(host.to_owned());
+                    host
+                }
+                (_, Some(host)) => host,
+                _ => url,
+            };
+            mirrors.push(Mirror { registry: registry.to_owned(), endpoint: endpoint.to_owned() });
+        }
+        Ok((mirrors, plain))
+    }
+
+    /// The extra labels of the Node object.
+    pub fn label_pairs(&self) -> Result<Vec<(String, String)>> {
+        let pair = |text: &String| {
+            let (key, value) =
+                text.split_once('=').ok_or_else(|| Error::invalid("--label", format!("{text:?} is not KEY=VALUE")))?;
+            Ok((key.to_owned(), value.to_owned()))
+        };
+        self.labels.iter().map(pair).collect()
+    }
+}
+
+/// A cgroup path with exactly one leading slash and none at the end.
+pub fn rooted(path: &str) -> String {
+    format!("/{}", path.trim_matches('/'))
+}
+
+fn is_node_name(name: &str) -> bool {
+    (1..=253).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'))
+        && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+}
+
+fn is_interface_name(name: &str) -> bool {
+    (1..=15).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && name != "."
+        && name != ".."
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(extra: &[&str]) -> NodeOptions {
+        let mut words = vec![
+            "host-node", "--name", "n1", "--kernel", "k:1", "--ca", "a", "--cert", "b", "--key", "c", "--state-dir", "/s", "--run-dir",
+            "/r",
+        ];
+        words.extend(extra);
+        Line::try_parse_from(words).ok().and_then(|line| line.node).expect("a line that parses")
+    }
+
+    #[test]
+    fn mirrors_name_the_registry_and_where_to_ask_instead() {
+        let options = parse(&["--registry-mirror", "docker.io=http://127.0.0.1:5000/", "--registry-mirror", "q.io=https://m.example"]);
+        let (mirrors, plain) = options.mirrors().expect("valid mirrors");
+        assert_eq!(mirrors[0], Mirror { registry: "docker.io".into(), endpoint: "127.0.0.1:5000".into() });
+        assert_eq!(mirrors[1].endpoint, "m.example");
+        assert_eq!(plain, ["127.0.0.1:5000"]);
+    }
+
+    #[test]
+    fn names_that_could_leave_their_directory_are_refused() {
+        assert!(parse(&[]).check().is_ok());
+        for bad in [&["--bridge", "../x"][..], &["--bridge", "a-name-that-is-too-long"], &["--cgroup-parent", "a/../b"], &["--label", "x"]] {
+            assert!(parse(bad).check().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn purge_needs_none_of_the_nodes_own_options() {
+        let line = Line::try_parse_from(["host-node", "purge", "--state-dir", "/s", "--run-dir", "/r"]);
+        assert!(matches!(line.map(|l| l.command), Ok(Some(Command::Purge(_)))));
+    }
+
+    #[test]
+    fn the_cgroup_parent_is_rooted_and_named_after_the_node() {
+        assert_eq!(parse(&[]).cgroup_parent(), "/pintle/n1");
+        assert_eq!(parse(&["--cgroup-parent", "/a/b/"]).cgroup_parent(), "/a/b");
+    }
+}

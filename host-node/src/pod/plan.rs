@@ -1,0 +1,366 @@
+//! What to do next for a pod.
+//!
+//! Pure: no clock, no I/O, ordered maps. The desired pod, the record and what is in flight come in; actions and the next moment to look again
+//! come out. The worker marks an action as in flight before it asks again, so the same state never yields the same action twice.
+//!
+//! Order of a pod's life: set up (volumes, sandbox, network), init containers one after another, containers in the order of the spec;
+//! then restarts by policy and back-off; at the end all containers, sidecars last and in reverse, then the sandbox, then the object itself.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::record::{
+    Doing, End, Ending, ImageState, Live, LiveContainer, Record, Verdict, host_network, init_containers, is_sidecar, main_containers,
+    restarts,
+};
+use crate::backoff::{Law, go_duration};
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Volumes, sandbox, network.
+    SetUp,
+    /// Have the container's image here, by its pull policy.
+    Pull(String),
+    /// Create and start the container.
+    Start(String),
+    /// The container waits to be restarted: say so.
+    CrashLoop {
+        /// Whose.
+        container: String,
+        /// The delay that counts.
+        delay: SignedDuration,
+    },
+    /// preStop, stop signal, and SIGKILL at the end of the grace.
+    Stop {
+        /// Whose.
+        container: String,
+        /// From now to SIGKILL.
+        grace: SignedDuration,
+        /// For the event.
+        why: String,
+    },
+    /// Kill at once a container whose stop is under way: its grace was shortened.
+    Kill(String),
+    /// The pod fails by the node's decision.
+    Fail(Verdict),
+    /// The pod has ended for good.
+    End(Ending),
+    /// Remove sandbox, network and volumes.
+    TearDown,
+    /// Nothing is left here: report and ask the kernel to delete the object.
+    Remove,
+    /// Nothing is left here and the object is gone: forget the pod.
+    Forget,
+}
+
+/// What comes out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// To do now, all of them.
+    pub actions: Vec<Action>,
+    /// Look again no later than this.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// What comes in besides the pod itself.
+pub struct Inputs<'a> {
+    /// The pod as the kernel has it.
+    pub pod: &'a Pod,
+    /// Its object no longer exists.
+    pub gone: bool,
+    /// What is remembered.
+    pub record: &'a Record,
+    /// What is in flight.
+    pub live: &'a Live,
+    /// The node can give addresses.
+    pub network_ready: bool,
+    /// Of restarts.
+    pub law: Law,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What to do next.
+pub fn plan(inputs: &Inputs<'_>) -> Plan {
+    let mut out = Plan::default();
+    let dying = inputs.gone || inputs.pod.metadata.deletion_timestamp.is_some() || inputs.record.verdict.is_some();
+    if !dying && inputs.record.ended.is_none() && !ended_in_api(inputs.pod) {
+        run(inputs, &mut out);
+    }
+    if out.actions.iter().any(|action| matches!(action, Action::Fail(_) | Action::End(_))) {
+        return out; // the worker notes it and asks again
+    }
+    if dying {
+        finish(inputs, &mut out);
+    } else if inputs.record.ended.is_some() || ended_in_api(inputs.pod) {
+        release(inputs, &mut out);
+    }
+    out
+}
+
+impl Plan {
+    fn at(&mut self, moment: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(moment, |at| at.min(moment)));
+    }
+}
+
+impl Inputs<'_> {
+    fn live(&self, name: &str) -> LiveContainer {
+        self.live.containers.get(name).cloned().unwrap_or_default()
+    }
+
+    fn running(&self, name: &str) -> bool {
+        self.record.containers.get(name).is_some_and(|r| r.running().is_some())
+    }
+
+    /// Seconds between the first signal and SIGKILL.
+    fn grace(&self) -> SignedDuration {
+        let wanted = self.pod.metadata.deletion_grace_period_seconds.filter(|_| !self.gone);
+        let of_spec = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+        SignedDuration::from_secs(wanted.or(of_spec).unwrap_or(30).clamp(0, 365 * 86400))
+    }
+}
+
+fn ended_in_api(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// The pod should run.
+fn run(inputs: &Inputs<'_>, out: &mut Plan) {
+    if let Some(seconds) = inputs.pod.spec.as_ref().and_then(|spec| spec.active_deadline_seconds) {
+        let deadline = inputs.record.accepted_at.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
+        if inputs.now >= deadline {
+            let message = "Pod was active on the node longer than the specified deadline".to_owned();
+            return out.actions.push(Action::Fail(Verdict { reason: "DeadlineExceeded".into(), message }));
+        }
+        out.at(deadline);
+    }
+    if inputs.record.sandbox.is_none() {
+        return set_up(inputs, out);
+    }
+    let containers = main_containers(inputs.pod);
+    if !containers.is_empty() && containers.iter().all(|c| over(inputs, c)) {
+        if stop_sidecars(inputs, out) {
+            let fine = containers.iter().all(|c| ended(inputs, c).is_some_and(|end| end.code == 0));
+            out.actions.push(Action::End(if fine { Ending::Succeeded } else { Ending::Failed }));
+        }
+        return;
+    }
+    let initialized = inputs.record.initialized_before(inputs.pod);
+    if !initialized && initialization_failed(inputs) {
+        out.actions.push(Action::End(Ending::Failed));
+        return;
+    }
+    if !initialize(inputs, out, initialized) {
+        return;
+    }
+    for container in containers {
+        if !advance(inputs, out, container, Role::Main) {
+            break;
+        }
+    }
+}
+
+fn set_up(inputs: &Inputs<'_>, out: &mut Plan) {
+    if inputs.live.setting_up || inputs.live.tearing_down {
+        return;
+    }
+    if let Some(at) = inputs.live.set_up_after.filter(|at| *at > inputs.now) {
+        return out.at(at);
+    }
+    if inputs.network_ready || host_network(inputs.pod) {
+        out.actions.push(Action::SetUp);
+    }
+}
+
+/// Brings init containers forward; whether the main ones may start.
+fn initialize(inputs: &Inputs<'_>, out: &mut Plan, initialized: bool) -> bool {
+    for container in init_containers(inputs.pod) {
+        let record = inputs.record.containers.get(&container.name);
+        if is_sidecar(container) {
+            advance(inputs, out, container, Role::Sidecar);
+            let up = inputs.running(&container.name) && inputs.live(&container.name).started;
+            if !up && !initialized {
+                return false;
+            }
+            continue;
+        }
+        if initialized || record.and_then(|r| r.ended()).is_some_and(|end| end.code == 0) {
+            continue;
+        }
+        advance(inputs, out, container, Role::Init);
+        return false;
+    }
+    true
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Init,
+    Sidecar,
+    Main,
+}
+
+/// Brings one container forward; whether the next one in order may be looked at (a start, with its hook, is waited for).
+fn advance(inputs: &Inputs<'_>, out: &mut Plan, container: &Container, role: Role) -> bool {
+    let name = &container.name;
+    let live = inputs.live(name);
+    match live.doing {
+        Doing::Starting => return false,
+        Doing::Pulling | Doing::Stopping(_) => return true,
+        Doing::Idle => {}
+    }
+    let record = inputs.record.containers.get(name);
+    if let Some(attempt) = record.and_then(|r| r.running()) {
+        let wanted = container.image.as_deref().unwrap_or_default();
+        if let Some(condemned) = &live.condemned {
+            let grace = condemned.grace_seconds.map_or_else(|| inputs.grace(), SignedDuration::from_secs);
+            out.actions.push(Action::Stop { container: name.clone(), grace, why: condemned.why.clone() });
+        } else if attempt.image != wanted {
+            let why = format!("Container {name} definition changed, will be restarted");
+            out.actions.push(Action::Stop { container: name.clone(), grace: inputs.grace(), why });
+        }
+        return true;
+    }
+    if let Some(end) = record.and_then(|r| r.ended()) {
+        if !restarts(inputs.pod, container, role != Role::Main, end.code) {
+            return true;
+        }
+        let backoff = record.map(|r| r.backoff.clone()).unwrap_or_default();
+        if let Some(at) = backoff.allowed_at(inputs.law, end.at, inputs.now) {
+            out.at(at);
+            if live.waiting.as_ref().is_none_or(|w| w.reason != "CrashLoopBackOff") {
+                out.actions.push(Action::CrashLoop { container: name.clone(), delay: backoff.delay() });
+            }
+            return true;
+        }
+    }
+    begin(inputs, out, name, &live)
+}
+
+/// Pulls or starts.
+fn begin(inputs: &Inputs<'_>, out: &mut Plan, name: &str, live: &LiveContainer) -> bool {
+    if let Some(at) = live.retry_at.filter(|at| *at > inputs.now) {
+        out.at(at);
+        return true;
+    }
+    match &live.image {
+        ImageState::Present(_) => {
+            out.actions.push(Action::Start(name.to_owned()));
+            return false;
+        }
+        ImageState::Failed(None) => {}
+        ImageState::Failed(Some(at)) if *at > inputs.now => out.at(*at),
+        ImageState::Failed(Some(_)) | ImageState::Unknown => out.actions.push(Action::Pull(name.to_owned())),
+    }
+    true
+}
+
+/// The message of CrashLoopBackOff.
+pub fn crash_loop_message(delay: SignedDuration, container: &str, pod: &Pod) -> String {
+    use super::record::{name, namespace, uid};
+    let pod = format!("{}_{}({})", name(pod), namespace(pod), uid(pod));
+    format!("back-off {} restarting failed container={container} pod={pod}", go_duration(delay))
+}
+
+fn ended<'a>(inputs: &'a Inputs<'_>, container: &Container) -> Option<&'a End> {
+    inputs.record.containers.get(&container.name).and_then(|record| record.ended())
+}
+
+fn over(inputs: &Inputs<'_>, container: &Container) -> bool {
+    ended(inputs, container).is_some_and(|end| !restarts(inputs.pod, container, false, end.code))
+}
+
+/// An init container has failed and must not be tried again.
+fn initialization_failed(inputs: &Inputs<'_>) -> bool {
+    init_containers(inputs.pod)
+        .iter()
+        .filter(|c| !is_sidecar(c))
+        .any(|c| ended(inputs, c).is_some_and(|end| end.code != 0 && !restarts(inputs.pod, c, true, end.code)))
+}
+
+/// Stops what runs: main containers together, then sidecars in reverse. Whether nothing runs or is being started any more.
+fn stop_all(inputs: &Inputs<'_>, out: &mut Plan) -> bool {
+    let mut main_over = true;
+    for container in main_containers(inputs.pod) {
+        main_over &= stop(inputs, out, &container.name);
+    }
+    for container in init_containers(inputs.pod).iter().filter(|c| !is_sidecar(c)) {
+        main_over &= stop(inputs, out, &container.name);
+    }
+    main_over && stop_sidecars(inputs, out)
+}
+
+fn stop_sidecars(inputs: &Inputs<'_>, out: &mut Plan) -> bool {
+    for container in init_containers(inputs.pod).iter().rev().filter(|c| is_sidecar(c)) {
+        if !stop(inputs, out, &container.name) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Stops one container; whether it is over.
+fn stop(inputs: &Inputs<'_>, out: &mut Plan, name: &str) -> bool {
+    let live = inputs.live(name);
+    match (live.doing, inputs.running(name)) {
+        (Doing::Stopping(kill_at), true) => {
+            // A later delete may have shortened the grace (by more than the seconds that deletionTimestamp rounds away).
+            let asked_at = inputs.pod.metadata.deletion_timestamp.as_ref().map_or(kill_at, |t| t.0);
+            let shortened = kill_at.duration_since(asked_at) > SignedDuration::from_secs(2);
+            if shortened && (asked_at <= inputs.now || inputs.grace().is_zero()) {
+                out.actions.push(Action::Kill(name.to_owned()));
+            } else {
+                out.at(if shortened { asked_at } else { kill_at.max(inputs.now.saturating_add(SignedDuration::from_secs(1)).unwrap_or(kill_at)) });
+            }
+            false
+        }
+        (Doing::Stopping(_), false) | (Doing::Starting, false) => false,
+        (_, true) => {
+            let why = format!("Stopping container {name}");
+            out.actions.push(Action::Stop { container: name.to_owned(), grace: inputs.grace(), why });
+            false
+        }
+        (Doing::Idle | Doing::Pulling, false) => true,
+    }
+}
+
+/// The pod must go: containers, sandbox, object.
+fn finish(inputs: &Inputs<'_>, out: &mut Plan) {
+    if !stop_all(inputs, out) || inputs.live.setting_up {
+        return;
+    }
+    if !release(inputs, out) {
+        return;
+    }
+    let deleted = inputs.pod.metadata.deletion_timestamp.is_some();
+    if inputs.gone {
+        out.actions.push(Action::Forget);
+    } else if deleted && !inputs.live.removing {
+        match inputs.live.remove_after.filter(|at| *at > inputs.now) {
+            Some(at) => out.at(at),
+            None => out.actions.push(Action::Remove),
+        }
+    } else if !deleted && inputs.record.ended.is_none() {
+        out.actions.push(Action::End(Ending::Failed));
+    }
+}
+
+/// Frees the sandbox of a pod in which nothing runs any more; whether it is free.
+fn release(inputs: &Inputs<'_>, out: &mut Plan) -> bool {
+    if !stop_all(inputs, out) || inputs.live.setting_up {
+        return false;
+    }
+    if inputs.record.sandbox.is_none() && !inputs.live.tearing_down {
+        return true;
+    }
+    if !inputs.live.tearing_down {
+        match inputs.live.tear_down_after.filter(|at| *at > inputs.now) {
+            Some(at) => out.at(at),
+            None => out.actions.push(Action::TearDown),
+        }
+    }
+    false
+}

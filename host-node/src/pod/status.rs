@@ -1,0 +1,323 @@
+//! `.status` of a pod, as a kubelet reports it.
+//!
+//! Pure. The phase is computed from container states by the kubelet's rules; conditions that others own are carried over untouched, and a
+//! condition's lastTransitionTime moves only with its status. Invariant: a phase of Succeeded or Failed is never left again.
+
+use std::net::Ipv4Addr;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP, Pod,
+    PodCondition, PodIP, PodStatus, VolumeMountStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::record::{
+    Attempt, ContainerRecord, Doing, Ending, Live, LiveContainer, Record, host_network, init_containers, is_sidecar, main_containers,
+    pod_restart_policy, restarts,
+};
+
+/// The scheme of container ids in a status.
+pub const ID_SCHEME: &str = "pintle://";
+/// Conditions that this node decides; all others are carried over.
+const OWN_CONDITIONS: &[&str] = &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+/// What comes in besides the pod.
+pub struct Inputs<'a> {
+    /// The pod as the kernel has it, its last known status included.
+    pub pod: &'a Pod,
+    /// What is remembered.
+    pub record: &'a Record,
+    /// What is in flight.
+    pub live: &'a Live,
+    /// The node's InternalIP.
+    pub host_address: Ipv4Addr,
+    /// The conditions that this node reported last.
+    pub reported: &'a [PodCondition],
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// The status to report.
+pub fn compute(inputs: &Inputs<'_>) -> PodStatus {
+    let pod = inputs.pod;
+    let inits: Vec<_> = init_containers(pod).iter().map(|c| container_status(inputs, c, true)).collect();
+    let mains: Vec<_> = main_containers(pod).iter().map(|c| container_status(inputs, c, false)).collect();
+    let phase = phase(inputs, &inits, &mains);
+    let address = inputs.record.address.map(|a| a.to_string());
+    let host = inputs.host_address.to_string();
+    let old = pod.status.as_ref();
+    PodStatus {
+        conditions: Some(conditions(inputs, phase, &inits, &mains)),
+        message: inputs.record.verdict.as_ref().map(|v| v.message.clone()),
+        reason: inputs.record.verdict.as_ref().map(|v| v.reason.clone()),
+        observed_generation: pod.metadata.generation,
+        phase: Some(phase.to_owned()),
+        host_ip: Some(host.clone()),
+        host_ips: Some(vec![HostIP { ip: host }]),
+        pod_ips: address.clone().map(|ip| vec![PodIP { ip }]),
+        pod_ip: address,
+        qos_class: old.and_then(|s| s.qos_class.clone()).or_else(|| Some(qos_class(pod).to_owned())),
+        start_time: Some(Time(inputs.record.accepted_at)),
+        init_container_statuses: (!inits.is_empty()).then_some(inits),
+        container_statuses: Some(mains),
+        nominated_node_name: old.and_then(|s| s.nominated_node_name.clone()),
+        resource_claim_statuses: old.and_then(|s| s.resource_claim_statuses.clone()),
+        ..PodStatus::default()
+    }
+}
+
+fn container_status(inputs: &Inputs<'_>, container: &Container, init: bool) -> ContainerStatus {
+    let none = ContainerRecord::default();
+    let record = inputs.record.containers.get(&container.name).unwrap_or(&none);
+    let live = inputs.live.containers.get(&container.name).cloned().unwrap_or_default();
+    let (state, last) = states(inputs, container, record, &live, init);
+    let running = state.running.is_some();
+    let finished = state.terminated.as_ref().is_some_and(|t| t.exit_code == 0);
+    let current = record.current.as_ref();
+    let plain_init = init && !is_sidecar(container);
+    let started = running && if plain_init { true } else { live.started };
+    ContainerStatus {
+        name: container.name.clone(),
+        image: current.map_or_else(|| container.image.clone().unwrap_or_default(), |a| a.image.clone()),
+        image_id: current.map(|a| a.image_id.clone()).unwrap_or_default(),
+        container_id: current.map(|a| format!("{ID_SCHEME}{}", a.id)),
+        ready: if plain_init { finished } else { running && started && live.ready },
+        restart_count: i32::try_from(record.restarts).unwrap_or(i32::MAX),
+        started: Some(started),
+        state: Some(state),
+        last_state: Some(last.unwrap_or_default()),
+        allocated_resources: container.resources.as_ref().and_then(|r| r.requests.clone()),
+        resources: running.then(|| container.resources.clone()).flatten(),
+        volume_mounts: container.volume_mounts.as_ref().filter(|m| !m.is_empty()).map(|mounts| mounts.iter().map(volume_mount).collect()),
+        ..ContainerStatus::default()
+    }
+}
+
+fn volume_mount(mount: &k8s_openapi::api::core::v1::VolumeMount) -> VolumeMountStatus {
+    let read_only = mount.read_only == Some(true);
+    VolumeMountStatus {
+        name: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        read_only: read_only.then_some(true),
+        recursive_read_only: read_only.then(|| mount.recursive_read_only.clone().unwrap_or_else(|| "Disabled".into())),
+        ..VolumeMountStatus::default()
+    }
+}
+
+/// `state` and `lastState`.
+fn states(
+    inputs: &Inputs<'_>,
+    container: &Container,
+    record: &ContainerRecord,
+    live: &LiveContainer,
+    init: bool,
+) -> (ContainerState, Option<ContainerState>) {
+    let previous = record.previous.as_ref().map(terminated);
+    let Some(current) = &record.current else {
+        return (waiting(inputs, live), None);
+    };
+    let Some(end) = &current.end else {
+        let running = ContainerStateRunning { started_at: current.started_at.map(Time) };
+        return (ContainerState { running: Some(running), ..ContainerState::default() }, previous);
+    };
+    let again = restarts(inputs.pod, container, init, end.code) && inputs.record.ended.is_none() && !dying(inputs);
+    let preparing = live.waiting.is_some() || matches!(live.doing, Doing::Pulling | Doing::Starting);
+    if again && preparing {
+        return (waiting(inputs, live), Some(terminated(current)));
+    }
+    (terminated(current), previous)
+}
+
+fn dying(inputs: &Inputs<'_>) -> bool {
+    inputs.pod.metadata.deletion_timestamp.is_some() || inputs.record.verdict.is_some()
+}
+
+fn waiting(inputs: &Inputs<'_>, live: &LiveContainer) -> ContainerState {
+    let (reason, message) = match &live.waiting {
+        Some(waiting) => (waiting.reason.clone(), Some(waiting.message.clone()).filter(|m| !m.is_empty())),
+        None if init_containers(inputs.pod).is_empty() => ("ContainerCreating".to_owned(), None),
+        None => ("PodInitializing".to_owned(), None),
+    };
+    let waiting = ContainerStateWaiting { reason: Some(reason), message };
+    ContainerState { waiting: Some(waiting), ..ContainerState::default() }
+}
+
+fn terminated(attempt: &Attempt) -> ContainerState {
+    let end = attempt.end.as_ref();
+    let terminated = ContainerStateTerminated {
+        container_id: Some(format!("{ID_SCHEME}{}", attempt.id)),
+        exit_code: end.map_or(255, |e| e.code),
+        signal: None,
+        reason: end.map(|e| e.reason.clone()),
+        message: end.map(|e| e.message.clone()).filter(|m| !m.is_empty()),
+        started_at: attempt.started_at.or(end.map(|e| e.at)).map(Time),
+        finished_at: end.map(|e| Time(e.at)),
+    };
+    ContainerState { terminated: Some(terminated), ..ContainerState::default() }
+}
+
+/// The kubelet's getPhase, in its words of counting.
+fn phase(inputs: &Inputs<'_>, inits: &[ContainerStatus], mains: &[ContainerStatus]) -> &'static str {
+    if let Some(phase @ ("Succeeded" | "Failed")) = inputs.pod.status.as_ref().and_then(|s| s.phase.as_deref()) {
+        return if phase == "Succeeded" { "Succeeded" } else { "Failed" };
+    }
+    match inputs.record.ended {
+        Some(Ending::Succeeded) => return "Succeeded",
+        Some(Ending::Failed) => return "Failed",
+        None if inputs.record.verdict.is_some() => return "Failed",
+        None => {}
+    }
+    let initialized = inputs.record.initialized_before(inputs.pod);
+    let never = pod_restart_policy(inputs.pod) == "Never";
+    let mut pending_init = false;
+    for (container, status) in init_containers(inputs.pod).iter().zip(inits) {
+        let (state, last) = (status.state.clone().unwrap_or_default(), status.last_state.clone().unwrap_or_default());
+        if is_sidecar(container) {
+            pending_init |= !initialized && !(state.running.is_some() && status.started == Some(true));
+            continue;
+        }
+        match (state.terminated.as_ref().or(last.terminated.as_ref()), state.running.is_some()) {
+            (Some(end), false) if end.exit_code != 0 && never => return "Failed",
+            (Some(end), false) if end.exit_code == 0 => {}
+            _ => pending_init |= !initialized,
+        }
+    }
+    let count = |test: &dyn Fn(&ContainerState, &ContainerState) -> bool| {
+        mains.iter().filter(|s| test(&s.state.clone().unwrap_or_default(), &s.last_state.clone().unwrap_or_default())).count()
+    };
+    let running = count(&|state, _| state.running.is_some());
+    let stopped = count(&|state, last| state.terminated.is_some() || state.waiting.is_some() && last.terminated.is_some());
+    let waiting = count(&|state, last| state.waiting.is_some() && last.terminated.is_none());
+    let succeeded = count(&|state, _| state.terminated.as_ref().is_some_and(|t| t.exit_code == 0));
+    let terminal = dying(inputs) && running == 0;
+    if pending_init || waiting > 0 {
+        return "Pending";
+    }
+    if running > 0 {
+        return "Running";
+    }
+    match (stopped, terminal, pod_restart_policy(inputs.pod)) {
+        (0, ..) => "Pending",
+        (_, true, _) => if stopped == succeeded { "Succeeded" } else { "Failed" },
+        (_, false, "Always") => "Running",
+        (_, false, _) if stopped == succeeded => "Succeeded",
+        (_, false, "Never") => "Failed",
+        _ => "Running",
+    }
+}
+
+/// A condition before times are filled in: status, reason, message.
+type Verdict = (bool, Option<&'static str>, Option<String>);
+
+fn conditions(inputs: &Inputs<'_>, phase: &str, inits: &[ContainerStatus], mains: &[ContainerStatus]) -> Vec<PodCondition> {
+    let sandbox = inputs.record.sandbox.is_some();
+    let containers_ready = readiness(phase, mains);
+    let ready = gates(inputs, &containers_ready);
+    let rows: [(&str, Verdict); 4] = [
+        ("PodReadyToStartContainers", (sandbox, None, None)),
+        ("Initialized", initialization(inputs, phase, inits)),
+        ("Ready", ready),
+        ("ContainersReady", containers_ready),
+    ];
+    let old = inputs.pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or(&[]);
+    let mut list: Vec<_> = rows.into_iter().map(|(kind, verdict)| condition(inputs, old, kind, verdict)).collect();
+    match old.iter().find(|c| c.type_ == "PodScheduled") {
+        Some(scheduled) => list.push(scheduled.clone()),
+        None => list.push(condition(inputs, old, "PodScheduled", (true, None, None))),
+    }
+    list.extend(old.iter().filter(|c| !OWN_CONDITIONS.contains(&c.type_.as_str())).cloned());
+    list
+}
+
+fn condition(inputs: &Inputs<'_>, old: &[PodCondition], kind: &str, (status, reason, message): Verdict) -> PodCondition {
+    let status = if status { "True" } else { "False" };
+    let known = inputs.reported.iter().chain(old).find(|c| c.type_ == kind);
+    let since = known.filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
+    PodCondition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: reason.map(str::to_owned),
+        message,
+        last_transition_time: Some(since.unwrap_or(Time(inputs.now))),
+        observed_generation: inputs.pod.metadata.generation,
+        ..PodCondition::default()
+    }
+}
+
+fn initialization(inputs: &Inputs<'_>, phase: &str, inits: &[ContainerStatus]) -> Verdict {
+    if phase == "Succeeded" {
+        return (true, Some("PodCompleted"), None);
+    }
+    if inputs.record.initialized_before(inputs.pod) {
+        return (true, None, None);
+    }
+    let incomplete: Vec<_> = init_containers(inputs.pod)
+        .iter()
+        .zip(inits)
+        .filter(|(c, s)| if is_sidecar(c) { s.started != Some(true) } else { !s.ready })
+        .map(|(c, _)| c.name.as_str())
+        .collect();
+    match incomplete.is_empty() {
+        true => (true, None, None),
+        false => (false, Some("ContainersNotInitialized"), Some(format!("containers with incomplete status: [{}]", incomplete.join(" ")))),
+    }
+}
+
+fn readiness(phase: &str, mains: &[ContainerStatus]) -> Verdict {
+    match phase {
+        "Succeeded" => return (false, Some("PodCompleted"), None),
+        "Failed" => return (false, Some("PodFailed"), None),
+        _ => {}
+    }
+    let unready: Vec<_> = mains.iter().filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
+    match unready.is_empty() {
+        true => (true, None, None),
+        false => (false, Some("ContainersNotReady"), Some(format!("containers with unready status: [{}]", unready.join(" ")))),
+    }
+}
+
+fn gates(inputs: &Inputs<'_>, containers_ready: &Verdict) -> Verdict {
+    if !containers_ready.0 {
+        return containers_ready.clone();
+    }
+    let old = inputs.pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or(&[]);
+    let gates = inputs.pod.spec.as_ref().and_then(|s| s.readiness_gates.as_deref()).unwrap_or(&[]);
+    let mut words = Vec::new();
+    for gate in gates {
+        match old.iter().find(|c| c.type_ == gate.condition_type) {
+            None => words.push(format!("corresponding condition of pod readiness gate \"{}\" does not exist.", gate.condition_type)),
+            Some(c) if c.status != "True" => {
+                words.push(format!("the status of pod readiness gate \"{}\" is not \"True\", but {}", gate.condition_type, c.status));
+            }
+            Some(_) => {}
+        }
+    }
+    if words.is_empty() { (true, None, None) } else { (false, Some("ReadinessGatesNotReady"), Some(words.join(", "))) }
+}
+
+/// Guaranteed, Burstable or BestEffort, by requests and limits of CPU and memory.
+pub fn qos_class(pod: &Pod) -> &'static str {
+    let mut any = false;
+    let mut guaranteed = true;
+    for container in super::record::all_containers(pod) {
+        let resources = container.resources.clone().unwrap_or_default();
+        let (requests, limits) = (resources.requests.unwrap_or_default(), resources.limits.unwrap_or_default());
+        for kind in ["cpu", "memory"] {
+            let amount = |map: &std::collections::BTreeMap<_, _>| map.get(kind).and_then(crate::quantity::millis).filter(|v| *v > 0);
+            let (request, limit) = (amount(&requests), amount(&limits));
+            any |= request.is_some() || limit.is_some();
+            guaranteed &= limit.is_some() && request.unwrap_or(limit.unwrap_or(0)) == limit.unwrap_or(0);
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
+/// The address to report for a pod that shares the node's network.
+pub fn host_pod_address(pod: &Pod, node: Ipv4Addr) -> Option<Ipv4Addr> {
+    host_network(pod).then_some(node)
+}
