@@ -8,10 +8,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use pintle_tests::Error;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    pki_types::{PrivateKeyDer, ServerName},
 };
 use serde_json::{Value, json};
-use std::{convert::Infallible, path::Path, sync::Arc, time::Instant};
+use std::{convert::Infallible, sync::Arc, time::Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -21,12 +21,12 @@ fn fail(reason: &dyn std::fmt::Display) -> Error {
 
 /// Calls a webhook `count` times with a review of a 4 KB pod over one kept connection; microseconds a call.
 pub async fn webhook(options: &Options) -> Result<Value, Error> {
-    let pki = Path::new(&options.data_dir).join("kernel/pki");
+    let (acceptor, connector) = tls()?;
     let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|e| fail(&e))?;
     let address = listener.local_addr().map_err(|e| fail(&e))?;
-    tokio::spawn(serve(listener, acceptor(&pki)?));
+    tokio::spawn(serve(listener, acceptor));
 
-    let stream = connector(&pki)?
+    let stream = connector
         .connect(ServerName::from(address.ip()), TcpStream::connect(address).await.map_err(|e| fail(&e))?)
         .await
         .map_err(|e| fail(&e))?;
@@ -61,29 +61,27 @@ fn review() -> Bytes {
         .into()
 }
 
-fn acceptor(pki: &Path) -> Result<TlsAcceptor, Error> {
-    let chain: Vec<_> = CertificateDer::pem_file_iter(pki.join("server.crt")).and_then(Iterator::collect).map_err(|e| fail(&e))?;
-    let key = PrivateKeyDer::from_pem_file(pki.join("server.key")).map_err(|e| fail(&e))?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+/// Server and client around one certificate of their own.
+fn tls() -> Result<(TlsAcceptor, TlsConnector), Error> {
+    let own = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).map_err(|e| fail(&e))?;
+    let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+    let mut roots = RootCertStore::empty();
+    roots.add(own.cert.der().clone()).map_err(|e| fail(&e))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut server = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|e| fail(&e))?
         .with_no_client_auth()
-        .with_single_cert(chain, key)
+        .with_single_cert(vec![own.cert.der().clone()], key)
         .map_err(|e| fail(&e))?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-fn connector(pki: &Path) -> Result<TlsConnector, Error> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(pki.join("ca.crt")).map_err(|e| fail(&e))?).map_err(|e| fail(&e))?;
-    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+    server.alpn_protocols = vec![b"h2".to_vec()];
+    let mut client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| fail(&e))?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    Ok((TlsAcceptor::from(Arc::new(server)), TlsConnector::from(Arc::new(client))))
 }
 
 async fn serve(listener: TcpListener, acceptor: TlsAcceptor) {

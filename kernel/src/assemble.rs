@@ -1,0 +1,156 @@
+//! Puts the rooms of the kernel together: store, registry, module host, server. The order is the order of who needs whom.
+
+use pintle_host::{ClusterFacts, Host, HostConfig, HostError};
+use pintle_registry::{OpenError, Registry, RegistryConfig};
+use pintle_server::{Check, Introspection, Metric, Pki, PkiError, Server, ServerConfig};
+use pintle_store::{Options as StoreOptions, RedbStore};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Arguments of `pintle kernel`.
+#[derive(Debug, clap::Args)]
+pub struct KernelArgs {
+    /// Where objects, keys and compiled modules are kept.
+    #[arg(long, default_value = ".pintle/kernel")]
+    data_dir: PathBuf,
+    /// Address of the Kubernetes API and of the node link; may be repeated. The first one is in the kubeconfig.
+    #[arg(long, default_value = "127.0.0.1:6443")]
+    listen: Vec<SocketAddr>,
+    /// Where the administrator's kubeconfig is written; beside the data by default.
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    /// More names for the server's certificate; may be repeated.
+    #[arg(long)]
+    name: Vec<String>,
+    /// The modules that ship with the kernel; `modules/` beside the program by default.
+    #[arg(long)]
+    builtin_dir: Option<PathBuf>,
+    /// A folder that `spec.source.file` of a Module may point into; may be repeated.
+    #[arg(long)]
+    module_dir: Vec<PathBuf>,
+}
+
+/// Why the kernel could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The data directory cannot be used.
+    #[error("cannot use {path}")]
+    Directory {
+        /// Which one.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The store did not open.
+    #[error("the store did not open")]
+    Store(#[from] pintle_store::Error),
+    /// The registry did not open.
+    #[error("the objects could not be read")]
+    Registry(#[from] OpenError),
+    /// The first objects could not be made.
+    #[error("the first objects could not be made: {0}")]
+    Bootstrap(pintle_registry::ApiError),
+    /// The cluster's keys could not be made or read.
+    #[error("the cluster's keys")]
+    Keys(#[from] PkiError),
+    /// The module host did not start.
+    #[error("the module host did not start")]
+    Host(#[from] HostError),
+    /// The server did not start.
+    #[error("the server did not start")]
+    Server(#[from] pintle_server::Error),
+    /// Signals cannot be received.
+    #[error("cannot listen for signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Runs the kernel until TERM or INT.
+pub async fn run(args: KernelArgs) -> Result<(), KernelError> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).init();
+    let mut terminate = signal(SignalKind::terminate()).map_err(KernelError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(KernelError::Signals)?;
+
+    let data = &args.data_dir;
+    std::fs::create_dir_all(data).map_err(|source| KernelError::Directory { path: data.display().to_string(), source })?;
+    let store = RedbStore::open(&data.join("store.redb"), StoreOptions::default()).await?;
+    let registry = Registry::open(Arc::new(store), RegistryConfig::default()).await?;
+    registry.bootstrap().await.map_err(KernelError::Bootstrap)?;
+
+    let mut config = ServerConfig::new(args.listen, data);
+    config.names.extend(args.name);
+    if let Some(path) = args.kubeconfig {
+        config.kubeconfig = path;
+    }
+    let pki = Pki::open_or_create(&config.pki_dir)?;
+    let beside = std::env::current_exe().ok().and_then(|p| p.parent().map(|d| d.join("modules"))).filter(|d| d.is_dir());
+    let host = Host::start(HostConfig {
+        builtin_dir: args.builtin_dir.or(beside),
+        source_dirs: args.module_dir,
+        cache_dir: Some(data.join("cache")),
+        cluster: ClusterFacts {
+            root_ca_pem: pki.ca_pem().into(),
+            cluster_domain: config.cluster.domain.clone(),
+            pod_cidr: config.cluster.pod_cidr.clone(),
+            service_cidr: config.cluster.service_cidr.clone(),
+        },
+        ..HostConfig::new(registry.clone())
+    })
+    .await?;
+    let host = Arc::new(host);
+    let modules_ready = Arc::new(AtomicBool::new(false));
+    config.introspection = Arc::new(Modules { host: host.clone(), ready: modules_ready.clone() });
+    let server = Server::start(config, registry).await?;
+    host.ready().await;
+    modules_ready.store(true, Ordering::Release);
+    tracing::info!(addresses = ?server.addresses(), "the kernel is ready");
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("shutting down");
+    server.shutdown().await;
+    host.shutdown().await;
+    Ok(())
+}
+
+/// Shows the module host in `/readyz` and `/metrics`.
+struct Modules {
+    host: Arc<Host>,
+    ready: Arc<AtomicBool>,
+}
+
+impl Introspection for Modules {
+    fn ready(&self) -> Vec<Check> {
+        let ready = self.ready.load(Ordering::Acquire);
+        vec![Check { name: "modules".into(), failure: (!ready).then(|| "the built-in modules are being loaded".into()) }]
+    }
+
+    fn metrics(&self) -> Vec<Metric> {
+        let modules = self.host.stats().modules;
+        let series = [
+            ("pintle_module_calls_total", "counter", "Calls into the module.", modules.iter().map(|m| m.calls as f64).collect::<Vec<_>>()),
+            ("pintle_module_faults_total", "counter", "Traps, overrun deadlines and other faults.", modules.iter().map(|m| m.traps as f64).collect()),
+            ("pintle_module_restarts_total", "counter", "Restarts after faults.", modules.iter().map(|m| m.restarts as f64).collect()),
+            ("pintle_module_denied_total", "counter", "Uses of capabilities outside the grants.", modules.iter().map(|m| m.denied as f64).collect()),
+            ("pintle_module_memory_bytes", "gauge", "Linear memory.", modules.iter().map(|m| m.memory_bytes as f64).collect()),
+            ("pintle_module_queue_length", "gauge", "Keys waiting.", modules.iter().map(|m| m.queue_length as f64).collect()),
+            ("pintle_module_call_p99_seconds", "gauge", "99th percentile of recent calls.", modules.iter().map(|m| m.p99.as_secs_f64()).collect()),
+        ];
+        let labelled = |name: &str| vec![("module", name.to_owned())];
+        series
+            .into_iter()
+            .flat_map(|(name, kind, help, values)| {
+                modules.iter().zip(values).map(move |(m, value)| Metric { name, kind, help, labels: labelled(&m.name), value })
+            })
+            .collect()
+    }
+}
