@@ -11,6 +11,11 @@ pub fn programs() -> Outcome {
     shell::cargo(&["build", "--release", "-p", "pintle-kernel", "-p", "pintle-host-node"])
 }
 
+/// Every program, library, test and example of the workspace, in the one build that `cargo test` then finds done.
+pub fn everything() -> Outcome {
+    shell::cargo(&["build", "--release", "--workspace", "--all-targets"])
+}
+
 /// The built-in modules: each folder of `modules/` with a `module.json`, to `target/release/modules/NAME.{wasm,json}`.
 pub fn modules() -> Outcome {
     let folders = module_folders(&shell::root().join("modules"))?;

@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 fn test(filter: &[String]) -> Outcome {
     needs::packages(needs::FOR_TESTS)?;
     needs::wasm_target()?;
-    compile::programs()?;
+    compile::everything()?;
     compile::modules()?;
     compile::examples()?;
     let mut args = vec!["test", "--release", "--workspace", "--no-fail-fast"];
