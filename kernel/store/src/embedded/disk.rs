@@ -6,7 +6,6 @@
 //! write them. So we remember what was written since the last sync that worked, and before redb sees the file again we
 //! write those ranges once more, as they read now, and sync.
 
-use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -17,6 +16,7 @@ use parking_lot::Mutex;
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 
+use super::fault::is_full;
 use crate::error::{Error, Result};
 
 /// A place to keep the store. Implemented by tests too, to make disks fail.
@@ -31,19 +31,96 @@ pub trait Disk: Send + Sync + 'static {
     fn release(&self);
 }
 
-/// One regular file, locked for as long as the store is open.
-pub(super) struct FileDisk {
-    file: Arc<Tracked>,
-}
-
-struct Tracked {
-    file: File,
-    /// Offset and length of writes since the last sync that worked.
-    unsynced: Mutex<Vec<(u64, usize)>>,
-}
+/// What was written since the last sync that worked, as offset and length. Outlives the backend it was written through.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Unsynced(Arc<Mutex<Vec<(u64, usize)>>>);
 
 /// Ranges remembered at most; beyond that they are merged into one.
 const UNSYNCED_RANGES_MAX: usize = 64 * 1024;
+const SETTLE_STEP_BYTES: usize = 256 * 1024;
+
+impl Unsynced {
+    /// A backend for redb whose bytes are on the disk as they read.
+    pub(super) fn settled(&self, disk: &dyn Disk) -> io::Result<Tracked> {
+        let backend = disk.backend()?;
+        let mut ranges = self.0.lock();
+        if !ranges.is_empty() {
+            rewrite(&*backend, &ranges)?;
+            backend.sync_data()?;
+            ranges.clear();
+        }
+        Ok(Tracked { backend, unsynced: self.clone() })
+    }
+
+    fn add(&self, offset: u64, length: usize) {
+        let mut ranges = self.0.lock();
+        if ranges.len() >= UNSYNCED_RANGES_MAX {
+            let (start, end) = ranges.drain(..).fold((u64::MAX, 0), |(start, end), (offset, length)| {
+                (start.min(offset), end.max(offset + length as u64))
+            });
+            ranges.push((start, (end - start) as usize));
+        }
+        ranges.push((offset, length));
+    }
+}
+
+fn rewrite(backend: &dyn StorageBackend, ranges: &[(u64, usize)]) -> io::Result<()> {
+    let len = backend.len()?;
+    let mut buffer = vec![0; SETTLE_STEP_BYTES];
+    for &(offset, length) in ranges {
+        let end = len.min(offset + length as u64);
+        let mut at = offset;
+        while at < end {
+            let step = &mut buffer[..SETTLE_STEP_BYTES.min((end - at) as usize)];
+            backend.read(at, step)?;
+            backend.write(at, step)?;
+            at += step.len() as u64;
+        }
+    }
+    Ok(())
+}
+
+/// A backend that keeps account of what it has not synced.
+#[derive(Debug)]
+pub(super) struct Tracked {
+    backend: Box<dyn StorageBackend>,
+    unsynced: Unsynced,
+}
+
+impl StorageBackend for Tracked {
+    fn len(&self) -> io::Result<u64> {
+        self.backend.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.backend.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.backend.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        // Only the writer's thread writes and syncs: nothing is added meanwhile.
+        self.backend.sync_data()?;
+        self.unsynced.0.lock().clear();
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let written = self.backend.write(offset, data);
+        // What found no room was never there: writing it again would find none either.
+        if !written.as_ref().is_err_and(is_full) {
+            self.unsynced.add(offset, data.len());
+        }
+        written
+    }
+}
+
+/// One regular file, locked for as long as the store is open.
+pub(super) struct FileDisk {
+    file: Arc<File>,
+}
 
 impl FileDisk {
     /// Lock an existing file, or make a new one with `initialize`.
@@ -52,16 +129,16 @@ impl FileDisk {
     pub(super) fn open(path: &Path, initialize: impl FnOnce(&FileDisk) -> Result<()>) -> Result<Self> {
         match Self::lock(path, OpenOptions::new().read(true).write(true)) {
             Err(Error::Io(err)) if err.kind() == io::ErrorKind::NotFound => {}
-            Ok(disk) if disk.file.file.metadata()?.len() == 0 => {
+            Ok(disk) if disk.file.metadata()?.len() == 0 => {
                 return Err(Error::Corrupt { detail: format!("{} is empty", path.display()) });
             }
             opened => return opened,
         }
         let fresh = beside(path);
         let disk = Self::lock(&fresh, OpenOptions::new().read(true).write(true).create(true).mode(0o600))?;
-        disk.file.file.set_len(0)?;
+        disk.file.set_len(0)?;
         initialize(&disk)?;
-        disk.file.file.sync_all()?;
+        disk.file.sync_all()?;
         // A link, unlike a rename, does not replace a store that another process made meanwhile.
         fs::hard_link(&fresh, path).map_err(|err| match err.kind() {
             io::ErrorKind::AlreadyExists => Error::Locked { path: path.to_owned() },
@@ -75,7 +152,7 @@ impl FileDisk {
     fn lock(path: &Path, options: &OpenOptions) -> Result<Self> {
         let file = options.open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { file: Arc::new(Tracked { file, unsynced: Mutex::new(Vec::new()) }) }),
+            Ok(()) => Ok(Self { file: Arc::new(file) }),
             Err(TryLockError::WouldBlock) => Err(Error::Locked { path: path.to_owned() }),
             Err(TryLockError::Error(err)) => Err(err.into()),
         }
@@ -84,84 +161,38 @@ impl FileDisk {
 
 impl Disk for FileDisk {
     fn backend(&self) -> io::Result<Box<dyn StorageBackend>> {
-        self.file.settle()?;
         Ok(Box::new(FileBackend(self.file.clone())))
     }
 
     fn release(&self) {
-        if let Err(err) = self.file.file.unlock() {
+        if let Err(err) = self.file.unlock() {
             tracing::warn!(error = %err, "cannot unlock the store's file");
         }
     }
 }
 
-impl Tracked {
-    /// Make the disk hold what the file reads as.
-    fn settle(&self) -> io::Result<()> {
-        let mut unsynced = self.unsynced.lock();
-        if unsynced.is_empty() {
-            return Ok(());
-        }
-        let len = self.file.metadata()?.len();
-        let mut buffer = vec![0; SETTLE_STEP_BYTES];
-        for &(offset, length) in unsynced.iter() {
-            let end = len.min(offset + length as u64);
-            let mut at = offset;
-            while at < end {
-                let step = &mut buffer[..SETTLE_STEP_BYTES.min((end - at) as usize)];
-                self.file.read_exact_at(step, at)?;
-                self.file.write_all_at(step, at)?;
-                at += step.len() as u64;
-            }
-        }
-        self.file.sync_all()?;
-        unsynced.clear();
-        Ok(())
-    }
-}
-
-const SETTLE_STEP_BYTES: usize = 256 * 1024;
-
-struct FileBackend(Arc<Tracked>);
-
-impl fmt::Debug for FileBackend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("FileBackend")
-    }
-}
+#[derive(Debug)]
+struct FileBackend(Arc<File>);
 
 impl StorageBackend for FileBackend {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.file.metadata()?.len())
+        Ok(self.0.metadata()?.len())
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.file.read_exact_at(out, offset)
+        self.0.read_exact_at(out, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.file.set_len(len)
+        self.0.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        // Held across the sync, so that a write made meanwhile is not forgotten.
-        let mut unsynced = self.0.unsynced.lock();
-        self.0.file.sync_data()?;
-        unsynced.clear();
-        Ok(())
+        self.0.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut unsynced = self.0.unsynced.lock();
-        if unsynced.len() >= UNSYNCED_RANGES_MAX {
-            let whole = unsynced.drain(..).fold((u64::MAX, 0), |(start, end), (offset, length)| {
-                (start.min(offset), end.max(offset + length as u64))
-            });
-            unsynced.push((whole.0, (whole.1 - whole.0) as usize));
-        }
-        unsynced.push((offset, data.len()));
-        drop(unsynced);
-        self.0.file.write_all_at(data, offset)
+        self.0.write_all_at(data, offset)
     }
 }
 

@@ -20,7 +20,7 @@ use redb::Database;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::database;
-use super::disk::Disk;
+use super::disk::{Disk, Unsynced};
 use super::engine::Engine;
 use super::fault::Fault;
 use super::group::{Group, Plan};
@@ -45,6 +45,7 @@ pub(super) enum Command {
 pub(super) struct Writer {
     engine: Arc<Engine>,
     disk: Arc<dyn Disk>,
+    unsynced: Unsynced,
     cache_bytes: usize,
     commands: Receiver<Command>,
     /// `None` while the disk does not let us open it.
@@ -52,6 +53,14 @@ pub(super) struct Writer {
     generation: u64,
     /// A compaction step failed; wait for the next commit before trying more.
     cleaning_paused: bool,
+}
+
+/// The file and what is needed to open it again.
+pub(super) struct OpenFile {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) unsynced: Unsynced,
+    pub(super) cache_bytes: usize,
+    pub(super) db: Database,
 }
 
 /// One turn's work, in the order it came.
@@ -77,12 +86,11 @@ const REOPEN_EVERY: Duration = Duration::from_millis(250);
 impl Writer {
     pub(super) fn new(
         engine: Arc<Engine>,
-        disk: Arc<dyn Disk>,
-        cache_bytes: usize,
+        file: OpenFile,
         commands: Receiver<Command>,
-        db: Database,
     ) -> Self {
-        Self { engine, disk, cache_bytes, commands, db: Some(db), generation: 0, cleaning_paused: false }
+        let OpenFile { disk, unsynced, cache_bytes, db } = file;
+        Self { engine, disk, unsynced, cache_bytes, commands, db: Some(db), generation: 0, cleaning_paused: false }
     }
 
     /// Work until closed.
@@ -251,7 +259,7 @@ impl Writer {
         if let Some(old) = self.db.take() {
             database::guarded(|| Ok(drop(old)))?;
         }
-        let db = database::open(self.disk.backend()?, self.cache_bytes)?;
+        let db = database::open(self.unsynced.settled(&*self.disk)?, self.cache_bytes)?;
         let snapshot = database::snapshot(&db, self.generation + 1)?;
         self.db = Some(db);
         self.generation += 1;
