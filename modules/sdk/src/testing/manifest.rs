@@ -1,0 +1,155 @@
+//! The part of a Module manifest that decides what a controller is shown, and the rules that choose related objects.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::store::{Key, Store, reference, text};
+use crate::{Error, ObjectRef, Result, Selector};
+
+/// A Module, as far as the kit reads it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Manifest {
+    spec: Spec,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Spec {
+    controller: ControllerManifest,
+}
+
+/// `spec.controller` of a Module.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ControllerManifest {
+    /// `group/resource`, or `*/*` for the metadata of everything.
+    pub primary: String,
+    /// Labels that primaries must have: `key=value` or `key`, by commas.
+    #[serde(default)]
+    pub selector: String,
+    /// What the controller is shown beside the primary.
+    #[serde(default)]
+    pub related: Vec<RelatedRule>,
+}
+
+/// One entry of `related`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RelatedRule {
+    /// What the controller asks for it by.
+    pub name: String,
+    /// `group/resource`, or `*/*`.
+    pub resource: String,
+    /// Which objects of it.
+    pub by: String,
+    /// Only in this namespace.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// Only these parts of them, as JSON pointers.
+    #[serde(default)]
+    pub fields: Vec<String>,
+    /// `deleting`: only when the primary is on its way out.
+    #[serde(default)]
+    pub when: Option<String>,
+}
+
+const EVERYTHING: &str = "*/*";
+
+impl Manifest {
+    pub(super) fn parse(manifest: &str) -> Result<Self> {
+        serde_json::from_str(manifest).map_err(|source| Error::Shape { what: "the manifest".into(), source })
+    }
+
+    pub(super) fn controls(&self, resource: &str) -> bool {
+        self.spec.controller.primary == resource || self.spec.controller.primary == EVERYTHING
+    }
+
+    pub(super) fn primaries(&self, store: &Store) -> Vec<ObjectRef> {
+        let controller = &self.spec.controller;
+        store
+            .iter()
+            .filter(|(key, object)| self.controls(&key.resource) && labels_match(&controller.selector, object))
+            .map(|(key, object)| reference(&key.resource, object))
+            .collect()
+    }
+
+    pub(super) fn object(&self, store: &Store, target: &ObjectRef) -> Option<Value> {
+        let object = store.get_key(&Key::of(target)).filter(|object| target.uid.is_empty() || text(object, "/metadata/uid") == target.uid)?;
+        Some(if self.spec.controller.primary == EVERYTHING { project(object, &["/metadata".into()]) } else { object.clone() })
+    }
+
+    pub(super) fn related(&self, store: &Store, target: &ObjectRef, object: Option<&Value>) -> Vec<(String, Vec<Value>)> {
+        let deleting = object.is_some_and(|object| object.pointer("/metadata/deletionTimestamp").is_some());
+        let rules = self.spec.controller.related.iter().filter(|rule| rule.when.as_deref() != Some("deleting") || deleting);
+        rules
+            .map(|rule| {
+                let chosen = store.iter().filter(|(key, candidate)| rule.chooses(key, candidate, target, object));
+                (rule.name.clone(), chosen.map(|(_, candidate)| rule.row(candidate)).collect())
+            })
+            .collect()
+    }
+}
+
+impl RelatedRule {
+    fn chooses(&self, key: &Key, candidate: &Value, target: &ObjectRef, object: Option<&Value>) -> bool {
+        let of_resource = self.resource == EVERYTHING || self.resource == key.resource;
+        let in_namespace = self.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace);
+        of_resource && in_namespace && self.relates(key, candidate, target, object)
+    }
+
+    fn relates(&self, key: &Key, candidate: &Value, target: &ObjectRef, object: Option<&Value>) -> bool {
+        let owned = |by: &str| owners(candidate).iter().any(|owner| owner["controller"] == true && owner["uid"] == by);
+        match self.by.as_str() {
+            "all" => true,
+            "name" => key.name == target.name,
+            "namespace" if target.namespace.is_empty() => key.namespace == target.name,
+            "namespace" => key.namespace == target.namespace,
+            "owner" => owned(&target.uid),
+            "ownerOrSelector" => owned(&target.uid) || key.namespace == target.namespace && selects_orphan(object, candidate),
+            "dependents" => owners(candidate).iter().any(|owner| owner["uid"] == target.uid.as_str()),
+            "owners" => object.is_some_and(|object| owners(object).iter().any(|owner| owner["uid"] == candidate["metadata"]["uid"])),
+            by => by.strip_prefix("field:").is_some_and(|path| text(candidate, &format!("/{}", path.replace('.', "/"))) == target.name),
+        }
+    }
+
+    fn row(&self, object: &Value) -> Value {
+        match (self.resource.as_str(), self.fields.is_empty()) {
+            (EVERYTHING, true) => project(object, &["/metadata".into()]),
+            (_, true) => object.clone(),
+            _ => project(object, &self.fields),
+        }
+    }
+}
+
+fn owners(object: &Value) -> &[Value] {
+    object.pointer("/metadata/ownerReferences").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn selects_orphan(primary: Option<&Value>, candidate: &Value) -> bool {
+    let orphan = !owners(candidate).iter().any(|owner| owner["controller"] == true);
+    let selector = primary.and_then(|primary| serde_json::from_value::<Selector>(primary.pointer("/spec/selector")?.clone()).ok());
+    let labels = candidate.pointer("/metadata/labels").and_then(|labels| serde_json::from_value(labels.clone()).ok()).unwrap_or_default();
+    orphan && selector.is_some_and(|selector| !selector.is_empty() && selector.matches(&labels))
+}
+
+fn labels_match(selector: &str, object: &Value) -> bool {
+    selector.split(',').filter(|term| !term.is_empty()).all(|term| {
+        let label = |key: &str| object["metadata"]["labels"].get(key).and_then(Value::as_str);
+        match term.split_once('=') {
+            Some((key, value)) => label(key) == Some(value),
+            None => label(term).is_some(),
+        }
+    })
+}
+
+/// Keeps `apiVersion`, `kind` and what the pointers name.
+fn project(object: &Value, fields: &[String]) -> Value {
+    let mut row = json!({"apiVersion": object["apiVersion"], "kind": object["kind"]});
+    for pointer in fields {
+        let Some(value) = object.pointer(pointer) else { continue };
+        let mut at = &mut row;
+        for segment in pointer.split('/').skip(1) {
+            at = &mut at[segment];
+        }
+        *at = value.clone();
+    }
+    row
+}
