@@ -243,6 +243,12 @@ impl Plan {
     }
 }
 
+impl FromIterator<Write> for Plan {
+    fn from_iter<I: IntoIterator<Item = Write>>(writes: I) -> Self {
+        Plan { writes: writes.into_iter().collect(), ..Plan::default() }
+    }
+}
+
 /// The body of a merge patch that holds only while the object is as it was read: with its uid and resourceVersion.
 impl Metadata {
     /// `{"metadata": {"uid": ..., "resourceVersion": ...}}`, to be filled with the change.
