@@ -47,13 +47,13 @@ enum Operation {
 
 /// Operations seen so far.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Counts {
-    pub reads: u64,
-    pub writes: u64,
-    pub syncs: u64,
+struct Counts {
+    reads: u64,
+    writes: u64,
+    syncs: u64,
 }
 
-/// What is to go wrong. Numbers count from one, like [`Counts`].
+/// What is to go wrong. Numbers count from one, from the moment of the plan.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// The power goes when this sync begins; this decides what of the unsynced writes survives.
@@ -83,10 +83,6 @@ impl SimDisk {
 
     pub fn used_bytes(&self) -> u64 {
         self.0.lock().used.len() as u64 * BLOCK
-    }
-
-    pub fn counts(&self) -> Counts {
-        self.0.lock().counts
     }
 
     pub fn is_off(&self) -> bool {

@@ -36,8 +36,4 @@ impl Random {
     pub fn one_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
-
-    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
-    }
 }

@@ -1,11 +1,11 @@
 //! Writes: the redb file, opened, initialized, committed to. Used by the writer's thread only.
 
+use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableHandle, WriteTransaction};
 
-use super::disk::Tracked;
 use super::fault::Fault;
 use super::group::Plan;
 use super::layout::{self, CHANGES, Kind, LATEST, META, Record, Slot, State, VALUES};
@@ -14,12 +14,12 @@ use crate::error::Error;
 use crate::limits;
 
 /// Open what is in the backend and check that it is ours; an empty one becomes a new store.
-pub(super) fn open(backend: Tracked, cache_bytes: usize) -> Result<Database, Fault> {
+pub(super) fn open(backend: Box<dyn StorageBackend>, cache_bytes: usize) -> Result<Database, Fault> {
     guarded(|| {
         let empty = backend.len()? == 0;
         let mut builder = Builder::new();
         builder.set_cache_size(cache_bytes);
-        let db = builder.create_with_backend(backend)?;
+        let db = builder.create_with_backend(Boxed(backend))?;
         if empty {
             initialize(&db)?;
         } else {
@@ -158,4 +158,34 @@ pub(super) fn snapshot(db: &Database, generation: u64) -> Result<Snapshot, Fault
 /// redb asserts; on a damaged file that is how it ends. A panic of its becomes a fault of ours.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Fault::from_panic(panic)))
+}
+
+/// redb takes a backend by value; this lets it be chosen at run time.
+#[derive(Debug)]
+struct Boxed(Box<dyn StorageBackend>);
+
+impl StorageBackend for Boxed {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
 }

@@ -1,10 +1,11 @@
 //! Where the file is: opens it for redb, and opens it again after the disk failed.
 //!
-//! redb refuses all work after one failed operation, so the engine drops it and opens the same file anew. Two things must hold
-//! across that: nobody else gets the file in between (the lock is ours, not redb's), and what the file reads as is what the
-//! disk holds. The second is not given: after a failed sync Linux may keep the new bytes in memory, marked as written, and never
-//! write them. So we remember what was written since the last sync that worked, and before redb sees the file again we
-//! write those ranges once more, as they read now, and sync.
+//! redb refuses all work after one failed operation, so the engine drops it and opens the same file anew. Nobody else may get
+//! the file in between, so the lock is ours, not redb's.
+//!
+//! After a failed sync Linux may count bytes as written that never were, while they still read as written. That cannot deceive
+//! us: with two-phase commit the new state is pointed to only after its pages were synced, so only the pointer itself can be
+//! in doubt, and redb writes and syncs the pointer (the header) whenever it opens a file.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -12,11 +13,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 
-use super::fault::is_full;
 use crate::error::{Error, Result};
 
 /// A place to keep the store. Implemented by tests too, to make disks fail.
@@ -29,92 +28,6 @@ pub trait Disk: Send + Sync + 'static {
 
     /// The store is closing; nothing will be read or written any more.
     fn release(&self);
-}
-
-/// What was written since the last sync that worked, as offset and length. Outlives the backend it was written through.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Unsynced(Arc<Mutex<Vec<(u64, usize)>>>);
-
-/// Ranges remembered at most; beyond that they are merged into one.
-const UNSYNCED_RANGES_MAX: usize = 64 * 1024;
-const SETTLE_STEP_BYTES: usize = 256 * 1024;
-
-impl Unsynced {
-    /// A backend for redb whose bytes are on the disk as they read.
-    pub(super) fn settled(&self, disk: &dyn Disk) -> io::Result<Tracked> {
-        let backend = disk.backend()?;
-        let mut ranges = self.0.lock();
-        if !ranges.is_empty() {
-            rewrite(&*backend, &ranges)?;
-            backend.sync_data()?;
-            ranges.clear();
-        }
-        Ok(Tracked { backend, unsynced: self.clone() })
-    }
-
-    fn add(&self, offset: u64, length: usize) {
-        let mut ranges = self.0.lock();
-        if ranges.len() >= UNSYNCED_RANGES_MAX {
-            let (start, end) = ranges.drain(..).fold((u64::MAX, 0), |(start, end), (offset, length)| {
-                (start.min(offset), end.max(offset + length as u64))
-            });
-            ranges.push((start, (end - start) as usize));
-        }
-        ranges.push((offset, length));
-    }
-}
-
-fn rewrite(backend: &dyn StorageBackend, ranges: &[(u64, usize)]) -> io::Result<()> {
-    let len = backend.len()?;
-    let mut buffer = vec![0; SETTLE_STEP_BYTES];
-    for &(offset, length) in ranges {
-        let end = len.min(offset + length as u64);
-        let mut at = offset;
-        while at < end {
-            let step = &mut buffer[..SETTLE_STEP_BYTES.min((end - at) as usize)];
-            backend.read(at, step)?;
-            backend.write(at, step)?;
-            at += step.len() as u64;
-        }
-    }
-    Ok(())
-}
-
-/// A backend that keeps account of what it has not synced.
-#[derive(Debug)]
-pub(super) struct Tracked {
-    backend: Box<dyn StorageBackend>,
-    unsynced: Unsynced,
-}
-
-impl StorageBackend for Tracked {
-    fn len(&self) -> io::Result<u64> {
-        self.backend.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.backend.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.backend.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        // Only the writer's thread writes and syncs: nothing is added meanwhile.
-        self.backend.sync_data()?;
-        self.unsynced.0.lock().clear();
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let written = self.backend.write(offset, data);
-        // What found no room was never there: writing it again would find none either.
-        if !written.as_ref().is_err_and(is_full) {
-            self.unsynced.add(offset, data.len());
-        }
-        written
-    }
 }
 
 /// One regular file, locked for as long as the store is open.

@@ -65,6 +65,9 @@ impl From<redb::Error> for Fault {
         match err {
             // What redb itself finds wrong with the bytes comes as InvalidData.
             redb::Error::Io(err) if err.kind() == io::ErrorKind::InvalidData => Fault::Corrupt(err.to_string()),
+            redb::Error::Io(err) if err.kind() == io::ErrorKind::UnexpectedEof => {
+                Fault::Corrupt("the file is shorter than it says".to_owned())
+            }
             redb::Error::Io(err) => Fault::Disk(Arc::new(err)),
             redb::Error::PreviousIo | redb::Error::DatabaseClosed => Fault::Poisoned,
             redb::Error::Corrupted(detail) => Fault::Corrupt(detail),

@@ -25,7 +25,7 @@ use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, oneshot};
 
 pub use self::disk::Disk;
-use self::disk::{FileDisk, MemoryDisk, Unsynced};
+use self::disk::{FileDisk, MemoryDisk};
 use self::engine::Engine;
 use self::hub::Hub;
 use self::writer::{Command, OpenFile, Writer};
@@ -70,7 +70,7 @@ impl RedbStore {
     pub fn open(path: &Path, options: Options) -> Result<Self> {
         let cache_bytes = options.cache_bytes;
         let disk = FileDisk::open(path, |fresh| {
-            database::open(Unsynced::default().settled(fresh)?, cache_bytes)?;
+            database::open(fresh.backend()?, cache_bytes)?;
             Ok(())
         })?;
         Self::open_on(disk, options)
@@ -89,13 +89,12 @@ impl RedbStore {
     /// # Errors
     /// As [`RedbStore::open`].
     pub fn open_on(disk: impl Disk, options: Options) -> Result<Self> {
-        let unsynced = Unsynced::default();
-        let db = database::open(unsynced.settled(&disk)?, options.cache_bytes)?;
+        let db = database::open(disk.backend()?, options.cache_bytes)?;
         let snapshot = database::snapshot(&db, 0)?;
         let hub = Hub::new(snapshot.state.revision, options.window_bytes, options.watch_buffer_bytes);
         let (commands, received) = mpsc::channel();
         let engine = Arc::new(Engine::new(snapshot, hub, commands));
-        let file = OpenFile { disk: Arc::new(disk), unsynced, cache_bytes: options.cache_bytes, db };
+        let file = OpenFile { disk: Arc::new(disk), cache_bytes: options.cache_bytes, db };
         let writer = Writer::new(engine.clone(), file, received);
         let writer = thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run())?;
         let queue = Arc::new(Semaphore::new(permits(limits::QUEUE_BYTES_MAX)));

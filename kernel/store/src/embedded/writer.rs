@@ -20,7 +20,7 @@ use redb::Database;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::database;
-use super::disk::{Disk, Unsynced};
+use super::disk::Disk;
 use super::engine::Engine;
 use super::fault::Fault;
 use super::group::{Group, Plan};
@@ -45,7 +45,6 @@ pub(super) enum Command {
 pub(super) struct Writer {
     engine: Arc<Engine>,
     disk: Arc<dyn Disk>,
-    unsynced: Unsynced,
     cache_bytes: usize,
     commands: Receiver<Command>,
     /// `None` while the disk does not let us open it.
@@ -58,7 +57,6 @@ pub(super) struct Writer {
 /// The file and what is needed to open it again.
 pub(super) struct OpenFile {
     pub(super) disk: Arc<dyn Disk>,
-    pub(super) unsynced: Unsynced,
     pub(super) cache_bytes: usize,
     pub(super) db: Database,
 }
@@ -89,8 +87,8 @@ impl Writer {
         file: OpenFile,
         commands: Receiver<Command>,
     ) -> Self {
-        let OpenFile { disk, unsynced, cache_bytes, db } = file;
-        Self { engine, disk, unsynced, cache_bytes, commands, db: Some(db), generation: 0, cleaning_paused: false }
+        let OpenFile { disk, cache_bytes, db } = file;
+        Self { engine, disk, cache_bytes, commands, db: Some(db), generation: 0, cleaning_paused: false }
     }
 
     /// Work until closed.
@@ -259,7 +257,7 @@ impl Writer {
         if let Some(old) = self.db.take() {
             database::guarded(|| Ok(drop(old)))?;
         }
-        let db = database::open(self.unsynced.settled(&*self.disk)?, self.cache_bytes)?;
+        let db = database::open(self.disk.backend()?, self.cache_bytes)?;
         let snapshot = database::snapshot(&db, self.generation + 1)?;
         self.db = Some(db);
         self.generation += 1;
