@@ -14,28 +14,57 @@
 //! 3. A watcher sees every change after its start, or is told that it cannot. Nothing is skipped silently.
 //! 4. An object's bytes are encoded once, at the write, and shared by every get, list and watch.
 //!
-//! Reading order: `caller`, `target`, `options`, `object`, `event`, `admission` (the vocabulary), then `registry`.
+//! Reading order: `caller`, `target`, `options`, `object`, `event`, `admission` (the vocabulary); `registry` (what parties
+//! call); `pipeline`, `create`, `update`, `delete`, `subresource`, `kinds`, `allocate` (writes); `list`, `watch`,
+//! `selector` (reads); `follower`, `cache`, `index`, `history`, `watchers`, `subscription`, `queue` (what reads stand on);
+//! `key`, `encode`, `extract` (bytes); `bootstrap` and `upkeep`.
 
 mod admission;
+mod allocate;
+mod bootstrap;
+mod cache;
 mod caller;
+mod catalog;
+mod create;
+mod delete;
+mod encode;
 mod event;
+mod extract;
+mod follower;
+mod history;
+mod index;
+mod key;
+mod kinds;
+mod list;
 mod object;
 mod options;
+mod pipeline;
+mod queue;
 mod registry;
+mod revision;
+mod selectable;
+mod selector;
+mod subresource;
+mod subscription;
 mod target;
+mod update;
+mod upkeep;
+mod watch;
+mod watchers;
 
 pub use admission::{Admission, AdmissionRequest, Edit, EditOp, Failure, Operation, Phase, Verdict};
 pub use caller::Caller;
 pub use event::{Event, EventKind, WatchEvent};
+pub use extract::project;
 pub use object::{Meta, Object, Owner};
 pub use options::{
-    Body, Bookmarks, DeleteOptions, DryRun, FieldValidation, GetOptions, InitialEvents, ListOptions, Patch, Propagation,
-    VersionMatch, WatchOptions, WriteOptions,
+    Body, Bookmarks, DeleteOptions, DryRun, GetOptions, InitialEvents, ListOptions, Patch, Propagation, VersionMatch,
+    WatchOptions, WriteOptions,
 };
-pub use pintle_api::{ApiError, Resource};
+pub use pintle_api::decode::FieldValidation;
+pub use pintle_api::{ApiError, Resource, Schema};
 pub use pintle_store::Revision;
-pub use registry::{
-    Deleted, Feed, Index, ListPage, OpenError, Registry, RegistryConfig, Result, Subscription, SubscriptionFilter,
-    WatchStream, Written,
-};
+pub use registry::{Deleted, Index, ListPage, OpenError, Registry, RegistryConfig, Result, Written};
+pub use subscription::{Feed, Subscription, SubscriptionFilter};
 pub use target::{ResourceInfo, ResourceKey, SelectableField, Target};
+pub use watch::WatchStream;

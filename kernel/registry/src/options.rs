@@ -3,18 +3,7 @@
 //! Times are seconds, revisions decimal strings as clients send them (parsed and refused in one place, `revision.rs`).
 
 use bytes::Bytes;
-
-/// How unknown and duplicate fields are met (`?fieldValidation=`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum FieldValidation {
-    /// Drop them silently.
-    Ignore,
-    /// Drop them and warn (the default).
-    #[default]
-    Warn,
-    /// Refuse the request with 400.
-    Strict,
-}
+use pintle_api::decode::FieldValidation;
 
 /// Whether the write is stored (`?dryRun=All`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

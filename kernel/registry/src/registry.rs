@@ -2,15 +2,24 @@
 
 use std::sync::Arc;
 
-use pintle_api::ApiError;
+use parking_lot::RwLock;
+use pintle_api::{ApiError, Schema};
 use pintle_store::{Revision, Store};
 
 use crate::admission::Admission;
+use crate::allocate::Allocators;
+use crate::cache::{Cache, Shard};
 use crate::caller::Caller;
-use crate::event::{Event, WatchEvent};
+use crate::catalog::Catalog;
+use crate::follower::{self, Fed};
+use crate::key;
+use crate::kinds;
 use crate::object::Object;
 use crate::options::{Body, DeleteOptions, GetOptions, ListOptions, Patch, WatchOptions, WriteOptions};
+use crate::subscription::{Subscribers, Subscription, SubscriptionFilter};
 use crate::target::{ResourceInfo, ResourceKey, Target};
+use crate::upkeep;
+use crate::watch::WatchStream;
 
 /// What a request is answered with: the value, or the `Status` that the client sees.
 pub type Result<T> = std::result::Result<T, ApiError>;
@@ -50,6 +59,8 @@ pub struct RegistryConfig {
     pub subscription_buffer_events_max: usize,
     /// Seconds between bookmarks of a watch.
     pub bookmark_period_seconds: u64,
+    /// Where the random part of generated names comes from; a simulation puts its own here.
+    pub name_suffix: fn() -> String,
 }
 
 impl Default for RegistryConfig {
@@ -63,6 +74,7 @@ impl Default for RegistryConfig {
             watch_buffer_events_max: 4096,
             subscription_buffer_events_max: 65_536,
             bookmark_period_seconds: 60,
+            name_suffix: kinds::random_suffix,
         }
     }
 }
@@ -115,71 +127,43 @@ pub enum Index {
     Field(String),
 }
 
-/// Which events a subscription is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SubscriptionFilter {
-    /// Every resource.
-    All,
-    /// These.
-    Resources(Vec<ResourceKey>),
-}
-
-/// What a subscription yields.
-#[derive(Debug, Clone)]
-pub enum Feed {
-    /// A change. Changes come in the store's order, none is left out between two that are not separated by `Lagged`.
-    Event(Arc<Event>),
-    /// The receiver was too slow and events were dropped. Everything after this is delivered again: list, then go on,
-    /// ignoring events whose revision is not newer than the list's.
-    Lagged,
-}
-
-/// A running watch, made by [`Registry::watch`].
-pub struct WatchStream {}
-
-impl WatchStream {
-    /// The next event. An error is the last thing a stream yields (410 Expired: the client lists again); `None` after
-    /// that. Cancel safe.
-    pub async fn next(&mut self) -> Option<Result<WatchEvent>> {
-        None
-    }
-
-    /// A bookmark for right now, if everything up to it has been taken from the stream: sent before a watch is ended
-    /// by its own timeout.
-    pub fn bookmark(&mut self) -> Option<WatchEvent> {
-        None
-    }
-}
-
-/// A lossless feed of changes, made by [`Registry::subscribe`].
-pub struct Subscription {}
-
-impl Subscription {
-    /// The next change; waits. `None` when the registry is gone. Cancel safe.
-    pub async fn next(&mut self) -> Option<Feed> {
-        None
-    }
-
-    /// The next change if there is one now.
-    pub fn try_next(&mut self) -> Option<Feed> {
-        None
-    }
-}
-
 /// The registry.
 pub struct Registry {
-    store: Arc<dyn Store>,
-    config: RegistryConfig,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) config: RegistryConfig,
+    pub(crate) fed: Arc<Fed>,
+    pub(crate) catalog: RwLock<Arc<Catalog>>,
+    pub(crate) admission: RwLock<Option<Arc<dyn Admission>>>,
 }
 
-#[allow(unused_variables, clippy::unused_async, reason = "signatures first")]
 impl Registry {
-    /// Load everything from the store and follow it from there. Needs a tokio runtime.
+    /// Load everything from the store and follow it from there. Needs a tokio runtime. Background tasks end when the
+    /// registry is dropped.
     ///
     /// # Errors
     /// The store's, or damage in it.
     pub async fn open(store: Arc<dyn Store>, config: RegistryConfig) -> std::result::Result<Arc<Self>, OpenError> {
-        Ok(Arc::new(Self { store, config }))
+        let catalog = Catalog::new(Arc::new(Schema::builtin().clone()));
+        let cache = Cache::new(Revision::FIRST);
+        catalog.stored().for_each(|resource| cache.add_resource(resource));
+        let revision = follower::load(store.as_ref(), &cache).await?;
+        cache.history.reset(revision);
+        cache.advance(revision);
+        let watch = store.watch(key::root(), revision).await?;
+        let allocators = Allocators::new(config.service_cidr, config.node_ports);
+        let fed = Arc::new(Fed { cache, subscribers: Subscribers::default(), allocators });
+        fed.load_allocations();
+        let registry = Arc::new(Self {
+            store: Arc::clone(&store),
+            config,
+            fed,
+            catalog: RwLock::new(Arc::new(catalog)),
+            admission: RwLock::new(None),
+        });
+        tokio::spawn(follower::follow(store, Arc::downgrade(&registry.fed), watch));
+        tokio::spawn(upkeep::compact(Arc::downgrade(&registry)));
+        tokio::spawn(upkeep::expire_events(Arc::downgrade(&registry)));
+        Ok(registry)
     }
 
     /// Create what every cluster has (the system namespaces), if it is not there yet, through the ordinary path.
@@ -187,28 +171,36 @@ impl Registry {
     /// # Errors
     /// Those of a create.
     pub async fn bootstrap(&self) -> Result<()> {
-        not_yet()
+        self.create_system_objects().await
     }
 
     /// Install who judges writes. Until then nothing is judged.
-    pub fn set_admission(&self, admission: Arc<dyn Admission>) {}
-
-    /// Every resource that is served, sorted by group, version, plural.
-    #[must_use]
-    pub fn resources(&self) -> Vec<Arc<ResourceInfo>> {
-        Vec::new()
+    pub fn set_admission(&self, admission: Arc<dyn Admission>) {
+        *self.admission.write() = Some(admission);
     }
 
-    /// The resource served at group, version, plural.
+    /// The schema in force: what clients are told of types.
+    #[must_use]
+    pub fn schema(&self) -> Arc<Schema> {
+        Arc::clone(&self.catalog.read().schema)
+    }
+
+    /// Every resource that is served, in the schema's order.
+    #[must_use]
+    pub fn resources(&self) -> Vec<Arc<ResourceInfo>> {
+        self.catalog.read().all().to_vec()
+    }
+
+    /// The resource served at group, version, plural. An empty version means the stored one.
     #[must_use]
     pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Arc<ResourceInfo>> {
-        None
+        self.catalog.read().find(group, version, plural)
     }
 
     /// The resource whose objects say this apiVersion (`v1`, `apps/v1`) and kind.
     #[must_use]
     pub fn resource_for_kind(&self, api_version: &str, kind: &str) -> Option<Arc<ResourceInfo>> {
-        None
+        self.catalog.read().find_kind(api_version, kind)
     }
 
     /// Resolve the parts of a path. Empty `subresource`, `namespace` and `name` mean none. An empty `version` means the
@@ -217,7 +209,22 @@ impl Registry {
     /// # Errors
     /// 404 for what is not served, 400 for a namespace or name that cannot be.
     pub fn resolve(&self, group: &str, version: &str, resource: &str, subresource: &str, namespace: &str, name: &str) -> Result<Target> {
-        not_yet()
+        let resource = self.resource(group, version, resource).ok_or_else(ApiError::no_route)?;
+        if !subresource.is_empty() && resource.subresource(subresource).is_none() {
+            return Err(ApiError::no_route());
+        }
+        if !namespace.is_empty() && !resource.namespaced() {
+            return Err(ApiError::no_route());
+        }
+        for part in [namespace, name] {
+            if !part.is_empty() && !key::is_segment(part) {
+                return Err(ApiError::bad_request(format!("{part:?} cannot be the name of an object")));
+            }
+        }
+        if !name.is_empty() && namespace.is_empty() && resource.namespaced() {
+            return Err(ApiError::bad_request("an empty namespace may not be set when a resource name is provided"));
+        }
+        Ok(Target { resource, subresource: subresource.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() })
     }
 
     /// Create. On the `binding` and `eviction` subresources of a pod: carry that out; the pod is returned.
@@ -225,7 +232,13 @@ impl Registry {
     /// # Errors
     /// The API's.
     pub async fn create(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
-        not_yet()
+        match target.subresource.as_str() {
+            "" if target.resource.group.is_empty() && target.resource.plural == "bindings" => self.bind_by_body(caller, target, body, options).await,
+            "" => self.create_object(caller, target, body, options).await,
+            "binding" => self.bind(caller, target, body, options).await,
+            "eviction" => self.evict(caller, target, body, options).await,
+            other => Err(ApiError::method_not_allowed(&target.resource, &format!("create of subresource {other}"))),
+        }
     }
 
     /// Replace an object, its status, scale or finalizers (subresources `status`, `scale`, `finalize`, ...).
@@ -233,7 +246,10 @@ impl Registry {
     /// # Errors
     /// The API's; 409 when the body's resourceVersion is not the current one.
     pub async fn update(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
-        not_yet()
+        if target.subresource == "scale" {
+            return self.update_scale(caller, target, body, options).await;
+        }
+        self.update_object(caller, target, body, options).await
     }
 
     /// Patch an object or a subresource of it. Tried again on a conflict unless the patch itself names a
@@ -242,7 +258,10 @@ impl Registry {
     /// # Errors
     /// The API's. [`Patch::Apply`] is not there yet and says so (415).
     pub async fn patch(&self, caller: &Caller, target: &Target, patch: Patch, options: &WriteOptions) -> Result<Written> {
-        not_yet()
+        if target.subresource == "scale" {
+            return self.patch_scale(caller, target, &patch, options).await;
+        }
+        self.patch_object(caller, target, &patch, options).await
     }
 
     /// Delete: now, or mark it and let a grace period or finalizers take their course.
@@ -250,15 +269,15 @@ impl Registry {
     /// # Errors
     /// The API's; 409 when a precondition fails.
     pub async fn delete(&self, caller: &Caller, target: &Target, options: &DeleteOptions) -> Result<Deleted> {
-        not_yet()
+        self.delete_object(caller, target, options).await
     }
 
     /// Delete each object that the list options select.
     ///
     /// # Errors
-    /// The first error of a delete, other than 404 and 409 for objects that changed in between.
+    /// The first error of a delete, other than 404 for objects that others deleted in between.
     pub async fn delete_collection(&self, caller: &Caller, target: &Target, options: &DeleteOptions, list: &ListOptions) -> Result<ListPage> {
-        not_yet()
+        self.delete_selected(caller, target, options, list).await
     }
 
     /// Get an object, or its `scale`.
@@ -266,7 +285,8 @@ impl Registry {
     /// # Errors
     /// 404; 504 for a resourceVersion that is not there yet.
     pub async fn get(&self, target: &Target, options: &GetOptions) -> Result<Arc<Object>> {
-        not_yet()
+        let object = self.read_object(target, options).await?;
+        if target.subresource == "scale" { self.scale_of(&object) } else { Ok(object) }
     }
 
     /// List.
@@ -274,7 +294,7 @@ impl Registry {
     /// # Errors
     /// 400 for bad selectors, versions and tokens; 410 for an expired token or version; 504 for one not there yet.
     pub async fn list(&self, target: &Target, options: &ListOptions) -> Result<ListPage> {
-        not_yet()
+        self.read_list(target, options).await
     }
 
     /// Watch.
@@ -282,40 +302,80 @@ impl Registry {
     /// # Errors
     /// As for list; an expired version is reported by the stream's first item.
     pub async fn watch(&self, target: &Target, options: &WatchOptions) -> Result<WatchStream> {
-        not_yet()
+        self.start_watch(target, options).await
     }
 
     /// An object of the cache, by its storage key. Sees every acknowledged write.
     #[must_use]
     pub fn get_cached(&self, resource: &ResourceKey, namespace: &str, name: &str) -> Option<Arc<Object>> {
-        None
+        self.fed.cache.shard(resource)?.get(&key::suffix(namespace, name))
     }
 
     /// Objects of the cache under one value of an index, in key order, and the revision this is true at.
     #[must_use]
     pub fn list_index(&self, resource: &ResourceKey, index: &Index, value: &str) -> (Vec<Arc<Object>>, Revision) {
-        (Vec::new(), Revision::FIRST)
+        match self.fed.cache.shard(resource) {
+            Some(shard) => shard.indexed(&self.fed.cache, index, value),
+            None => (Vec::new(), self.revision()),
+        }
     }
 
     /// Every object, of every kind, that names this uid as an owner.
     #[must_use]
     pub fn dependents(&self, uid: &str) -> Vec<Arc<Object>> {
-        Vec::new()
+        self.fed.cache.dependents(uid)
+    }
+
+    /// How many objects of a resource there are.
+    #[must_use]
+    pub fn count(&self, resource: &ResourceKey) -> usize {
+        self.fed.cache.shard(resource).map_or(0, |shard| shard.len())
     }
 
     /// Changes from now on. Subscribe first, then list; skip events not newer than the list's revision.
     #[must_use]
     pub fn subscribe(&self, filter: SubscriptionFilter) -> Subscription {
-        Subscription {}
+        self.fed.subscribers.subscribe(filter, self.config.subscription_buffer_events_max)
     }
 
     /// The revision that the cache shows: every read sees all writes up to it.
     #[must_use]
     pub fn revision(&self) -> Revision {
-        self.store.current()
+        self.fed.cache.applied()
     }
-}
 
-fn not_yet<T>() -> Result<T> {
-    Err(ApiError::service_unavailable("the registry is being written"))
+    /// The shard of a resource, or 405 for a kind that is not stored.
+    pub(crate) fn shard(&self, resource: &ResourceInfo) -> Result<Arc<Shard>> {
+        if !resource.is_stored_face() {
+            let why = format!("{} {} is stored as {} and its conversion is not there yet", resource.group_kind(), resource.version, resource.storage_version);
+            return Err(ApiError::from_code(501, "NotImplemented", why));
+        }
+        self.fed.cache.shard(&resource.key).ok_or_else(|| ApiError::method_not_allowed(resource, "this"))
+    }
+
+    /// The object that a target names, or 404.
+    pub(crate) fn current(&self, target: &Target) -> Result<Arc<Object>> {
+        let found = self.shard(&target.resource)?.get(&key::suffix(&target.namespace, &target.name));
+        found.ok_or_else(|| ApiError::not_found(&target.resource, &target.name))
+    }
+
+    /// What a failure of the store is to a client.
+    pub(crate) fn store_error(&self, resource: &ResourceInfo, name: &str, err: &pintle_store::Error) -> ApiError {
+        use pintle_store::Error;
+        match err {
+            Error::Conflict(_) => ApiError::stale(resource, name),
+            Error::Compacted { oldest } => ApiError::expired(format!("The resourceVersion is too old; the oldest one available is {oldest}.")),
+            Error::FutureRevision { requested, current } => ApiError::too_large_resource_version(requested.0, current.0),
+            Error::TooLarge { max, .. } => ApiError::too_large(*max),
+            Error::NoSpace => ApiError::from_code(507, "InsufficientStorage", "the disk of the store is full: nothing was stored"),
+            Error::OutcomeUnknown(_) => {
+                tracing::error!(error = %err, "a commit failed with its outcome unknown");
+                ApiError::timeout("the disk of the store failed during the commit: it may or may not be stored")
+            }
+            other => {
+                tracing::error!(error = %other, "the store failed");
+                ApiError::service_unavailable("the store cannot answer just now")
+            }
+        }
+    }
 }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use pintle_api::Resource;
 
+use crate::selectable;
+
 /// One resource that is served: the API's row (through `Deref`: `group`, `version`, `plural`, `kind`, ...), and what the
 /// registry adds to it.
 #[derive(Debug)]
@@ -28,10 +30,13 @@ pub struct SelectableField {
     pub label: String,
     /// Path of member names in the object.
     pub path: Vec<String>,
+    /// Value of an object that does not have it.
+    pub absent: Box<str>,
 }
 
 impl ResourceInfo {
-    pub(crate) fn new(row: Resource, selectable: Vec<SelectableField>) -> Self {
+    pub(crate) fn new(row: Resource) -> Self {
+        let selectable = selectable::of(&row);
         let key = ResourceKey::new(row.storage_group.as_ref(), row.plural.as_ref());
         let type_prefix = format!(r#"{{"kind":"{}","apiVersion":"{}","#, row.kind, row.api_version());
         Self { row, key, selectable, type_prefix }
@@ -41,6 +46,12 @@ impl ResourceInfo {
     #[must_use]
     pub fn key(&self) -> &ResourceKey {
         &self.key
+    }
+
+    /// Whether its objects are stored as this group and version say them.
+    #[must_use]
+    pub fn is_stored_face(&self) -> bool {
+        self.row.group == self.row.storage_group && self.row.version == self.row.storage_version
     }
 
     /// Fields that field selectors may name besides `metadata.name` and `metadata.namespace`.

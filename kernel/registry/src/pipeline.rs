@@ -1,0 +1,269 @@
+//! The steps that every write takes, whoever asks: decode, admission, and the commit. `create`, `update` and `delete` put
+//! them in order.
+//!
+//! Nothing here holds a lock while it encodes or waits. Writes to different objects meet only in the store, which
+//! commits those that come together as one group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pintle_api::decode::{self, Format};
+use pintle_api::patch::{self, PatchType};
+use pintle_api::{ApiError, FieldError, defaults, validate};
+use pintle_store::{Revision, Txn};
+use serde_json::{Value, json};
+
+use crate::admission::{Admission, AdmissionRequest, Edit, EditOp, Failure, Operation, Phase};
+use crate::cache::Shard;
+use crate::caller::Caller;
+use crate::catalog::Catalog;
+use crate::encode;
+use crate::key;
+use crate::object::Object;
+use crate::options::{Body, DryRun, WriteOptions};
+use crate::registry::{Registry, Result};
+use crate::target::{ResourceInfo, Target};
+
+/// How long a stored write waits for the cache to show it, seconds. The follower lives in the same process: longer means
+/// that it is broken.
+const SHOW_SECONDS: u64 = 10;
+/// How long a write that lost a race waits for the cache to show who won, milliseconds.
+const RACE_MILLIS: u64 = 500;
+
+/// One write under way.
+pub(crate) struct Writing<'a> {
+    pub(crate) registry: &'a Registry,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) shard: Arc<Shard>,
+    pub(crate) caller: &'a Caller,
+    /// With the name, once it is known.
+    pub(crate) target: Target,
+    pub(crate) operation: Operation,
+    pub(crate) dry_run: DryRun,
+    pub(crate) warnings: Vec<String>,
+    admission: Option<Arc<dyn Admission>>,
+}
+
+/// How a commit went.
+pub(crate) enum Commit {
+    /// It is stored, and the cache shows it.
+    Done(Arc<Object>),
+    /// Somebody else was faster; the cache shows what they wrote.
+    Lost,
+}
+
+impl Registry {
+    pub(crate) fn writing<'a>(&'a self, caller: &'a Caller, target: &Target, operation: Operation, dry_run: DryRun) -> Result<Writing<'a>> {
+        Ok(Writing {
+            registry: self,
+            catalog: Arc::clone(&self.catalog.read()),
+            shard: self.shard(&target.resource)?,
+            caller,
+            target: target.clone(),
+            operation,
+            dry_run,
+            warnings: Vec::new(),
+            admission: self.admission.read().clone(),
+        })
+    }
+
+    /// Wait until reads see a transaction that was committed.
+    async fn shown(&self, revision: Revision) -> Result<()> {
+        let reached = tokio::time::timeout(Duration::from_secs(SHOW_SECONDS), self.fed.cache.reached(revision)).await;
+        reached.map_err(|_| ApiError::timeout("the change is stored, but is not shown yet"))
+    }
+
+    /// Wait until reads see what a write lost against.
+    pub(crate) async fn after_race(&self, err: &pintle_store::Conflict) {
+        let winner = err.current.as_ref().map_or_else(|| self.store.current(), |entry| entry.mod_revision);
+        // If it does not show in time the next attempt loses again, and attempts are counted.
+        let _ = tokio::time::timeout(Duration::from_millis(RACE_MILLIS), self.fed.cache.reached(winner)).await;
+    }
+}
+
+impl Writing<'_> {
+    pub(crate) fn resource(&self) -> &Arc<ResourceInfo> {
+        &self.target.resource
+    }
+
+    /// Read a body as an object of the resource.
+    pub(crate) fn decode(&mut self, body: &Body, options: &WriteOptions) -> Result<Value> {
+        let (schema, resource) = (&self.catalog.schema, &self.target.resource);
+        let (value, issues) = match body {
+            Body::Json(bytes) => decode::decode(schema, resource, bytes, Format::Json)?,
+            Body::Yaml(bytes) => decode::decode(schema, resource, bytes, Format::Yaml)?,
+            Body::Value(value) => {
+                let mut value = value.clone();
+                decode::check_type_meta(resource, &mut value)?;
+                let issues = decode::conform_resource(schema, resource, &mut value)?;
+                (value, issues)
+            }
+            Body::Protobuf(_) => return Err(ApiError::unsupported_media_type(&["application/json", "application/yaml"])),
+        };
+        self.warnings.extend(options.field_validation.settle(resource, &issues)?);
+        Ok(value)
+    }
+
+    /// Hold a value that a patch made against the resource's type.
+    pub(crate) fn conform(&mut self, value: &mut Value, options: &WriteOptions) -> Result<()> {
+        decode::check_type_meta(&self.target.resource, value)?;
+        let issues = decode::conform_resource(&self.catalog.schema, &self.target.resource, value)?;
+        self.warnings.extend(options.field_validation.settle(&self.target.resource, &issues)?);
+        Ok(())
+    }
+
+    pub(crate) fn default(&self, value: &mut Value) {
+        defaults::apply(&self.catalog.schema, &self.target.resource, value);
+    }
+
+    pub(crate) fn encode(&self, value: &Value) -> Result<Bytes> {
+        encode::encode(&self.target.resource, value).map_err(ApiError::internal)
+    }
+
+    pub(crate) fn invalid(&self, value: &Value, errors: &[FieldError]) -> ApiError {
+        let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        ApiError::invalid(&self.target.resource, name, errors)
+    }
+
+    /// Mutating admission; edits are conformed and defaulted like anything else.
+    pub(crate) async fn mutate(&mut self, value: &mut Value, old: Option<&Arc<Object>>) -> Result<()> {
+        let Some(admission) = self.wanting(Phase::Mutating) else { return Ok(()) };
+        let object = self.encode(value)?;
+        let edits = self.judge(admission.as_ref(), Phase::Mutating, object, old).await?;
+        if edits.is_empty() {
+            return Ok(());
+        }
+        *value = patch::apply(&self.catalog.schema, &self.target.resource, PatchType::Json, &edits_text(&edits), value)?;
+        decode::conform_resource(&self.catalog.schema, &self.target.resource, value)?;
+        self.default(value);
+        Ok(())
+    }
+
+    /// Validating admission of what will be stored.
+    pub(crate) async fn validate(&mut self, stored: &Bytes, old: Option<&Arc<Object>>) -> Result<()> {
+        let Some(admission) = self.wanting(Phase::Validating) else { return Ok(()) };
+        self.judge(admission.as_ref(), Phase::Validating, stored.clone(), old).await.map(|_| ())
+    }
+
+    /// Both phases for a delete: nothing can be edited, so only refusals and warnings count.
+    pub(crate) async fn admit_delete(&mut self, current: &Arc<Object>) -> Result<()> {
+        for phase in [Phase::Mutating, Phase::Validating] {
+            if let Some(admission) = self.wanting(phase) {
+                self.judge(admission.as_ref(), phase, Bytes::new(), Some(current)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Validation of a new object.
+    pub(crate) fn check_create(&self, value: &Value) -> Result<()> {
+        let failures = validate::create(&self.catalog.schema, &self.target.resource, value);
+        validate::settle(&self.target.resource, value, &failures)
+    }
+
+    /// Validation of a changed object, immutable fields included. A write to a subresource was kept to its own fields.
+    pub(crate) fn check_update(&self, new: &Value, old: &Value) -> Result<()> {
+        let failures = match self.target.subresource.as_str() {
+            "" | "scale" => validate::update(&self.catalog.schema, &self.target.resource, new, old),
+            "binding" => Vec::new(),
+            _ => validate::update_status(&self.target.resource, new, old),
+        };
+        validate::settle(&self.target.resource, new, &failures)
+    }
+
+    fn wanting(&self, phase: Phase) -> Option<Arc<dyn Admission>> {
+        let admission = self.admission.as_ref()?;
+        let wanted = admission.wants(&self.target.resource, &self.target.subresource, self.operation, phase);
+        wanted.then(|| Arc::clone(admission))
+    }
+
+    async fn judge(&mut self, admission: &dyn Admission, phase: Phase, object: Bytes, old: Option<&Arc<Object>>) -> Result<Vec<Edit>> {
+        let request = AdmissionRequest {
+            operation: self.operation,
+            target: &self.target,
+            caller: self.caller,
+            object,
+            old: old.cloned(),
+            dry_run: self.dry_run,
+        };
+        let verdict = match phase {
+            Phase::Mutating => admission.mutate(&request).await,
+            Phase::Validating => admission.validate(&request).await,
+        };
+        self.warnings.extend(verdict.warnings);
+        match verdict.refused {
+            Some(failure) => Err(refusal(&self.target, failure)),
+            None => Ok(verdict.edits),
+        }
+    }
+
+    /// Store an object that must not exist (`expected` is `None`) or must stand at a revision.
+    pub(crate) async fn put(&self, suffix: &str, stored: Bytes, expected: Option<Revision>) -> Result<Commit> {
+        let key = key::of(self.shard.resource.key(), suffix);
+        let txn = match expected {
+            None => Txn::create(key, stored.clone()),
+            Some(revision) => Txn::update(key, revision, stored.clone()),
+        };
+        self.commit(txn, suffix, Some(&stored)).await
+    }
+
+    /// Remove an object that must stand at a revision. The answer is its last state: `last` if given, else the one stored.
+    pub(crate) async fn remove(&self, suffix: &str, expected: Revision, last: Option<&Bytes>) -> Result<Commit> {
+        let key = key::of(self.shard.resource.key(), suffix);
+        self.commit(Txn::remove(key, expected), suffix, last).await
+    }
+
+    async fn commit(&self, txn: Txn, suffix: &str, answer: Option<&Bytes>) -> Result<Commit> {
+        let registry = self.registry;
+        let revision = match registry.store.txn(txn).await {
+            Ok(revision) => revision,
+            Err(pintle_store::Error::Conflict(conflict)) => {
+                registry.after_race(&conflict).await;
+                return Ok(Commit::Lost);
+            }
+            Err(err) => return Err(registry.store_error(self.resource(), &self.target.name, &err)),
+        };
+        registry.shown(revision).await?;
+        if let Some(object) = self.shard.get(suffix).filter(|object| object.revision == revision) {
+            return Ok(Commit::Done(object));
+        }
+        let (namespace, name) = suffix.split_once('/').unwrap_or(("", suffix));
+        let event = registry.fed.cache.history.find(self.shard.resource.key(), namespace, name, revision);
+        match (answer, event) {
+            // Overwritten since by somebody else: the answer is still what this write stored.
+            (Some(stored), _) => encode::publish(&self.shard.resource, stored, revision).map(Arc::new).map(Commit::Done).map_err(ApiError::internal),
+            (None, Some(event)) => Ok(Commit::Done(Arc::clone(&event.object))),
+            (None, None) => Ok(Commit::Lost),
+        }
+    }
+
+    /// What a dry run answers: the object as it would be, still at the revision that it has (none if it is new).
+    pub(crate) fn pretend(&self, stored: &Bytes, old: Option<&Arc<Object>>) -> Result<Arc<Object>> {
+        let made = match old {
+            Some(old) => encode::publish(self.resource(), stored, old.revision),
+            None => encode::unstored(self.resource(), stored),
+        };
+        made.map(Arc::new).map_err(ApiError::internal)
+    }
+}
+
+fn refusal(target: &Target, failure: Failure) -> ApiError {
+    match (failure.code, failure.reason.as_str()) {
+        (0 | 403, "" | "Forbidden") => ApiError::forbidden(&target.resource, &target.name, &failure.message),
+        (0, reason) => ApiError::from_code(403, reason, failure.message),
+        (code, reason) => ApiError::from_code(code, reason, failure.message),
+    }
+}
+
+fn edits_text(edits: &[Edit]) -> Vec<u8> {
+    let operations: Vec<Value> = edits
+        .iter()
+        .map(|edit| match edit.op {
+            EditOp::Add => json!({"op": "add", "path": edit.path, "value": edit.value}),
+            EditOp::Replace => json!({"op": "replace", "path": edit.path, "value": edit.value}),
+            EditOp::Remove => json!({"op": "remove", "path": edit.path}),
+        })
+        .collect();
+    Value::Array(operations).to_string().into_bytes()
+}

@@ -1,0 +1,64 @@
+//! Which fields selectors may name, kind by kind: the facts are upstream's.
+
+use pintle_api::Resource;
+
+use crate::target::SelectableField;
+
+/// Group, plural, and the fields as `label`, `label=path` where they differ, `...|absent` where absence has a value.
+const ROWS: &[(&str, &str, &[&str])] = &[
+    (
+        "",
+        "pods",
+        &[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork|false",
+            "status.phase",
+            "status.podIP",
+            "status.nominatedNodeName",
+        ],
+    ),
+    (
+        "",
+        "events",
+        &[
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source=source.component",
+            "type",
+        ],
+    ),
+    ("", "nodes", &["spec.unschedulable|false"]),
+    ("", "namespaces", &["status.phase", "name=metadata.name"]),
+    ("", "secrets", &["type"]),
+    ("", "services", &["spec.clusterIP", "spec.type"]),
+    ("", "replicationcontrollers", &["status.replicas|0"]),
+    ("apps", "replicasets", &["status.replicas|0"]),
+    ("batch", "jobs", &["status.successful=status.succeeded|0"]),
+    ("certificates.k8s.io", "certificatesigningrequests", &["spec.signerName"]),
+    ("certificates.k8s.io", "clustertrustbundles", &["spec.signerName"]),
+    ("certificates.k8s.io", "podcertificaterequests", &["spec.signerName", "spec.podName", "spec.nodeName"]),
+    ("resource.k8s.io", "resourceslices", &["spec.nodeName", "spec.driver"]),
+    ("pintle.dev", "modules", &["spec.type"]),
+];
+
+/// The selectable fields of a resource.
+pub(crate) fn of(resource: &Resource) -> Vec<SelectableField> {
+    let rows = ROWS.iter().filter(|(group, plural, _)| *group == resource.storage_group && *plural == resource.plural);
+    rows.flat_map(|(_, _, fields)| fields.iter().map(|text| field(text))).collect()
+}
+
+fn field(text: &str) -> SelectableField {
+    let (text, absent) = text.split_once('|').unwrap_or((text, ""));
+    let (label, path) = text.split_once('=').unwrap_or((text, text));
+    SelectableField { label: label.to_owned(), path: path.split('.').map(str::to_owned).collect(), absent: absent.into() }
+}

@@ -1,0 +1,232 @@
+//! Subresources that are more than a part of their object: scale, binding and eviction. Each turns into an ordinary write
+//! of the object, through the same pipeline.
+
+use std::sync::Arc;
+
+use pintle_api::decode;
+use pintle_api::patch;
+use pintle_api::selector::LabelSelector;
+use pintle_api::{ApiError, FieldError};
+use serde_json::{Value, json};
+
+use crate::admission::Operation;
+use crate::caller::Caller;
+use crate::encode;
+use crate::kinds;
+use crate::object::Object;
+use crate::options::{Body, DeleteOptions, DryRun, Patch, WriteOptions};
+use crate::registry::{Index, Registry, Result, Written};
+use crate::target::{ResourceInfo, Target};
+use crate::update::{Source, language_of};
+
+const SCALE_KIND: &str = "Scale";
+const SCALE_VERSION: &str = "autoscaling/v1";
+
+impl Registry {
+    /// The autoscaling/v1 Scale of an object.
+    pub(crate) fn scale_of(&self, object: &Object) -> Result<Arc<Object>> {
+        let scale = scale_value(&object.value().map_err(ApiError::internal)?);
+        let face = Arc::new(ResourceInfo::scale(&object.resource));
+        let stored = encode::encode(&face, &scale).map_err(ApiError::internal)?;
+        encode::publish(&face, &stored, object.revision).map(Arc::new).map_err(ApiError::internal)
+    }
+
+    pub(crate) async fn update_scale(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
+        let scale = parse_body(&body)?;
+        self.set_scale(caller, target, &move |_| Ok(scale.clone()), options).await
+    }
+
+    pub(crate) async fn patch_scale(&self, caller: &Caller, target: &Target, patch: &Patch, options: &WriteOptions) -> Result<Written> {
+        let (language, text) = language_of(patch)?;
+        let schema = self.schema();
+        let resource = Arc::clone(&target.resource);
+        self.set_scale(caller, target, &move |current| patch::apply(&schema, &resource, language, text, current), options).await
+    }
+
+    /// Store the replicas of the scale that `make` makes of the current one.
+    async fn set_scale(&self, caller: &Caller, target: &Target, make: &(dyn Fn(&Value) -> Result<Value> + Send + Sync), options: &WriteOptions) -> Result<Written> {
+        let edit = |value: &mut Value, current: &Object| {
+            let scale = make(&scale_value(value))?;
+            let replicas = wanted_replicas(target, &scale)?;
+            let asked = scale.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default();
+            if !asked.is_empty() && asked != current.revision.to_string() {
+                return Err(ApiError::stale(&target.resource, &target.name));
+            }
+            value["spec"]["replicas"] = json!(replicas);
+            Ok(())
+        };
+        let writing = self.writing(caller, target, Operation::Update, options.dry_run)?;
+        let written = self.revise(writing, Source::Edit(&edit), options).await?;
+        Ok(Written { object: self.scale_of(&written.object)?, ..written })
+    }
+
+    /// `POST bindings`: the body names the pod.
+    pub(crate) async fn bind_by_body(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
+        let binding = parse_body(&body)?;
+        let name = binding.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        let pod = self.resolve("", "v1", "pods", "binding", &target.namespace, name)?;
+        if name.is_empty() {
+            return Err(ApiError::bad_request("the binding names no pod"));
+        }
+        self.bind(caller, &pod, Body::Value(binding), options).await
+    }
+
+    /// Bind a pod to a machine: 409 if it is bound, or being deleted.
+    pub(crate) async fn bind(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
+        let binding = parse_body(&body)?;
+        let node = binding.pointer("/target/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let kind = binding.pointer("/target/kind").and_then(Value::as_str).unwrap_or_default();
+        if node.is_empty() || !matches!(kind, "" | "Node") {
+            let field = if node.is_empty() { FieldError::required("target.name", "") } else { FieldError::not_supported("target.kind", kind, &["Node"]) };
+            return Err(ApiError::invalid_kind("", "Binding", &target.name, &[field]));
+        }
+        let uid = binding.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+        let annotations = binding.pointer("/metadata/annotations").and_then(Value::as_object).cloned().unwrap_or_default();
+        let now = kinds::now_text();
+        let edit = |pod: &mut Value, current: &Object| {
+            check_bindable(target, current, uid)?;
+            pod["spec"]["nodeName"] = json!(node);
+            if !annotations.is_empty() && !pod["metadata"]["annotations"].is_object() {
+                pod["metadata"]["annotations"] = json!({});
+            }
+            for (key, value) in &annotations {
+                pod["metadata"]["annotations"][key] = value.clone();
+            }
+            set_condition(pod, "PodScheduled", &now);
+            Ok(())
+        };
+        // The pod as a whole changes, status included; judges see it as the `binding` that it is.
+        let writing = self.writing(caller, target, Operation::Update, options.dry_run)?;
+        let written = self.revise(writing, Source::Edit(&edit), options).await?;
+        Ok(Written { created: true, ..written })
+    }
+
+    /// Evict a pod: delete it, unless a disruption budget has nothing left.
+    pub(crate) async fn evict(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
+        let eviction = parse_body(&body)?;
+        let pod = self.current(target)?;
+        self.check_budgets(&pod)?;
+        let ask = eviction.get("deleteOptions").cloned().unwrap_or_default();
+        let text = |pointer: &str| ask.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        let dry = options.dry_run == DryRun::All || ask.get("dryRun").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+        let delete = DeleteOptions {
+            grace_period_seconds: ask.get("gracePeriodSeconds").and_then(Value::as_i64),
+            precondition_uid: text("/preconditions/uid"),
+            precondition_resource_version: text("/preconditions/resourceVersion"),
+            propagation: None,
+            dry_run: if dry { DryRun::All } else { DryRun::No },
+        };
+        let deleted = self.delete_object(caller, &target.subresource(""), &delete).await?;
+        Ok(Written { object: deleted.object, created: true, warnings: deleted.warnings })
+    }
+
+    /// 429 when a budget that covers the pod allows no disruption. A pod that is over, or already going, disrupts nothing.
+    fn check_budgets(&self, pod: &Object) -> Result<()> {
+        let over = matches!(pod.field("status.phase"), Some("Succeeded" | "Failed" | "Pending"));
+        if over || pod.meta.deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let (budgets, _) = self.list_index(&kinds::budgets_key(), &Index::Namespace, &pod.meta.namespace);
+        for budget in budgets {
+            let value = budget.value().map_err(ApiError::internal)?;
+            let covers = LabelSelector::from_object(&value["spec"]["selector"])?.matches_with(|key| pod.meta.label(key));
+            if covers && value.pointer("/status/disruptionsAllowed").and_then(Value::as_i64).unwrap_or_default() <= 0 {
+                return Err(ApiError::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 10));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ResourceInfo {
+    /// The face under which a resource's scale is shown.
+    fn scale(of: &ResourceInfo) -> Self {
+        let mut row = (**of).clone();
+        row.group = "autoscaling".into();
+        row.version = "v1".into();
+        row.kind = SCALE_KIND.into();
+        ResourceInfo::new(row)
+    }
+}
+
+/// A small body of a kind that is only posted.
+fn parse_body(body: &Body) -> Result<Value> {
+    let (bytes, format) = match body {
+        Body::Json(bytes) => (bytes, decode::Format::Json),
+        Body::Yaml(bytes) => (bytes, decode::Format::Yaml),
+        Body::Value(value) => return Ok(value.clone()),
+        Body::Protobuf(_) => return Err(ApiError::unsupported_media_type(&["application/json", "application/yaml"])),
+    };
+    let (value, _) = decode::parse(bytes, format)?;
+    if value.is_object() { Ok(value) } else { Err(ApiError::bad_request("the body is not an object")) }
+}
+
+fn scale_value(object: &Value) -> Value {
+    let metadata = &object["metadata"];
+    let mut shown = serde_json::Map::new();
+    for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = metadata.get(key) {
+            shown.insert(key.to_owned(), value.clone());
+        }
+    }
+    let selector = match &object["spec"]["selector"] {
+        Value::Object(map) if map.contains_key("matchLabels") || map.contains_key("matchExpressions") => LabelSelector::from_object(&object["spec"]["selector"]).ok(),
+        Value::Object(_) => Some(LabelSelector::from_map(&object["spec"]["selector"])),
+        _ => None,
+    };
+    let mut status = json!({"replicas": object["status"]["replicas"].as_i64().unwrap_or_default()});
+    if let Some(selector) = selector.filter(|selector| !selector.is_empty()) {
+        status["selector"] = json!(selector.to_string());
+    }
+    let replicas = object["spec"]["replicas"].as_i64().unwrap_or_default();
+    json!({"kind": SCALE_KIND, "apiVersion": SCALE_VERSION, "metadata": shown, "spec": {"replicas": replicas}, "status": status})
+}
+
+fn wanted_replicas(target: &Target, scale: &Value) -> Result<i64> {
+    let invalid = |error: FieldError| ApiError::invalid_kind("autoscaling", SCALE_KIND, &target.name, &[error]);
+    let name = scale.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    if !name.is_empty() && name != target.name {
+        return Err(ApiError::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({})", target.name)));
+    }
+    let kind = scale.get("kind").and_then(Value::as_str).unwrap_or(SCALE_KIND);
+    if kind != SCALE_KIND {
+        return Err(ApiError::bad_request(format!("the kind in the data ({kind}) does not match the expected kind (Scale)")));
+    }
+    let replicas = match scale.pointer("/spec/replicas") {
+        None | Some(Value::Null) => 0,
+        Some(value) => value.as_i64().ok_or_else(|| ApiError::bad_request("spec.replicas is not an integer"))?,
+    };
+    if !(0..=i64::from(i32::MAX)).contains(&replicas) {
+        return Err(invalid(FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0")));
+    }
+    Ok(replicas)
+}
+
+fn check_bindable(target: &Target, pod: &Object, uid: &str) -> Result<()> {
+    let refuse = |why: &str| Err(ApiError::conflict(&target.resource, &target.name, why));
+    if !uid.is_empty() && *pod.meta.uid != *uid {
+        return refuse(&format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", pod.meta.uid));
+    }
+    if pod.meta.deletion_timestamp.is_some() {
+        return refuse(&format!("pod {} is being deleted, cannot be assigned to a host", target.name));
+    }
+    match pod.field("spec.nodeName") {
+        None | Some("") => Ok(()),
+        Some(node) => refuse(&format!("pod {} is already assigned to node {node:?}", target.name)),
+    }
+}
+
+/// Set a condition to True.
+fn set_condition(pod: &mut Value, kind: &str, now: &str) {
+    if !pod["status"].is_object() {
+        pod["status"] = json!({});
+    }
+    if !pod["status"]["conditions"].is_array() {
+        pod["status"]["conditions"] = json!([]);
+    }
+    let made = json!({"type": kind, "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
+    if let Some(conditions) = pod["status"]["conditions"].as_array_mut() {
+        conditions.retain(|condition| condition["type"] != kind);
+        conditions.push(made);
+    }
+}
