@@ -1,0 +1,298 @@
+use super::*;
+use crate::DefaultScheduler;
+use pintle_sdk::serde_json::Value;
+use pintle_sdk::{Delta, Freshness, Scheduler};
+
+/// A cluster to ask.
+#[derive(Default)]
+struct Cluster {
+    scheduler: DefaultScheduler,
+    generation: u64,
+}
+
+impl Cluster {
+    fn new(nodes: &[Value]) -> Result<Self> {
+        let mut cluster = Cluster::default();
+        cluster.sync(nodes, &[])?;
+        Ok(cluster)
+    }
+
+    fn sync(&mut self, nodes: &[Value], pods: &[Value]) -> Result<()> {
+        let rows = |list: &[Value]| list.iter().map(|v| v.to_string().into_bytes()).collect::<Vec<_>>();
+        let (nodes, pods) = (rows(nodes), rows(pods));
+        let delta = Delta {
+            base_generation: self.generation,
+            generation: self.generation + 1,
+            nodes: nodes.iter().map(Vec::as_slice).collect(),
+            pods: pods.iter().map(Vec::as_slice).collect(),
+            ..Delta::default()
+        };
+        assert_eq!(self.scheduler.sync(&delta)?, Freshness::Fresh);
+        self.generation += 1;
+        Ok(())
+    }
+
+    fn ask(&mut self, pods: &[Value]) -> Result<Vec<Decision>> {
+        let rows: Vec<Vec<u8>> = pods.iter().map(|pod| pod.to_string().into_bytes()).collect();
+        let rows: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
+        Ok(self.scheduler.schedule(self.generation, Time(0), &rows)?.unwrap_or_default())
+    }
+
+    /// Where each pod goes, or the message.
+    fn answers(&mut self, pods: &[Value]) -> Result<Vec<String>> {
+        let said = |decision| match decision {
+            Decision::Node(name) => name,
+            Decision::Unschedulable(message) | Decision::Wait(message) => message,
+            Decision::Evict { node, victims } => {
+                format!("evict {} on {node}", victims.iter().map(|v| v.name.as_str()).collect::<Vec<_>>().join(" "))
+            }
+        };
+        Ok(self.ask(pods)?.into_iter().map(said).collect())
+    }
+}
+
+fn node(name: &str, cpu: &str, change: impl FnOnce(&mut Value)) -> Value {
+    let mut node = json!({
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+        "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "110"}},
+    });
+    change(&mut node);
+    node
+}
+
+fn plain(name: &str) -> Value {
+    node(name, "4", |_| {})
+}
+
+fn pod(name: &str, cpu: &str, change: impl FnOnce(&mut Value)) -> Value {
+    let mut pod = json!({
+        "metadata": {"name": name, "namespace": "shop", "uid": format!("uid-{name}"), "labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": "100Mi"}}}]},
+    });
+    change(&mut pod);
+    pod
+}
+
+fn check(nodes: &[Value], placed: &[Value], pods: &[Value], expected: &[&str]) -> Result<()> {
+    let mut cluster = Cluster::new(nodes)?;
+    cluster.sync(&[], placed)?;
+    assert_eq!(cluster.answers(pods)?, expected);
+    Ok(())
+}
+
+#[test]
+fn pods_of_one_call_share_the_room_and_the_one_too_many_is_told_why() -> Result<()> {
+    let pods: Vec<Value> = (0..5).map(|i| pod(&format!("p{i}"), "1500m", |_| {})).collect();
+    let why = "0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.";
+    check(&[plain("a"), plain("b")], &[], &pods, &["a", "b", "a", "b", why])
+}
+
+#[test]
+fn a_decision_counts_in_the_next_call_before_it_is_confirmed() -> Result<()> {
+    let mut cluster = Cluster::new(&[plain("a")])?;
+    assert_eq!(cluster.answers(&[pod("p", "3", |_| {})])?, ["a"]);
+    assert!(cluster.answers(&[pod("q", "3", |_| {})])?[0].starts_with("0/1 nodes are available: 1 Insufficient cpu."));
+    assert_eq!(cluster.answers(&[pod("p", "3", |_| {})])?, ["a"], "the same pod again takes its own room");
+    Ok(())
+}
+
+#[test]
+fn a_decision_that_is_never_confirmed_is_forgotten() -> Result<()> {
+    let mut cluster = Cluster::new(&[plain("a")])?;
+    cluster.ask(&[pod("p", "3", |_| {})])?;
+    let row = pod("q", "3", |_| {}).to_string();
+    let later = cluster.scheduler.schedule(cluster.generation, Time(31_000), &[row.as_bytes()])?;
+    assert_eq!(later, Some(vec![Decision::Node("a".into())]));
+    Ok(())
+}
+
+#[test]
+fn a_confirmed_pod_counts_once_and_frees_its_room_when_it_goes() -> Result<()> {
+    let mut cluster = Cluster::new(&[plain("a")])?;
+    cluster.ask(&[pod("p", "3", |_| {})])?;
+    cluster.sync(&[], &[pod("p", "3", |p| p["spec"]["nodeName"] = json!("a"))])?;
+    assert_eq!(cluster.answers(&[pod("q", "1", |_| {})])?, ["a"]);
+    let gone = Delta { base_generation: cluster.generation, generation: cluster.generation + 1, gone_pods: vec!["uid-p"], ..Delta::default() };
+    cluster.scheduler.sync(&gone)?;
+    cluster.generation += 1;
+    assert_eq!(cluster.answers(&[pod("r", "3", |_| {})])?, ["a"]);
+    Ok(())
+}
+
+#[test]
+fn a_missed_delta_is_stale_and_a_whole_state_heals_it() -> Result<()> {
+    let mut cluster = Cluster::new(&[plain("a")])?;
+    let skipped = Delta { base_generation: 7, generation: 8, ..Delta::default() };
+    assert_eq!(cluster.scheduler.sync(&skipped)?, Freshness::Stale);
+    assert_eq!(cluster.scheduler.schedule(8, Time(0), &[])?, None);
+    let row = plain("b").to_string();
+    let whole = Delta { generation: 8, nodes: vec![row.as_bytes()], ..Delta::default() };
+    assert_eq!(cluster.scheduler.sync(&whole)?, Freshness::Fresh);
+    cluster.generation = 8;
+    assert_eq!(cluster.answers(&[pod("p", "1", |_| {})])?, ["b"]);
+    Ok(())
+}
+
+#[test]
+fn every_reason_is_counted_in_upstreams_words() -> Result<()> {
+    let nodes = [
+        node("cordoned", "4", |n| n["spec"] = json!({"unschedulable": true, "taints": [{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]})),
+        node("tainted", "4", |n| n["spec"] = json!({"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]})),
+        plain("unlabelled"),
+        node("small", "500m", |n| n["metadata"]["labels"]["disk"] = json!("ssd")),
+    ];
+    let wants_ssd = pod("p", "1", |p| p["spec"]["nodeSelector"] = json!({"disk": "ssd"}));
+    check(&nodes, &[], &[wants_ssd], &["0/4 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match Pod's node affinity/selector, \
+        1 node(s) had untolerated taint {gpu: yes}, 1 node(s) were unschedulable. preemption: 0/4 nodes are available: \
+        1 No preemption victims found for incoming pod, 3 Preemption is not helpful for scheduling."])?;
+    check(&[], &[], &[pod("p", "1", |_| {})], &["no nodes available to schedule pods"])
+}
+
+#[test]
+fn tolerations_let_pods_onto_tainted_nodes() -> Result<()> {
+    let tainted = node("a", "4", |n| n["spec"] = json!({"taints": [{"key": "gpu", "value": "yes", "effect": "NoExecute"}]}));
+    for toleration in [json!({"operator": "Exists"}), json!({"key": "gpu", "value": "yes"}), json!({"key": "gpu", "operator": "Exists", "effect": "NoExecute"})] {
+        check(&[tainted.clone()], &[], &[pod("p", "1", |p| p["spec"]["tolerations"] = json!([toleration]))], &["a"])?;
+    }
+    let soft = node("a", "4", |n| n["spec"] = json!({"taints": [{"key": "x", "effect": "PreferNoSchedule"}]}));
+    check(&[soft, plain("b")], &[], &[pod("p", "1", |_| {})], &["b"])
+}
+
+#[test]
+fn node_affinity_requires_and_prefers() -> Result<()> {
+    let zone = |name: &str, zone: &str| node(name, "4", |n| n["metadata"]["labels"]["zone"] = json!(zone));
+    let nodes = [zone("a", "one"), zone("b", "two"), zone("c", "three")];
+    let affine = |kind: &str, body: Value| pod("p", "1", |p| p["spec"]["affinity"] = json!({"nodeAffinity": {kind: body}}));
+    let within = |values: Value| json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": values}]});
+    let required = json!({"nodeSelectorTerms": [within(json!(["two"])), {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["zz"]}]}]});
+    check(&nodes, &[], &[affine("requiredDuringSchedulingIgnoredDuringExecution", required)], &["b"])?;
+    let preferred = json!([{"weight": 50, "preference": within(json!(["three"]))}]);
+    check(&nodes, &[], &[affine("preferredDuringSchedulingIgnoredDuringExecution", preferred)], &["c"])
+}
+
+#[test]
+fn pods_of_one_owner_spread_over_nodes_unasked() -> Result<()> {
+    let owned = |i: usize| pod(&format!("p{i}"), "100m", |p| p["metadata"]["ownerReferences"] = json!([{"uid": "rs", "controller": true}]));
+    let mut cluster = Cluster::new(&[plain("a"), plain("b"), plain("c")])?;
+    let pods: Vec<Value> = (0..9).map(owned).collect();
+    let mut answers = cluster.answers(&pods)?;
+    answers.sort();
+    assert_eq!(answers, ["a", "a", "a", "b", "b", "b", "c", "c", "c"]);
+    Ok(())
+}
+
+#[test]
+fn topology_spread_keeps_the_skew() -> Result<()> {
+    let zoned = |name: &str, zone: &str| node(name, "4", |n| n["metadata"]["labels"]["zone"] = json!(zone));
+    let spread = |i: usize| {
+        pod(&format!("p{i}"), "1", |p| {
+            p["spec"]["topologySpreadConstraints"] = json!([{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "web"}}}]);
+        })
+    };
+    let mut cluster = Cluster::new(&[zoned("a", "x"), node("b", "1", |n| n["metadata"]["labels"]["zone"] = json!("y")), plain("c")])?;
+    let pods: Vec<Value> = (0..4).map(spread).collect();
+    let answers = cluster.answers(&pods)?;
+    let mut placed = answers[..3].to_vec();
+    placed.sort();
+    assert_eq!(placed, ["a", "a", "b"]);
+    assert!(answers[3].contains("1 Insufficient cpu, 1 node(s) didn't match pod topology spread constraints, 1 node(s) didn't match pod topology spread constraints (missing required label)."), "{}", answers[3]);
+    Ok(())
+}
+
+#[test]
+fn pods_that_want_company_get_it_and_those_that_shun_it_keep_away() -> Result<()> {
+    let term = json!([{"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}}]);
+    let with = |kind: &str, name: &str, app: &str| {
+        pod(name, "100m", |p| {
+            p["metadata"]["labels"]["app"] = json!(app);
+            p["spec"]["affinity"] = json!({kind: {"requiredDuringSchedulingIgnoredDuringExecution": term}});
+        })
+    };
+    let nodes = [plain("a"), plain("b")];
+    let placed = [pod("web", "1", |p| p["spec"]["nodeName"] = json!("b"))];
+    check(&nodes, &placed, &[with("podAffinity", "friend", "friend")], &["b"])?;
+    check(&nodes, &[], &[with("podAffinity", "first", "web"), with("podAffinity", "second", "web")], &["a", "a"])?;
+    let why = "0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.";
+    let apart = |name| with("podAntiAffinity", name, "web");
+    check(&nodes, &[], &[apart("x"), apart("y"), apart("z")], &["a", "b", why])?;
+    let loner = with("podAntiAffinity", "loner", "loner");
+    let placed = [{
+        let mut pod = loner.clone();
+        pod["spec"]["nodeName"] = json!("a");
+        pod
+    }];
+    check(&nodes, &placed, &[pod("w", "100m", |_| {})], &["b"])
+}
+
+#[test]
+fn host_ports_and_pod_counts_are_kept() -> Result<()> {
+    let port = |name: &str| pod(name, "100m", |p| p["spec"]["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": 80}]));
+    let taken = "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
+    check(&[plain("a")], &[], &[port("p"), port("q")], &["a", taken])?;
+    let full = "0/1 nodes are available: 1 Too many pods. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
+    let one = node("a", "4", |n| n["status"]["allocatable"]["pods"] = json!("1"));
+    check(&[one], &[], &[pod("p", "1m", |_| {}), pod("q", "1m", |_| {})], &["a", full])
+}
+
+#[test]
+fn init_containers_and_overhead_count() -> Result<()> {
+    let starting = pod("p", "1", |p| {
+        p["spec"]["initContainers"] = json!([
+            {"restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}},
+            {"resources": {"requests": {"cpu": "2500m"}}},
+        ]);
+        p["spec"]["overhead"] = json!({"cpu": "250m"});
+    });
+    check(&[node("a", "3700m", |_| {}), node("b", "3800m", |_| {})], &[], &[starting], &["b"])
+}
+
+#[test]
+fn a_gated_pod_waits() -> Result<()> {
+    let gated = pod("p", "1", |p| p["spec"]["schedulingGates"] = json!([{"name": "x"}]));
+    check(&[plain("a")], &[], &[gated], &["Scheduling is blocked due to non-empty scheduling gates"])
+}
+
+#[test]
+fn an_important_pod_ends_the_least_important_ones_and_is_awaited() -> Result<()> {
+    let placed = |name: &str, node: &str, priority: i32| pod(name, "2", |p| {
+        p["spec"]["nodeName"] = json!(node);
+        p["spec"]["priority"] = json!(priority);
+    });
+    let mut cluster = Cluster::new(&[plain("a"), plain("b")])?;
+    cluster.sync(&[], &[placed("a1", "a", 5), placed("a2", "a", 7), placed("b1", "b", 3), placed("b2", "b", 9)])?;
+    let important = pod("vip", "1", |p| p["spec"]["priority"] = json!(100));
+    assert_eq!(cluster.answers(&[important.clone()])?, ["evict b1 on b"]);
+    let mut going = placed("b1", "b", 3);
+    going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    cluster.sync(&[], &[going])?;
+    assert!(cluster.answers(&[important.clone()])?[0].starts_with("0/2 nodes are available: 2 Insufficient cpu."), "no second eviction");
+    let gone = Delta { base_generation: cluster.generation, generation: cluster.generation + 1, gone_pods: vec!["uid-b1"], ..Delta::default() };
+    cluster.scheduler.sync(&gone)?;
+    cluster.generation += 1;
+    assert!(cluster.answers(&[pod("thief", "2", |_| {})])?[0].starts_with("0/2"), "the room is kept");
+    assert_eq!(cluster.answers(&[important])?, ["b"]);
+    Ok(())
+}
+
+#[test]
+fn of_one_call_the_important_pods_go_first() -> Result<()> {
+    let low = pod("low", "3", |_| {});
+    let high = pod("high", "3", |p| p["spec"]["priority"] = json!(10));
+    let answers = Cluster::new(&[plain("a")])?.answers(&[low, high])?;
+    assert_eq!(answers[1], "a");
+    assert!(answers[0].starts_with("0/1"));
+    Ok(())
+}
+
+#[test]
+fn a_thousand_pods_on_a_hundred_nodes_take_well_under_a_second() -> Result<()> {
+    let nodes: Vec<Value> = (0..100).map(|i| plain(&format!("n{i:03}"))).collect();
+    let owned = |i: usize| pod(&format!("p{i}"), "10m", |p| p["metadata"]["ownerReferences"] = json!([{"uid": "rs", "controller": true}]));
+    let pods: Vec<Value> = (0..1_000).map(owned).collect();
+    let start = std::time::Instant::now();
+    let decisions = Cluster::new(&nodes)?.ask(&pods)?;
+    assert!(decisions.iter().all(|d| matches!(d, Decision::Node(_))));
+    assert!(start.elapsed().as_secs() < 2, "{:?}", start.elapsed());
+    println!("1000 pods on 100 nodes: {:?}", start.elapsed());
+    Ok(())
+}
