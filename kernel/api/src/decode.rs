@@ -173,6 +173,8 @@ fn parse_yaml(body: &[u8]) -> Result<Tracked, ApiError> {
     let text = std::str::from_utf8(body).map_err(|_| ApiError::bad_request("error converting YAML to JSON: the body is not UTF-8"))?;
     let budget = serde_saphyr::Budget { max_depth: NESTING_MAX, max_documents: 1, max_nodes: 500_000, ..serde_saphyr::Budget::default() };
     let mut options = serde_saphyr::Options { budget: Some(budget), with_snippet: false, ..serde_saphyr::Options::default() };
+    // `n` and `on` are names more often than booleans; a field that wants a boolean says so.
+    options.strict_booleans = true;
     options.duplicate_keys = serde_saphyr::options::DuplicateKeyPolicy::LastWins;
     serde_saphyr::from_str_with_options(text, options).map_err(|e| ApiError::bad_request(format!("error converting YAML to JSON: {e}")))
 }

@@ -4,15 +4,25 @@
 //! discovery, OpenAPI and tables for people. Built-in kinds are rows made at compile time; custom resources are rows
 //! added at runtime; nothing above the table tells them apart.
 //!
+//! A create runs [`decode::decode`], [`strategy::prepare_create`], [`defaults::apply`], admission (elsewhere),
+//! [`validate::create`] and [`validate::settle`]; an update and a patch ([`patch::apply`], then [`decode::conform_resource`])
+//! run the `_update` counterparts.
+//!
 //! Everything here is a pure function of its arguments: no I/O, no clock, no async, no global state beyond the table.
 //! Objects are `serde_json::Value`. Failures are [`ApiError`], which knows the `Status` that a client sees.
 
 pub mod decode;
+pub mod defaults;
+pub mod patch;
 pub mod path;
+pub mod pod;
 pub mod quantity;
 pub mod resource;
+pub mod selector;
 pub mod status;
+pub mod strategy;
 pub mod table;
+pub mod validate;
 
 pub use path::Path;
 pub use resource::{Resource, Scope, Subresource, Verb, Verbs, resources};

@@ -428,3 +428,10 @@ impl Text {
         &DOCS[self.0 as usize..(self.0 + self.1) as usize]
     }
 }
+
+impl TypeId {
+    /// Whether the type was made at compile time, so that its rows carry merge keys and protobuf tags.
+    pub fn is_builtin(self) -> bool {
+        (self.0 as usize) < TYPES.len()
+    }
+}

@@ -104,5 +104,5 @@ fn list_types_and_keys_agree_with_upstreams_merge_schema() {
         }
     }
     println!("{held} rows held, {} disagree; not in our table: {:?}", disagreements.len(), missing.keys());
-    assert!(held > 500 && disagreements.is_empty(), "{}", disagreements.join("\n"));
+    assert!(held > 300 && disagreements.is_empty(), "{}", disagreements.join("\n"));
 }

@@ -1,0 +1,356 @@
+//! The rows of defaulting: what upstream fills in by code rather than by a declared default.
+
+use serde_json::{Map, Value, json};
+
+use super::Compute;
+
+/// (type without the leading `io.k8s.`, fields with their default as JSON). Filled where the field is absent.
+#[rustfmt::skip]
+pub(super) static CONSTANTS: &[(&str, &[(&str, &str)])] = &[
+    ("api.core.v1.PodSpec", &[
+        ("restartPolicy", r#""Always""#), ("dnsPolicy", r#""ClusterFirst""#), ("terminationGracePeriodSeconds", "30"),
+        ("schedulerName", r#""default-scheduler""#), ("securityContext", "{}"), ("enableServiceLinks", "true"),
+    ]),
+    ("api.core.v1.Container", &[
+        ("terminationMessagePath", r#""/dev/termination-log""#), ("terminationMessagePolicy", r#""File""#), ("resources", "{}"),
+    ]),
+    ("api.core.v1.EphemeralContainer", &[
+        ("terminationMessagePath", r#""/dev/termination-log""#), ("terminationMessagePolicy", r#""File""#), ("resources", "{}"),
+    ]),
+    ("api.core.v1.ContainerPort", &[("protocol", r#""TCP""#)]),
+    ("api.core.v1.Probe", &[("timeoutSeconds", "1"), ("periodSeconds", "10"), ("successThreshold", "1"), ("failureThreshold", "3")]),
+    ("api.core.v1.HTTPGetAction", &[("path", r#""/""#), ("scheme", r#""HTTP""#)]),
+    ("api.core.v1.GRPCAction", &[("service", r#""""#)]),
+    ("api.core.v1.ObjectFieldSelector", &[("apiVersion", r#""v1""#)]),
+    ("api.core.v1.ResourceFieldSelector", &[("divisor", r#""0""#)]),
+    ("api.core.v1.SecretVolumeSource", &[("defaultMode", "420")]),
+    ("api.core.v1.ConfigMapVolumeSource", &[("defaultMode", "420")]),
+    ("api.core.v1.DownwardAPIVolumeSource", &[("defaultMode", "420")]),
+    ("api.core.v1.ProjectedVolumeSource", &[("defaultMode", "420")]),
+    ("api.core.v1.ServiceAccountTokenProjection", &[("expirationSeconds", "3600")]),
+    ("api.core.v1.HostPathVolumeSource", &[("type", r#""""#)]),
+    ("api.core.v1.ISCSIVolumeSource", &[("iscsiInterface", r#""default""#)]),
+    ("api.core.v1.RBDVolumeSource", &[("pool", r#""rbd""#), ("user", r#""admin""#), ("keyring", r#""/etc/ceph/keyring""#)]),
+    ("api.core.v1.AzureDiskVolumeSource", &[("cachingMode", r#""ReadWrite""#), ("kind", r#""Shared""#), ("fsType", r#""ext4""#), ("readOnly", "false")]),
+    ("api.core.v1.ScaleIOVolumeSource", &[("storageMode", r#""ThinProvisioned""#), ("fsType", r#""xfs""#)]),
+    ("api.core.v1.PersistentVolumeSpec", &[("persistentVolumeReclaimPolicy", r#""Retain""#), ("volumeMode", r#""Filesystem""#)]),
+    ("api.core.v1.PersistentVolumeClaimSpec", &[("volumeMode", r#""Filesystem""#)]),
+    ("api.core.v1.Secret", &[("type", r#""Opaque""#)]),
+    ("api.core.v1.ServicePort", &[("protocol", r#""TCP""#)]),
+    ("api.core.v1.ServiceSpec", &[("sessionAffinity", r#""None""#), ("type", r#""ClusterIP""#)]),
+    ("api.core.v1.EndpointPort", &[("protocol", r#""TCP""#)]),
+    ("api.core.v1.ReplicationControllerSpec", &[("replicas", "1")]),
+    ("api.core.v1.NamespaceSpec", &[("finalizers", r#"["kubernetes"]"#)]),
+    ("api.core.v1.Namespace", &[("spec", "{}")]),
+    ("api.apps.v1.DeploymentSpec", &[("replicas", "1"), ("revisionHistoryLimit", "10"), ("progressDeadlineSeconds", "600"), ("strategy", "{}")]),
+    ("api.apps.v1.DeploymentStrategy", &[("type", r#""RollingUpdate""#)]),
+    ("api.apps.v1.RollingUpdateDeployment", &[("maxUnavailable", r#""25%""#), ("maxSurge", r#""25%""#)]),
+    ("api.apps.v1.ReplicaSetSpec", &[("replicas", "1")]),
+    ("api.apps.v1.StatefulSetSpec", &[
+        ("replicas", "1"), ("revisionHistoryLimit", "10"), ("podManagementPolicy", r#""OrderedReady""#), ("updateStrategy", "{}"),
+        ("persistentVolumeClaimRetentionPolicy", "{}"),
+    ]),
+    ("api.apps.v1.StatefulSetUpdateStrategy", &[("type", r#""RollingUpdate""#)]),
+    ("api.apps.v1.RollingUpdateStatefulSetStrategy", &[("partition", "0")]),
+    ("api.apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicy", &[("whenDeleted", r#""Retain""#), ("whenScaled", r#""Retain""#)]),
+    ("api.apps.v1.DaemonSetSpec", &[("revisionHistoryLimit", "10"), ("updateStrategy", "{}")]),
+    ("api.apps.v1.DaemonSetUpdateStrategy", &[("type", r#""RollingUpdate""#)]),
+    ("api.apps.v1.RollingUpdateDaemonSet", &[("maxUnavailable", "1"), ("maxSurge", "0")]),
+    ("api.batch.v1.JobSpec", &[
+        ("completionMode", r#""NonIndexed""#), ("suspend", "false"), ("manualSelector", "false"), ("podReplacementPolicy", r#""TerminatingOrFailed""#),
+    ]),
+    ("api.batch.v1.CronJobSpec", &[
+        ("concurrencyPolicy", r#""Allow""#), ("suspend", "false"), ("successfulJobsHistoryLimit", "3"), ("failedJobsHistoryLimit", "1"),
+    ]),
+    ("api.batch.v1.PodFailurePolicyOnPodConditionsPattern", &[("status", r#""True""#)]),
+    ("api.autoscaling.v1.HorizontalPodAutoscalerSpec", &[("minReplicas", "1")]),
+    ("api.autoscaling.v2.HorizontalPodAutoscalerSpec", &[("minReplicas", "1")]),
+    ("api.networking.v1.NetworkPolicyPort", &[("protocol", r#""TCP""#)]),
+    ("api.networking.v1.IngressClassParametersReference", &[("scope", r#""Cluster""#)]),
+    ("api.discovery.v1.EndpointPort", &[("name", r#""""#), ("protocol", r#""TCP""#)]),
+    ("api.storage.v1.StorageClass", &[("reclaimPolicy", r#""Delete""#), ("volumeBindingMode", r#""Immediate""#)]),
+    ("api.storage.v1.CSIDriverSpec", &[
+        ("attachRequired", "true"), ("podInfoOnMount", "false"), ("storageCapacity", "false"), ("fsGroupPolicy", r#""ReadWriteOnceWithFSType""#),
+        ("requiresRepublish", "false"), ("seLinuxMount", "false"), ("volumeLifecycleModes", r#"["Persistent"]"#),
+    ]),
+    ("api.scheduling.v1.PriorityClass", &[("preemptionPolicy", r#""PreemptLowerPriority""#)]),
+    ("api.certificates.v1.PodCertificateRequestSpec", &[("maxExpirationSeconds", "86400")]),
+    ("api.authentication.v1.TokenRequestSpec", &[("expirationSeconds", "3600")]),
+    ("api.rbac.v1.ClusterRole", &[("rules", "[]")]),
+    ("api.rbac.v1.Role", &[("rules", "[]")]),
+    ("api.admissionregistration.v1.ValidatingWebhook", &[
+        ("failurePolicy", r#""Fail""#), ("matchPolicy", r#""Equivalent""#), ("namespaceSelector", "{}"), ("objectSelector", "{}"), ("timeoutSeconds", "10"),
+    ]),
+    ("api.admissionregistration.v1.MutatingWebhook", &[
+        ("failurePolicy", r#""Fail""#), ("matchPolicy", r#""Equivalent""#), ("namespaceSelector", "{}"), ("objectSelector", "{}"), ("timeoutSeconds", "10"),
+        ("reinvocationPolicy", r#""Never""#),
+    ]),
+    ("api.admissionregistration.v1.ServiceReference", &[("port", "443")]),
+    ("api.admissionregistration.v1.RuleWithOperations", &[("scope", r#""*""#)]),
+    ("api.admissionregistration.v1.NamedRuleWithOperations", &[("scope", r#""*""#)]),
+    ("api.admissionregistration.v1.ValidatingAdmissionPolicySpec", &[("failurePolicy", r#""Fail""#)]),
+    ("api.admissionregistration.v1.MutatingAdmissionPolicySpec", &[("failurePolicy", r#""Fail""#)]),
+    ("api.admissionregistration.v1.MatchResources", &[("matchPolicy", r#""Equivalent""#), ("namespaceSelector", "{}"), ("objectSelector", "{}")]),
+    ("api.flowcontrol.v1.FlowSchemaSpec", &[("matchingPrecedence", "1000")]),
+    ("api.flowcontrol.v1.LimitedPriorityLevelConfiguration", &[("nominalConcurrencyShares", "30"), ("lendablePercent", "0")]),
+    ("api.flowcontrol.v1.ExemptPriorityLevelConfiguration", &[("nominalConcurrencyShares", "0"), ("lendablePercent", "0")]),
+    ("api.flowcontrol.v1.QueuingConfiguration", &[("queues", "64"), ("handSize", "8"), ("queueLengthLimit", "50")]),
+    ("api.resource.v1.ExactDeviceRequest", &[("allocationMode", r#""ExactCount""#)]),
+    ("api.resource.v1.DeviceSubRequest", &[("allocationMode", r#""ExactCount""#)]),
+    ("api.resource.v1.DeviceToleration", &[("operator", r#""Equal""#)]),
+    ("apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionSpec", &[("conversion", r#"{"strategy":"None"}"#)]),
+    ("apiextensions-apiserver.pkg.apis.apiextensions.v1.ServiceReference", &[("port", "443")]),
+    ("kube-aggregator.pkg.apis.apiregistration.v1.ServiceReference", &[("port", "443")]),
+    ("dev.pintle.v1.ModuleAdmission", &[("failurePolicy", r#""Fail""#), ("timeoutMilliseconds", "1000"), ("order", "1000")]),
+];
+
+/// (type, function that looks at other fields). Run before the constants, in this order.
+pub(super) static COMPUTED: &[(&str, Compute)] = &[
+    ("api.core.v1.PodSpec", host_network_ports),
+    ("api.core.v1.PodSpec", service_account_names),
+    ("api.core.v1.Container", requests_from_limits),
+    ("api.core.v1.Container", pull_policy),
+    ("api.core.v1.EphemeralContainer", pull_policy),
+    ("api.core.v1.Volume", empty_dir),
+    ("api.core.v1.Namespace", namespace_name_label),
+    ("api.core.v1.ServiceSpec", service_spec),
+    ("api.core.v1.NodeStatus", allocatable),
+    ("api.core.v1.ReplicationController", replication_controller),
+    ("api.core.v1.LimitRangeItem", limit_range),
+    ("api.core.v1.PersistentVolumeClaim", pending),
+    ("api.apps.v1.DeploymentStrategy", rolling_update),
+    ("api.apps.v1.StatefulSetUpdateStrategy", rolling_update),
+    ("api.apps.v1.DaemonSetUpdateStrategy", rolling_update),
+    ("api.batch.v1.JobSpec", job),
+    ("api.autoscaling.v2.HorizontalPodAutoscalerSpec", autoscaler),
+    ("api.networking.v1.NetworkPolicySpec", policy_types),
+    ("api.rbac.v1.RoleRef", role_ref),
+    ("api.rbac.v1.Subject", subject),
+    ("api.resource.v1.ExactDeviceRequest", device_count),
+    ("api.resource.v1.DeviceSubRequest", device_count),
+    ("apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionNames", definition_names),
+    ("dev.pintle.v1.ModuleSpec", module),
+    ("dev.pintle.v1.ModuleAdmission", module_phase),
+];
+
+type Object = Map<String, Value>;
+
+fn text<'a>(map: &'a Object, key: &str) -> &'a str {
+    map.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn set(map: &mut Object, key: &str, value: Value) {
+    map.entry(key).or_insert(value);
+}
+
+fn list<'a>(map: &'a mut Object, key: &str) -> impl Iterator<Item = &'a mut Object> {
+    map.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut)
+}
+
+/// On the host's network a container's port is the host's.
+fn host_network_ports(spec: &mut Object) {
+    if spec.get("hostNetwork") != Some(&json!(true)) {
+        return;
+    }
+    for key in ["containers", "initContainers"] {
+        for container in list(spec, key) {
+            for port in list(container, "ports") {
+                if port.get("hostPort").and_then(Value::as_i64).unwrap_or(0) == 0
+                    && let Some(number) = port.get("containerPort").cloned()
+                {
+                    port.insert("hostPort".into(), number);
+                }
+            }
+        }
+    }
+}
+
+/// The old and the new name of the service account are kept equal.
+fn service_account_names(spec: &mut Object) {
+    for (from, to) in [("serviceAccount", "serviceAccountName"), ("serviceAccountName", "serviceAccount")] {
+        let name = text(spec, from).to_owned();
+        if text(spec, to).is_empty() && !name.is_empty() {
+            spec.insert(to.into(), json!(name));
+        }
+    }
+}
+
+fn requests_from_limits(container: &mut Object) {
+    let Some(resources) = container.get_mut("resources").and_then(Value::as_object_mut) else { return };
+    let Some(limits) = resources.get("limits").and_then(Value::as_object).filter(|limits| !limits.is_empty()).cloned() else { return };
+    let requests = resources.entry("requests").or_insert_with(|| json!({}));
+    if let Some(requests) = requests.as_object_mut() {
+        limits.into_iter().for_each(|(name, amount)| set(requests, &name, amount));
+    }
+}
+
+/// An image that is `latest`, said or unsaid, is pulled always; one with another tag or a digest when it is missing.
+fn pull_policy(container: &mut Object) {
+    if !text(container, "imagePullPolicy").is_empty() {
+        return;
+    }
+    let image = text(container, "image");
+    let last = image.rsplit('/').next().unwrap_or_default();
+    let latest = !last.contains('@') && (last.split_once(':').is_none_or(|(_, tag)| tag == "latest"));
+    let policy = if latest { "Always" } else { "IfNotPresent" };
+    container.insert("imagePullPolicy".into(), json!(policy));
+}
+
+fn empty_dir(volume: &mut Object) {
+    if volume.keys().all(|key| key == "name") {
+        volume.insert("emptyDir".into(), json!({}));
+    }
+}
+
+/// Every namespace carries its name as a label, so that selectors can name it.
+fn namespace_name_label(namespace: &mut Object) {
+    let Some(metadata) = namespace.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    let name = text(metadata, "name").to_owned();
+    if name.is_empty() {
+        return;
+    }
+    if let Some(labels) = metadata.entry("labels").or_insert_with(|| json!({})).as_object_mut() {
+        labels.insert("kubernetes.io/metadata.name".into(), json!(name));
+    }
+}
+
+fn service_spec(spec: &mut Object) {
+    let kind = match text(spec, "type") {
+        "" => "ClusterIP".to_owned(),
+        kind => kind.to_owned(),
+    };
+    for port in list(spec, "ports") {
+        let absent = matches!(port.get("targetPort"), None | Some(Value::Null)) || port.get("targetPort") == Some(&json!(0)) || text(port, "targetPort").is_empty() && port.get("targetPort").is_some_and(Value::is_string);
+        if absent && let Some(number) = port.get("port").cloned() {
+            port.insert("targetPort".into(), number);
+        }
+    }
+    if text(spec, "sessionAffinity") == "ClientIP" {
+        set(spec, "sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": 10800}}));
+    }
+    if kind != "ExternalName" {
+        set(spec, "internalTrafficPolicy", json!("Cluster"));
+    }
+    if kind == "NodePort" || kind == "LoadBalancer" {
+        set(spec, "externalTrafficPolicy", json!("Cluster"));
+    }
+    if kind == "LoadBalancer" {
+        set(spec, "allocateLoadBalancerNodePorts", json!(true));
+    }
+}
+
+fn allocatable(status: &mut Object) {
+    if let Some(capacity) = status.get("capacity").cloned() {
+        set(status, "allocatable", capacity);
+    }
+}
+
+/// A replication controller's labels and selector default to its template's labels.
+fn replication_controller(controller: &mut Object) {
+    let labels = controller.get("spec").and_then(|spec| spec.pointer("/template/metadata/labels")).cloned();
+    let Some(labels) = labels.filter(|labels| labels.as_object().is_some_and(|map| !map.is_empty())) else { return };
+    if let Some(spec) = controller.get_mut("spec").and_then(Value::as_object_mut) {
+        set(spec, "selector", labels.clone());
+    }
+    if let Some(metadata) = controller.get_mut("metadata").and_then(Value::as_object_mut) {
+        set(metadata, "labels", labels);
+    }
+}
+
+/// Unset defaults and requests of a limit range follow from each other.
+fn limit_range(item: &mut Object) {
+    if text(item, "type") != "Container" {
+        return;
+    }
+    for (from, to) in [("max", "default"), ("default", "defaultRequest"), ("min", "defaultRequest")] {
+        let Some(source) = item.get(from).and_then(Value::as_object).cloned() else { continue };
+        if let Some(target) = item.entry(to).or_insert_with(|| json!({})).as_object_mut() {
+            source.into_iter().for_each(|(name, amount)| set(target, &name, amount));
+        }
+    }
+}
+
+fn pending(claim: &mut Object) {
+    let status = claim.entry("status").or_insert_with(|| json!({}));
+    if let Some(status) = status.as_object_mut() {
+        set(status, "phase", json!("Pending"));
+    }
+}
+
+fn rolling_update(strategy: &mut Object) {
+    if matches!(text(strategy, "type"), "" | "RollingUpdate") {
+        set(strategy, "rollingUpdate", json!({}));
+    }
+}
+
+fn job(spec: &mut Object) {
+    if spec.get("completions").is_none() && spec.get("parallelism").is_none() {
+        spec.insert("completions".into(), json!(1));
+    }
+    set(spec, "parallelism", json!(1));
+    let indexed = spec.get("backoffLimitPerIndex").is_some();
+    set(spec, "backoffLimit", if indexed { json!(i32::MAX) } else { json!(6) });
+    // With a failure policy only pods that are gone are replaced.
+    if spec.get("podFailurePolicy").is_some() {
+        set(spec, "podReplacementPolicy", json!("Failed"));
+    }
+}
+
+fn autoscaler(spec: &mut Object) {
+    if spec.get("metrics").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+        let cpu = json!([{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]);
+        spec.insert("metrics".into(), cpu);
+    }
+}
+
+fn policy_types(spec: &mut Object) {
+    if spec.get("policyTypes").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+        let egress = spec.get("egress").and_then(Value::as_array).is_some_and(|rules| !rules.is_empty());
+        spec.insert("policyTypes".into(), if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) });
+    }
+}
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+fn role_ref(reference: &mut Object) {
+    if text(reference, "apiGroup").is_empty() {
+        reference.insert("apiGroup".into(), json!(RBAC));
+    }
+}
+
+fn subject(subject: &mut Object) {
+    if matches!(text(subject, "kind"), "User" | "Group") && text(subject, "apiGroup").is_empty() {
+        subject.insert("apiGroup".into(), json!(RBAC));
+    }
+}
+
+fn device_count(request: &mut Object) {
+    if matches!(text(request, "allocationMode"), "" | "ExactCount") {
+        set(request, "count", json!(1));
+    }
+}
+
+fn definition_names(names: &mut Object) {
+    let kind = text(names, "kind").to_owned();
+    if kind.is_empty() {
+        return;
+    }
+    if text(names, "singular").is_empty() {
+        names.insert("singular".into(), json!(kind.to_lowercase()));
+    }
+    if text(names, "listKind").is_empty() {
+        names.insert("listKind".into(), json!(format!("{kind}List")));
+    }
+}
+
+fn module(spec: &mut Object) {
+    if text(spec, "type") == "scheduler" {
+        set(spec, "schedulerName", json!("default-scheduler"));
+    }
+}
+
+fn module_phase(admission: &mut Object) {
+    if admission.get("phases").is_none() {
+        set(admission, "phase", json!("validating"));
+    }
+}

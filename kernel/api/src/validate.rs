@@ -1,0 +1,277 @@
+//! Validation: what upstream refuses before it stores.
+//!
+//! Rules are rows beside the schema table. [`rules::RULES`] says what holds for a type wherever it occurs, so a pod template
+//! in a Job is held to the same as a pod; [`immutable`] says what an update may not change; [`metadata`] is about every
+//! object. A walk over the object applies them and collects every failure, because users want to see all at once.
+//!
+//! Objects are defaulted and of the right types before they come here. Not here: quotas, policies, references to other
+//! objects: those are for admission.
+
+pub mod immutable;
+pub mod metadata;
+pub mod names;
+mod pods;
+mod rules;
+mod workloads;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value};
+
+use crate::path::Path;
+use crate::resource::Resource;
+use crate::status::{ApiError, FieldError};
+use crate::table::{Container, Element, Field, Schema, TypeId, TypeView};
+
+/// Failures that are collected before the walk stops adding more.
+pub const FAILURES_MAX: usize = 200;
+
+type Object = Map<String, Value>;
+
+/// One rule about the objects of a type.
+enum Rule {
+    /// The fields must be present and not empty.
+    Required(&'static [&'static str]),
+    /// The text must be one of these, if present.
+    OneOf(&'static str, &'static [&'static str]),
+    /// The text, or each text of the list, must pass.
+    Format(&'static str, names::Check),
+    /// Each key of the map must pass.
+    Keys(&'static str, names::Check),
+    /// Labels: keys are qualified names, values label values.
+    Labels(&'static str),
+    /// The numbers must not be below zero.
+    NonNegative(&'static [&'static str]),
+    /// The number must be within, both ends included.
+    Range(&'static str, i64, i64),
+    /// A port: 1 to 65535, or a port's name.
+    Port(&'static str),
+    /// No two elements of the list have the same value of the key.
+    Unique(&'static str, &'static str),
+    /// Exactly one of the fields is set.
+    ExactlyOne(&'static [&'static str], &'static str),
+    /// At most one of the fields is set.
+    AtMostOne(&'static [&'static str]),
+    /// Anything that looks at more than one field.
+    Check(fn(&Object, &Path<'_>, &mut Failures)),
+}
+
+/// Failures so far.
+#[derive(Default)]
+pub(crate) struct Failures(Vec<FieldError>);
+
+impl Failures {
+    fn push(&mut self, error: FieldError) {
+        if self.0.len() < FAILURES_MAX {
+            self.0.push(error);
+        }
+    }
+}
+
+/// What is wrong with a new object.
+pub fn create(schema: &Schema, resource: &Resource, object: &Value) -> Vec<FieldError> {
+    let mut failures = Failures::default();
+    metadata::check(resource, object, &mut failures);
+    check_object(schema, resource, object, &mut failures);
+    failures.0
+}
+
+/// What is wrong with `new` as the successor of `old`.
+pub fn update(schema: &Schema, resource: &Resource, new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut failures = Failures::default();
+    metadata::check(resource, new, &mut failures);
+    metadata::check_update(new, old, &mut failures);
+    immutable::check(resource, new, old, &mut failures);
+    check_object(schema, resource, new, &mut failures);
+    failures.0
+}
+
+/// What is wrong with `new` as a status update of `old`. The spec was held to its rules when it was written.
+pub fn update_status(resource: &Resource, new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut failures = Failures::default();
+    metadata::check(resource, new, &mut failures);
+    metadata::check_update(new, old, &mut failures);
+    failures.0
+}
+
+/// Turns failures into the error that a client sees.
+pub fn settle(resource: &Resource, object: &Value, failures: &[FieldError]) -> Result<(), ApiError> {
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let name = object["metadata"]["name"].as_str().or_else(|| object["metadata"]["generateName"].as_str()).unwrap_or_default();
+    Err(ApiError::invalid(resource, name, failures))
+}
+
+static TABLE: LazyLock<HashMap<TypeId, Vec<&'static [Rule]>>> = LazyLock::new(|| {
+    let schema = Schema::builtin();
+    let mut table: HashMap<TypeId, Vec<&'static [Rule]>> = HashMap::new();
+    for (name, rules) in rules::RULES.iter().chain(pods::RULES).chain(workloads::RULES) {
+        let view = schema.type_named(&format!("io.k8s.{name}")).or_else(|| schema.type_named(name));
+        if let Some(view) = view {
+            table.entry(view.id).or_default().push(rules);
+        }
+    }
+    table
+});
+
+fn check_object(schema: &Schema, resource: &Resource, object: &Value, failures: &mut Failures) {
+    if let (Some(view), Value::Object(map)) = (resource.type_id.and_then(|id| schema.get(id)), object) {
+        walk(view, map, &Path::Root, failures);
+    }
+}
+
+fn walk(view: TypeView<'_>, map: &Object, path: &Path<'_>, failures: &mut Failures) {
+    for rules in TABLE.get(&view.id).into_iter().flatten() {
+        rules.iter().for_each(|rule| apply(rule, map, path, failures));
+    }
+    for (key, value) in map {
+        // The server's own parts are not the client's to get wrong.
+        if matches!(path, Path::Root) && (key == "metadata" || key == "status") {
+            continue;
+        }
+        if let Some(field) = view.field(key)
+            && field.element == Element::Object
+        {
+            walk_field(view, &field, value, &path.key(key), failures);
+        }
+    }
+}
+
+fn walk_field(view: TypeView<'_>, field: &Field<'_>, value: &Value, path: &Path<'_>, failures: &mut Failures) {
+    let Some(target) = view.target(field) else { return };
+    match (field.container, value) {
+        (Container::Single, Value::Object(map)) => walk(target, map, path, failures),
+        (Container::List, Value::Array(list)) => {
+            for (index, item) in list.iter().enumerate() {
+                if let Value::Object(map) = item {
+                    walk(target, map, &path.index(index), failures);
+                }
+            }
+        }
+        (Container::Map, Value::Object(items)) => {
+            for (key, item) in items {
+                if let Value::Object(map) = item {
+                    walk(target, map, &path.map_key(key), failures);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn apply(rule: &Rule, map: &Object, path: &Path<'_>, failures: &mut Failures) {
+    match rule {
+        Rule::Required(fields) => {
+            for field in fields.iter().filter(|field| is_empty(map.get(**field))) {
+                failures.push(FieldError::required(path.key(field), ""));
+            }
+        }
+        Rule::OneOf(field, supported) => {
+            if let Some(text) = map.get(*field).and_then(Value::as_str)
+                && !supported.contains(&text)
+            {
+                failures.push(FieldError::not_supported(path.key(field), text, supported));
+            }
+        }
+        Rule::Format(field, check) => check_format(map.get(*field), *check, &path.key(field), failures),
+        Rule::Keys(field, check) => {
+            let at = path.key(field);
+            for key in map.get(*field).and_then(Value::as_object).into_iter().flat_map(Map::keys) {
+                if let Some(why) = check(key) {
+                    failures.push(FieldError::invalid(at.map_key(key), key.as_str(), why));
+                }
+            }
+        }
+        Rule::Labels(field) => metadata::check_labels(map.get(*field), &path.key(field), failures),
+        Rule::NonNegative(fields) => {
+            for field in *fields {
+                check_number(map, field, 0, i64::MAX, path, failures);
+            }
+        }
+        Rule::Range(field, min, max) => check_number(map, field, *min, *max, path, failures),
+        Rule::Port(field) => check_port(map.get(*field), &path.key(field), failures),
+        Rule::Unique(field, key) => check_unique(map.get(*field), key, &path.key(field), failures),
+        Rule::ExactlyOne(fields, what) => check_one(fields, what, map, path, failures),
+        Rule::AtMostOne(fields) => {
+            let mut set = fields.iter().filter(|field| map.contains_key(**field));
+            if let (Some(first), Some(second)) = (set.next(), set.next()) {
+                failures.push(FieldError::forbidden(path.key(second), format!("may not be set together with `{first}`")));
+            }
+        }
+        Rule::Check(check) => check(map, path, failures),
+    }
+}
+
+fn is_empty(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Array(list)) => list.is_empty(),
+        Some(_) => false,
+    }
+}
+
+fn check_format(value: Option<&Value>, check: names::Check, path: &Path<'_>, failures: &mut Failures) {
+    match value {
+        Some(Value::String(text)) if !text.is_empty() => {
+            if let Some(why) = check(text) {
+                failures.push(FieldError::invalid(path, text.as_str(), why));
+            }
+        }
+        Some(Value::Array(list)) => {
+            for (index, text) in list.iter().enumerate().filter_map(|(i, item)| Some((i, item.as_str()?))) {
+                if let Some(why) = check(text) {
+                    failures.push(FieldError::invalid(path.index(index), text, why));
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn check_number(map: &Object, field: &str, min: i64, max: i64, path: &Path<'_>, failures: &mut Failures) {
+    let Some(number) = map.get(field).and_then(Value::as_i64).filter(|n| *n < min || *n > max) else { return };
+    let why = match (min, max) {
+        (0 | 1, i64::MAX) => format!("must be greater than or equal to {min}"),
+        (_, i64::MAX) => format!("must be greater than or equal to {min}"),
+        _ => format!("must be between {min} and {max}, inclusive"),
+    };
+    failures.push(FieldError::invalid(path.key(field), number, why));
+}
+
+fn check_port(value: Option<&Value>, path: &Path<'_>, failures: &mut Failures) {
+    match value {
+        Some(Value::Number(number)) => {
+            if number.as_i64().is_none_or(|n| !(1..=65535).contains(&n)) {
+                failures.push(FieldError::invalid(path, number.clone(), "must be between 1 and 65535, inclusive"));
+            }
+        }
+        Some(Value::String(name)) => {
+            if let Some(why) = names::port_name(name) {
+                failures.push(FieldError::invalid(path, name.as_str(), why));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn check_unique(list: Option<&Value>, key: &str, path: &Path<'_>, failures: &mut Failures) {
+    let items = list.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    for (index, item) in items.iter().enumerate() {
+        let Some(value) = item.get(key).filter(|value| !is_empty(Some(value))) else { continue };
+        if items[..index].iter().any(|other| other.get(key) == Some(value)) {
+            failures.push(FieldError::duplicate(path.index(index).key(key), value.clone()));
+        }
+    }
+}
+
+fn check_one(fields: &[&str], what: &str, map: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let mut set = fields.iter().filter(|field| map.get(**field).is_some_and(|value| !value.is_null()));
+    match (set.next(), set.next()) {
+        (None, _) => failures.push(FieldError::required(path, what)),
+        (Some(_), Some(second)) => failures.push(FieldError::forbidden(path.key(second), "may not specify more than 1 of them")),
+        _ => {}
+    }
+}

@@ -1,0 +1,214 @@
+//! What an update may not change. Rows where a field is simply fixed; functions where it depends.
+
+use serde_json::{Value, json};
+
+use super::Failures;
+use crate::resource::Resource;
+use crate::status::FieldError;
+
+const FIXED: &str = "field is immutable";
+
+/// (group, plural, JSON pointers) of fields that keep the value that they were created with.
+#[rustfmt::skip]
+static FIELDS: &[(&str, &str, &[&str])] = &[
+    ("apps", "deployments", &["/spec/selector"]),
+    ("apps", "replicasets", &["/spec/selector"]),
+    ("apps", "daemonsets", &["/spec/selector"]),
+    ("apps", "controllerrevisions", &["/data"]),
+    ("batch", "jobs", &["/spec/selector", "/spec/completionMode", "/spec/podFailurePolicy", "/spec/backoffLimitPerIndex", "/spec/managedBy", "/spec/successPolicy"]),
+    ("", "secrets", &["/type"]),
+    ("discovery.k8s.io", "endpointslices", &["/addressType"]),
+    ("networking.k8s.io", "ingressclasses", &["/spec/controller"]),
+    ("networking.k8s.io", "ipaddresses", &["/spec/parentRef"]),
+    ("node.k8s.io", "runtimeclasses", &["/handler"]),
+    ("rbac.authorization.k8s.io", "clusterrolebindings", &["/roleRef"]),
+    ("rbac.authorization.k8s.io", "rolebindings", &["/roleRef"]),
+    ("scheduling.k8s.io", "priorityclasses", &["/value", "/preemptionPolicy"]),
+    ("storage.k8s.io", "storageclasses", &["/provisioner", "/parameters", "/reclaimPolicy", "/volumeBindingMode"]),
+    ("storage.k8s.io", "volumeattributesclasses", &["/driverName", "/parameters"]),
+    ("storage.k8s.io", "volumeattachments", &["/spec"]),
+    ("storage.k8s.io", "csidrivers", &["/spec/attachRequired", "/spec/fsGroupPolicy", "/spec/volumeLifecycleModes"]),
+    ("storage.k8s.io", "csistoragecapacities", &["/nodeTopology", "/storageClassName"]),
+    ("certificates.k8s.io", "certificatesigningrequests", &["/spec"]),
+    ("certificates.k8s.io", "clustertrustbundles", &["/spec/signerName"]),
+    ("certificates.k8s.io", "podcertificaterequests", &["/spec"]),
+    ("resource.k8s.io", "resourceclaims", &["/spec"]),
+    ("resource.k8s.io", "resourceclaimtemplates", &["/spec"]),
+    ("resource.k8s.io", "resourceslices", &["/spec/driver", "/spec/nodeName", "/spec/pool/name"]),
+    ("apiextensions.k8s.io", "customresourcedefinitions", &["/spec/scope", "/spec/group", "/spec/names/kind", "/spec/names/plural"]),
+];
+
+/// Fields that keep their value once they have one.
+static ONCE_SET: &[(&str, &str, &[&str])] = &[
+    ("", "nodes", &["/spec/podCIDR", "/spec/podCIDRs", "/spec/providerID"]),
+    ("", "persistentvolumeclaims", &["/spec/volumeName"]),
+];
+
+type Check = fn(&Value, &Value, &mut Failures);
+
+/// Kinds with rules of their own.
+static CHECKS: &[(&str, &str, Check)] = &[
+    ("", "pods", pod),
+    ("", "configmaps", frozen),
+    ("", "secrets", frozen),
+    ("", "services", service),
+    ("", "persistentvolumeclaims", claim),
+    ("", "persistentvolumes", volume),
+    ("apps", "statefulsets", stateful_set),
+    ("batch", "jobs", job),
+];
+
+/// Checks that `new` keeps of `old` what objects of `resource` must keep.
+pub(super) fn check(resource: &Resource, new: &Value, old: &Value, failures: &mut Failures) {
+    let about = |group: &str, plural: &str| group == resource.group && plural == resource.plural;
+    let fixed = FIELDS.iter().filter(|(group, plural, _)| about(group, plural)).flat_map(|(_, _, fields)| *fields);
+    fixed.for_each(|pointer| keep(pointer, new, old, failures));
+    let once = ONCE_SET.iter().filter(|(group, plural, _)| about(group, plural)).flat_map(|(_, _, fields)| *fields);
+    once.filter(|pointer| old.pointer(pointer).is_some_and(|v| v.as_str() != Some(""))).for_each(|pointer| keep(pointer, new, old, failures));
+    CHECKS.iter().filter(|(group, plural, _)| about(group, plural)).for_each(|(_, _, check)| check(new, old, failures));
+}
+
+fn keep(pointer: &str, new: &Value, old: &Value, failures: &mut Failures) {
+    if new.pointer(pointer) != old.pointer(pointer) {
+        let path = pointer.trim_start_matches('/').replace('/', ".");
+        let shown = new.pointer(pointer).cloned().unwrap_or(Value::Null);
+        let why = if path == "roleRef" { "cannot change roleRef" } else { FIXED };
+        failures.push(FieldError::invalid(path, shown, why));
+    }
+}
+
+/// A copy of `value` without the fields at `pointers`; `*` stands for every element of a list.
+fn without(value: &Value, pointers: &[&str]) -> Value {
+    let mut copy = value.clone();
+    for pointer in pointers {
+        let keys: Vec<&str> = pointer.trim_start_matches('/').split('/').collect();
+        remove(&mut copy, &keys);
+    }
+    copy
+}
+
+fn remove(value: &mut Value, keys: &[&str]) {
+    match (keys, value) {
+        ([last], Value::Object(map)) => {
+            map.remove(*last);
+        }
+        (["*", rest @ ..], Value::Array(list)) => list.iter_mut().for_each(|item| remove(item, rest)),
+        ([first, rest @ ..], Value::Object(map)) => {
+            if let Some(inner) = map.get_mut(*first) {
+                remove(inner, rest);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Of a pod only a few fields may change: images, the deadline, more tolerations; its gates may open.
+fn pod(new: &Value, old: &Value, failures: &mut Failures) {
+    const MUTABLE: &[&str] = &[
+        "/containers/*/image",
+        "/initContainers/*/image",
+        "/activeDeadlineSeconds",
+        "/terminationGracePeriodSeconds",
+        "/tolerations",
+        "/schedulingGates",
+        "/containers/*/resources",
+        "/initContainers/*/resources",
+        "/resources",
+        "/ephemeralContainers",
+        "/nodeName",
+    ];
+    let (new, old) = (&new["spec"], &old["spec"]);
+    let gated = old["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty());
+    let mut mutable = MUTABLE.to_vec();
+    if gated {
+        mutable.extend(["/nodeSelector", "/affinity"]);
+    }
+    if without(new, &mutable) != without(old, &mutable) {
+        failures.push(FieldError::forbidden(
+            "spec",
+            "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
+             `spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)",
+        ));
+    }
+    if old["nodeName"].is_string() && new["nodeName"] != old["nodeName"] {
+        failures.push(FieldError::forbidden("spec.nodeName", "a pod stays on its node"));
+    }
+    let keeps = old["tolerations"].as_array().into_iter().flatten().all(|old| {
+        let same = |a: &Value| without(a, &["/tolerationSeconds"]) == without(old, &["/tolerationSeconds"]);
+        new["tolerations"].as_array().into_iter().flatten().any(same)
+    });
+    if !keeps {
+        failures.push(FieldError::forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds"));
+    }
+    let deadline = |spec: &Value| spec["activeDeadlineSeconds"].as_i64();
+    if let Some(before) = deadline(old)
+        && deadline(new).is_none_or(|now| now > before)
+    {
+        let shown = new["activeDeadlineSeconds"].clone();
+        failures.push(FieldError::invalid("spec.activeDeadlineSeconds", shown, format!("must be less than or equal to previous value: {before}")));
+    }
+}
+
+/// A config map or secret that says `immutable: true` stays as it is.
+fn frozen(new: &Value, old: &Value, failures: &mut Failures) {
+    if old["immutable"] != json!(true) {
+        return;
+    }
+    if new["immutable"] != json!(true) {
+        failures.push(FieldError::forbidden("immutable", "field is immutable when `immutable` is set"));
+    }
+    for key in ["data", "binaryData"] {
+        if new.get(key) != old.get(key) {
+            failures.push(FieldError::forbidden(key, "field is immutable when `immutable` is set"));
+        }
+    }
+}
+
+fn service(new: &Value, old: &Value, failures: &mut Failures) {
+    let external = |service: &Value| service["spec"]["type"] == "ExternalName";
+    let address = |service: &Value| service["spec"]["clusterIP"].as_str().unwrap_or_default().to_owned();
+    if external(new) || external(old) || address(old).is_empty() {
+        return;
+    }
+    if address(new) != address(old) {
+        failures.push(FieldError::invalid("spec.clusterIPs[0]", json!([address(new)]), "may not change once set"));
+    }
+}
+
+fn claim(new: &Value, old: &Value, failures: &mut Failures) {
+    let mutable = ["/resources/requests", "/volumeAttributesClassName", "/volumeName"];
+    if without(&new["spec"], &mutable) != without(&old["spec"], &mutable) {
+        let why = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+        failures.push(FieldError::forbidden("spec", why));
+    }
+}
+
+fn volume(new: &Value, old: &Value, failures: &mut Failures) {
+    let mutable =
+        ["/capacity", "/accessModes", "/claimRef", "/persistentVolumeReclaimPolicy", "/storageClassName", "/mountOptions", "/volumeAttributesClassName", "/nodeAffinity"];
+    if without(&new["spec"], &mutable) != without(&old["spec"], &mutable) {
+        failures.push(FieldError::forbidden("spec.persistentvolumesource", "spec.persistentvolumesource is immutable after creation"));
+    }
+}
+
+fn stateful_set(new: &Value, old: &Value, failures: &mut Failures) {
+    let mutable =
+        ["/replicas", "/ordinals", "/template", "/updateStrategy", "/revisionHistoryLimit", "/persistentVolumeClaimRetentionPolicy", "/minReadySeconds"];
+    if without(&new["spec"], &mutable) != without(&old["spec"], &mutable) {
+        let why = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', \
+                   'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
+        failures.push(FieldError::forbidden("spec", why));
+    }
+}
+
+/// A job's template may change only while it is suspended and has not started.
+fn job(new: &Value, old: &Value, failures: &mut Failures) {
+    let suspended = old["spec"]["suspend"] == json!(true) && old["status"]["startTime"].is_null();
+    if !suspended {
+        keep("/spec/template", new, old, failures);
+    }
+    let indexed = new["spec"]["completionMode"] == "Indexed";
+    if !indexed || new["spec"]["completions"] != new["spec"]["parallelism"] {
+        keep("/spec/completions", new, old, failures);
+    }
+}

@@ -1,0 +1,374 @@
+//! Rules about pods and everything inside them, wherever a pod template occurs.
+
+use serde_json::Value;
+
+use super::{Failures, Object, Rule, names};
+use crate::path::Path;
+use crate::quantity::Quantity;
+use crate::status::FieldError;
+
+const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
+const VOLUME_SOURCES: &[&str] = &[
+    "awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "fc", "flexVolume",
+    "flocker", "gcePersistentDisk", "gitRepo", "glusterfs", "hostPath", "image", "iscsi", "nfs", "persistentVolumeClaim", "photonPersistentDisk",
+    "portworxVolume", "projected", "quobyte", "rbd", "scaleIO", "secret", "storageos", "vsphereVolume",
+];
+const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
+const MESSAGE_POLICIES: &[&str] = &["FallbackToLogsOnError", "File"];
+
+#[rustfmt::skip]
+pub(super) static RULES: &[(&str, &[Rule])] = &[
+    ("api.core.v1.PodSpec", &[
+        Rule::Required(&["containers"]),
+        Rule::OneOf("restartPolicy", &["Always", "OnFailure", "Never"]),
+        Rule::OneOf("dnsPolicy", &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]),
+        Rule::OneOf("preemptionPolicy", &["Never", "PreemptLowerPriority"]),
+        Rule::NonNegative(&["terminationGracePeriodSeconds"]),
+        Rule::Range("activeDeadlineSeconds", 1, i32::MAX as i64),
+        Rule::Labels("nodeSelector"),
+        Rule::Format("hostname", names::dns_label),
+        Rule::Format("subdomain", names::dns_label),
+        Rule::Format("serviceAccountName", names::dns_subdomain),
+        Rule::Format("nodeName", names::dns_subdomain),
+        Rule::Format("schedulerName", names::qualified),
+        Rule::Format("priorityClassName", names::dns_subdomain),
+        Rule::Format("runtimeClassName", names::dns_subdomain),
+        Rule::Unique("volumes", "name"),
+        Rule::Unique("schedulingGates", "name"),
+        Rule::Check(container_names),
+        Rule::Check(mounts_have_volumes),
+        Rule::Check(host_ports_differ),
+        Rule::Check(dns_config_for_none),
+        Rule::Check(init_container_policies),
+    ]),
+    ("api.core.v1.Container", &[
+        Rule::Required(&["name"]),
+        Rule::Format("name", names::dns_label),
+        Rule::Check(image),
+        Rule::OneOf("imagePullPolicy", PULL_POLICIES),
+        Rule::OneOf("terminationMessagePolicy", MESSAGE_POLICIES),
+        Rule::Unique("ports", "name"),
+        Rule::Unique("volumeMounts", "mountPath"),
+        Rule::Check(probe_thresholds),
+    ]),
+    ("api.core.v1.EphemeralContainer", &[
+        Rule::Required(&["name"]),
+        Rule::Format("name", names::dns_label),
+        Rule::Check(image),
+        Rule::OneOf("imagePullPolicy", PULL_POLICIES),
+        Rule::OneOf("terminationMessagePolicy", MESSAGE_POLICIES),
+        Rule::Check(no_ports_or_probes),
+    ]),
+    ("api.core.v1.ContainerPort", &[
+        Rule::Required(&["containerPort"]),
+        Rule::Port("containerPort"),
+        Rule::Check(host_port),
+        Rule::OneOf("protocol", PROTOCOLS),
+        Rule::Format("name", names::port_name),
+    ]),
+    ("api.core.v1.EnvVar", &[
+        Rule::Required(&["name"]),
+        Rule::Format("name", names::env_name),
+        Rule::Check(env_value_or_source),
+    ]),
+    ("api.core.v1.EnvVarSource", &[
+        Rule::ExactlyOne(&["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"],
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"),
+    ]),
+    ("api.core.v1.EnvFromSource", &[
+        Rule::ExactlyOne(&["configMapRef", "secretRef"], "must specify one of: `configMapRef` or `secretRef`"),
+        Rule::Format("prefix", names::env_name),
+    ]),
+    ("api.core.v1.ObjectFieldSelector", &[Rule::Required(&["fieldPath"])]),
+    ("api.core.v1.ResourceFieldSelector", &[Rule::Required(&["resource"])]),
+    ("api.core.v1.SecretKeySelector", &[Rule::Required(&["key"]), Rule::Format("key", names::config_key)]),
+    ("api.core.v1.ConfigMapKeySelector", &[Rule::Required(&["key"]), Rule::Format("key", names::config_key)]),
+    ("api.core.v1.VolumeMount", &[
+        Rule::Required(&["name", "mountPath"]),
+        Rule::AtMostOne(&["subPath", "subPathExpr"]),
+        Rule::Check(sub_path),
+    ]),
+    ("api.core.v1.VolumeDevice", &[Rule::Required(&["name", "devicePath"])]),
+    ("api.core.v1.Volume", &[
+        Rule::Required(&["name"]),
+        Rule::Format("name", names::dns_label),
+        Rule::ExactlyOne(VOLUME_SOURCES, "must specify a volume type"),
+    ]),
+    ("api.core.v1.HostPathVolumeSource", &[
+        Rule::Required(&["path"]),
+        Rule::OneOf("type", &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"]),
+        Rule::Check(no_parent_steps),
+    ]),
+    ("api.core.v1.SecretVolumeSource", &[Rule::Required(&["secretName"]), Rule::Range("defaultMode", 0, 0o777)]),
+    ("api.core.v1.ConfigMapVolumeSource", &[Rule::Required(&["name"]), Rule::Range("defaultMode", 0, 0o777)]),
+    ("api.core.v1.DownwardAPIVolumeSource", &[Rule::Range("defaultMode", 0, 0o777)]),
+    ("api.core.v1.ProjectedVolumeSource", &[Rule::Range("defaultMode", 0, 0o777)]),
+    ("api.core.v1.KeyToPath", &[Rule::Required(&["key", "path"]), Rule::Range("mode", 0, 0o777), Rule::Check(no_parent_steps)]),
+    ("api.core.v1.DownwardAPIVolumeFile", &[Rule::Required(&["path"]), Rule::Range("mode", 0, 0o777), Rule::Check(no_parent_steps)]),
+    ("api.core.v1.ServiceAccountTokenProjection", &[
+        Rule::Required(&["path"]), Rule::Range("expirationSeconds", 600, 1 << 32), Rule::Check(no_parent_steps),
+    ]),
+    ("api.core.v1.PersistentVolumeClaimVolumeSource", &[Rule::Required(&["claimName"])]),
+    ("api.core.v1.NFSVolumeSource", &[Rule::Required(&["server", "path"])]),
+    ("api.core.v1.CSIVolumeSource", &[Rule::Required(&["driver"])]),
+    ("api.core.v1.ResourceRequirements", &[Rule::Check(resources)]),
+    ("api.core.v1.Probe", &[
+        Rule::ExactlyOne(&["exec", "httpGet", "tcpSocket", "grpc"], "must specify a handler type"),
+        Rule::NonNegative(&["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]),
+    ]),
+    ("api.core.v1.LifecycleHandler", &[Rule::ExactlyOne(&["exec", "httpGet", "sleep", "tcpSocket"], "must specify a handler type")]),
+    ("api.core.v1.ExecAction", &[Rule::Required(&["command"])]),
+    ("api.core.v1.HTTPGetAction", &[Rule::Required(&["path", "port"]), Rule::Port("port"), Rule::OneOf("scheme", &["HTTP", "HTTPS"])]),
+    ("api.core.v1.TCPSocketAction", &[Rule::Required(&["port"]), Rule::Port("port")]),
+    ("api.core.v1.GRPCAction", &[Rule::Required(&["port"]), Rule::Port("port")]),
+    ("api.core.v1.PodSecurityContext", &[
+        Rule::NonNegative(&["runAsUser", "runAsGroup", "fsGroup"]),
+        Rule::OneOf("fsGroupChangePolicy", &["Always", "OnRootMismatch"]),
+        Rule::OneOf("supplementalGroupsPolicy", &["Merge", "Strict"]),
+    ]),
+    ("api.core.v1.SecurityContext", &[
+        Rule::NonNegative(&["runAsUser", "runAsGroup"]),
+        Rule::OneOf("procMount", &["Default", "Unmasked"]),
+        Rule::Check(escalation),
+    ]),
+    ("api.core.v1.SeccompProfile", &[Rule::Required(&["type"]), Rule::OneOf("type", &["Localhost", "RuntimeDefault", "Unconfined"])]),
+    ("api.core.v1.AppArmorProfile", &[Rule::Required(&["type"]), Rule::OneOf("type", &["Localhost", "RuntimeDefault", "Unconfined"])]),
+    ("api.core.v1.Toleration", &[
+        Rule::Format("key", names::qualified),
+        Rule::OneOf("operator", &["", "Equal", "Exists", "Gt", "Lt"]),
+        Rule::OneOf("effect", &["", "NoSchedule", "PreferNoSchedule", "NoExecute"]),
+        Rule::Check(toleration),
+    ]),
+    ("api.core.v1.HostAlias", &[Rule::Required(&["ip"]), Rule::Format("ip", names::ip_address), Rule::Format("hostnames", names::dns_subdomain)]),
+    ("api.core.v1.NodeSelectorRequirement", &[
+        Rule::Required(&["key"]), Rule::OneOf("operator", &["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]), Rule::Check(requirement_values),
+    ]),
+    ("api.core.v1.NodeSelector", &[Rule::Required(&["nodeSelectorTerms"])]),
+    ("api.core.v1.PreferredSchedulingTerm", &[Rule::Range("weight", 1, 100)]),
+    ("api.core.v1.WeightedPodAffinityTerm", &[Rule::Range("weight", 1, 100)]),
+    ("api.core.v1.PodAffinityTerm", &[Rule::Required(&["topologyKey"])]),
+    ("api.core.v1.TopologySpreadConstraint", &[
+        Rule::Required(&["topologyKey", "maxSkew"]),
+        Rule::Range("maxSkew", 1, i32::MAX as i64),
+        Rule::OneOf("whenUnsatisfiable", &["DoNotSchedule", "ScheduleAnyway"]),
+    ]),
+    ("apimachinery.pkg.apis.meta.v1.LabelSelector", &[Rule::Labels("matchLabels")]),
+    ("apimachinery.pkg.apis.meta.v1.LabelSelectorRequirement", &[
+        Rule::Required(&["key"]), Rule::Format("key", names::qualified),
+        Rule::OneOf("operator", &["In", "NotIn", "Exists", "DoesNotExist"]), Rule::Check(requirement_values),
+    ]),
+    ("api.core.v1.PodTemplateSpec", &[Rule::Check(template_metadata)]),
+];
+
+fn text<'a>(map: &'a Object, key: &str) -> &'a str {
+    map.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn list<'a>(map: &'a Object, key: &str) -> &'a [Value] {
+    map.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
+
+fn container_names(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let mut seen: Vec<&str> = Vec::new();
+    for key in CONTAINER_LISTS {
+        for (index, container) in list(spec, key).iter().enumerate() {
+            let name = container["name"].as_str().unwrap_or_default();
+            if !name.is_empty() && seen.contains(&name) {
+                failures.push(FieldError::duplicate(path.key(key).index(index).key("name"), name));
+            }
+            seen.push(name);
+        }
+    }
+}
+
+fn mounts_have_volumes(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let volumes: Vec<&str> = list(spec, "volumes").iter().filter_map(|v| v["name"].as_str()).collect();
+    for key in CONTAINER_LISTS {
+        for (index, container) in list(spec, key).iter().enumerate() {
+            let (at, mounts) = (path.key(key), container["volumeMounts"].as_array());
+            for (mount_index, mount) in mounts.into_iter().flatten().enumerate() {
+                let name = mount["name"].as_str().unwrap_or_default();
+                if !name.is_empty() && !volumes.contains(&name) {
+                    let at = at.index(index);
+                    let at = at.key("volumeMounts");
+                    failures.push(FieldError::new(at.index(mount_index).key("name"), crate::FieldErrorKind::NotFound, name, ""));
+                }
+            }
+        }
+    }
+}
+
+fn host_ports_differ(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let mut seen: Vec<(&Value, &Value, &Value)> = Vec::new();
+    for (index, container) in list(spec, "containers").iter().enumerate() {
+        for (port_index, port) in container["ports"].as_array().into_iter().flatten().enumerate() {
+            if port["hostPort"].as_i64().unwrap_or(0) == 0 {
+                continue;
+            }
+            let key = (&port["hostPort"], &port["protocol"], &port["hostIP"]);
+            if seen.contains(&key) {
+                let (containers, ports) = (path.key("containers"), "ports");
+                let at = containers.index(index);
+                let shown = format!("{}/{}", port["protocol"].as_str().unwrap_or("TCP"), port["hostPort"]);
+                failures.push(FieldError::duplicate(at.key(ports).index(port_index).key("hostPort"), shown));
+            }
+            seen.push(key);
+        }
+    }
+}
+
+fn dns_config_for_none(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let servers = spec.get("dnsConfig").and_then(|c| c["nameservers"].as_array()).map_or(0, Vec::len);
+    if text(spec, "dnsPolicy") == "None" && servers == 0 {
+        let why = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+        failures.push(FieldError::required(path.key("dnsConfig").key("nameservers"), why));
+    }
+}
+
+/// Only init containers may have a restart policy, and probes only with it.
+fn init_container_policies(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let at = path.key("initContainers");
+    for (index, container) in list(spec, "initContainers").iter().enumerate() {
+        let restarts = container["restartPolicy"] == "Always";
+        for field in ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
+            if !restarts && container.get(field).is_some() {
+                failures.push(FieldError::forbidden(at.index(index).key(field), "may not be set for init containers without restartPolicy=Always"));
+            }
+        }
+    }
+}
+
+fn image(container: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let image = text(container, "image");
+    if image.is_empty() {
+        failures.push(FieldError::required(path.key("image"), ""));
+    } else if image.trim() != image {
+        failures.push(FieldError::invalid(path.key("image"), image, "must not have leading or trailing whitespace"));
+    }
+}
+
+fn probe_thresholds(container: &Object, path: &Path<'_>, failures: &mut Failures) {
+    for probe in ["livenessProbe", "startupProbe"] {
+        let Some(value) = container.get(probe).map(|p| &p["successThreshold"]).filter(|v| v.as_i64().is_some_and(|n| n != 1)) else { continue };
+        failures.push(FieldError::invalid(path.key(probe).key("successThreshold"), value.clone(), "must be 1"));
+    }
+}
+
+fn no_ports_or_probes(container: &Object, path: &Path<'_>, failures: &mut Failures) {
+    for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
+        if container.contains_key(field) {
+            failures.push(FieldError::forbidden(path.key(field), "cannot be set for an Ephemeral Container"));
+        }
+    }
+    if container.get("resources").and_then(Value::as_object).is_some_and(|r| !r.is_empty()) {
+        failures.push(FieldError::forbidden(path.key("resources"), "cannot be set for an Ephemeral Container"));
+    }
+}
+
+fn host_port(port: &Object, path: &Path<'_>, failures: &mut Failures) {
+    if let Some(number) = port.get("hostPort").and_then(Value::as_i64).filter(|n| !(0..=65535).contains(n)) {
+        failures.push(FieldError::invalid(path.key("hostPort"), number, "must be between 1 and 65535, inclusive"));
+    }
+}
+
+fn env_value_or_source(env: &Object, path: &Path<'_>, failures: &mut Failures) {
+    if env.contains_key("valueFrom") && !text(env, "value").is_empty() {
+        failures.push(FieldError::invalid(path.key("valueFrom"), "", "may not be specified when `value` is not empty"));
+    }
+}
+
+fn sub_path(mount: &Object, path: &Path<'_>, failures: &mut Failures) {
+    for field in ["subPath", "subPathExpr"] {
+        relative(text(mount, field), &path.key(field), failures);
+    }
+    if text(mount, "mountPath").contains(':') {
+        failures.push(FieldError::invalid(path.key("mountPath"), text(mount, "mountPath"), "must not contain ':'"));
+    }
+}
+
+fn no_parent_steps(map: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let value = text(map, "path");
+    // A host path is absolute; a path inside a volume is not.
+    if map.contains_key("type") {
+        if value.split('/').any(|step| step == "..") {
+            failures.push(FieldError::invalid(path.key("path"), value, "must not contain '..'"));
+        }
+    } else {
+        relative(value, &path.key("path"), failures);
+    }
+}
+
+fn relative(value: &str, path: &Path<'_>, failures: &mut Failures) {
+    if value.starts_with('/') {
+        failures.push(FieldError::invalid(path, value, "must be a relative path"));
+    } else if value.split('/').any(|step| step == "..") {
+        failures.push(FieldError::invalid(path, value, "must not contain '..'"));
+    }
+}
+
+fn resources(resources: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let amounts = |kind: &str| resources.get(kind).and_then(Value::as_object).into_iter().flatten();
+    let parse = |value: &Value| value.as_str().and_then(Quantity::parse);
+    for kind in ["limits", "requests"] {
+        let at = path.key(kind);
+        for (name, amount) in amounts(kind) {
+            if let Some(why) = names::qualified(name) {
+                failures.push(FieldError::invalid(at.map_key(name), name.as_str(), why));
+            }
+            if parse(amount).is_some_and(Quantity::is_negative) {
+                failures.push(FieldError::invalid(at.map_key(name), amount.clone(), "must be greater than or equal to 0"));
+            }
+            if name.contains('/') && parse(amount).is_some_and(|q| !q.is_whole()) {
+                failures.push(FieldError::invalid(at.map_key(name), amount.clone(), "must be an integer"));
+            }
+        }
+    }
+    let at = path.key("requests");
+    for (name, request) in amounts("requests") {
+        let limit = resources.get("limits").and_then(|limits| limits.get(name));
+        let (Some(asked), Some(most)) = (parse(request), limit.and_then(parse)) else { continue };
+        if asked.compare(most).is_gt() {
+            let why = format!("must be less than or equal to {name} limit of {}", most.canonical());
+            failures.push(FieldError::invalid(&at, request.clone(), why));
+        }
+    }
+}
+
+fn escalation(context: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let set = |key: &str, value: bool| context.get(key) == Some(&Value::Bool(value));
+    if set("allowPrivilegeEscalation", false) && set("privileged", true) {
+        failures.push(FieldError::invalid(path, Value::Object(context.clone()), "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"));
+    }
+}
+
+fn toleration(toleration: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let (key, operator) = (text(toleration, "key"), text(toleration, "operator"));
+    if key.is_empty() && operator != "Exists" {
+        failures.push(FieldError::invalid(path.key("operator"), operator, "operator must be Exists when `key` is empty, which means \"match all values and all keys\""));
+    }
+    if operator == "Exists" && !text(toleration, "value").is_empty() {
+        failures.push(FieldError::invalid(path.key("operator"), text(toleration, "value"), "value must be empty when `operator` is 'Exists'"));
+    }
+    if toleration.contains_key("tolerationSeconds") && text(toleration, "effect") != "NoExecute" {
+        failures.push(FieldError::invalid(path.key("effect"), text(toleration, "effect"), "effect must be 'NoExecute' when `tolerationSeconds` is set"));
+    }
+}
+
+fn requirement_values(requirement: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let count = list(requirement, "values").len();
+    let at = path.key("values");
+    match text(requirement, "operator") {
+        "In" | "NotIn" if count == 0 => failures.push(FieldError::required(at, "must be specified when `operator` is 'In' or 'NotIn'")),
+        "Exists" | "DoesNotExist" if count > 0 => failures.push(FieldError::forbidden(at, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")),
+        "Gt" | "Lt" if count != 1 => failures.push(FieldError::required(at, "must be specified single value when `operator` is 'Lt' or 'Gt'")),
+        _ => {}
+    }
+}
+
+fn template_metadata(template: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let at = path.key("metadata");
+    let labels = template.get("metadata").and_then(|m| m.get("labels"));
+    super::metadata::check_labels(labels, &at.key("labels"), failures);
+}

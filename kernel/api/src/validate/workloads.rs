@@ -1,0 +1,240 @@
+//! Rules about what makes pods: selectors, templates, strategies.
+
+use serde_json::Value;
+
+use super::{Failures, Object, Rule, names};
+use crate::path::Path;
+use crate::selector::LabelSelector;
+use crate::status::FieldError;
+
+#[rustfmt::skip]
+pub(super) static RULES: &[(&str, &[Rule])] = &[
+    ("api.apps.v1.Deployment", &[Rule::Required(&["spec"])]),
+    ("api.apps.v1.DeploymentSpec", &[
+        Rule::NonNegative(&["replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"]),
+        Rule::Check(|spec, path, failures| selector(spec, path, "deployment", failures)),
+        Rule::Check(always_restarts),
+        Rule::Check(progress_after_ready),
+    ]),
+    ("api.apps.v1.DeploymentStrategy", &[
+        Rule::OneOf("type", &["Recreate", "RollingUpdate"]),
+        Rule::Check(|strategy, path, failures| no_rolling_update_unless(strategy, path, "RollingUpdate", failures)),
+    ]),
+    ("api.apps.v1.RollingUpdateDeployment", &[
+        Rule::Check(|update, path, failures| amounts(update, path, &["maxUnavailable", "maxSurge"], failures)),
+        Rule::Check(not_both_zero),
+    ]),
+    ("api.apps.v1.ReplicaSet", &[Rule::Required(&["spec"])]),
+    ("api.apps.v1.ReplicaSetSpec", &[
+        Rule::NonNegative(&["replicas", "minReadySeconds"]),
+        Rule::Check(|spec, path, failures| selector(spec, path, "deployment", failures)),
+        Rule::Check(always_restarts),
+    ]),
+    ("api.apps.v1.DaemonSet", &[Rule::Required(&["spec"])]),
+    ("api.apps.v1.DaemonSetSpec", &[
+        Rule::NonNegative(&["minReadySeconds", "revisionHistoryLimit"]),
+        Rule::Check(|spec, path, failures| selector(spec, path, "daemonset", failures)),
+        Rule::Check(always_restarts),
+    ]),
+    ("api.apps.v1.DaemonSetUpdateStrategy", &[
+        Rule::OneOf("type", &["OnDelete", "RollingUpdate"]),
+    ]),
+    ("api.apps.v1.RollingUpdateDaemonSet", &[
+        Rule::Check(|update, path, failures| amounts(update, path, &["maxUnavailable", "maxSurge"], failures)),
+        Rule::Check(not_both_zero),
+    ]),
+    ("api.apps.v1.StatefulSet", &[Rule::Required(&["spec"])]),
+    ("api.apps.v1.StatefulSetSpec", &[
+        Rule::NonNegative(&["replicas", "minReadySeconds", "revisionHistoryLimit"]),
+        Rule::OneOf("podManagementPolicy", &["OrderedReady", "Parallel"]),
+        Rule::Check(|spec, path, failures| selector(spec, path, "statefulset", failures)),
+        Rule::Check(always_restarts),
+    ]),
+    ("api.apps.v1.StatefulSetUpdateStrategy", &[
+        Rule::OneOf("type", &["OnDelete", "RollingUpdate"]),
+        Rule::Check(|strategy, path, failures| no_rolling_update_unless(strategy, path, "RollingUpdate", failures)),
+    ]),
+    ("api.apps.v1.RollingUpdateStatefulSetStrategy", &[Rule::NonNegative(&["partition"])]),
+    ("api.core.v1.ReplicationControllerSpec", &[
+        Rule::NonNegative(&["replicas", "minReadySeconds"]),
+        Rule::Required(&["template"]),
+        Rule::Check(plain_selector),
+        Rule::Check(always_restarts),
+    ]),
+    ("api.batch.v1.Job", &[Rule::Required(&["spec"])]),
+    ("api.batch.v1.JobSpec", &[
+        Rule::NonNegative(&["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished", "backoffLimitPerIndex", "maxFailedIndexes"]),
+        Rule::OneOf("completionMode", &["Indexed", "NonIndexed"]),
+        Rule::OneOf("podReplacementPolicy", &["Failed", "TerminatingOrFailed"]),
+        Rule::Check(indexed_needs_completions),
+        Rule::Check(ends_some_day),
+    ]),
+    ("api.batch.v1.CronJobSpec", &[
+        Rule::Required(&["schedule", "jobTemplate"]),
+        Rule::OneOf("concurrencyPolicy", &["Allow", "Forbid", "Replace"]),
+        Rule::NonNegative(&["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"]),
+        Rule::Check(schedule),
+    ]),
+    ("api.policy.v1.PodDisruptionBudgetSpec", &[
+        Rule::AtMostOne(&["minAvailable", "maxUnavailable"]),
+        Rule::Check(|spec, path, failures| amounts(spec, path, &["minAvailable", "maxUnavailable"], failures)),
+    ]),
+    ("api.autoscaling.v2.HorizontalPodAutoscalerSpec", &[
+        Rule::Range("minReplicas", 1, i32::MAX as i64),
+        Rule::Range("maxReplicas", 1, i32::MAX as i64),
+        Rule::Check(replica_bounds),
+    ]),
+    ("api.autoscaling.v1.HorizontalPodAutoscalerSpec", &[
+        Rule::Range("minReplicas", 1, i32::MAX as i64),
+        Rule::Range("maxReplicas", 1, i32::MAX as i64),
+        Rule::Check(replica_bounds),
+    ]),
+    ("api.autoscaling.v2.CrossVersionObjectReference", &[Rule::Required(&["kind", "name"]), Rule::Format("kind", names::path_segment), Rule::Format("name", names::path_segment)]),
+    ("api.autoscaling.v1.CrossVersionObjectReference", &[Rule::Required(&["kind", "name"])]),
+    ("api.autoscaling.v1.ScaleSpec", &[Rule::NonNegative(&["replicas"])]),
+];
+
+fn text<'a>(map: &'a Object, key: &str) -> &'a str {
+    map.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The selector must say something, and match the template's labels.
+fn selector(spec: &Object, path: &Path<'_>, kind: &str, failures: &mut Failures) {
+    let at = path.key("selector");
+    let Some(value) = spec.get("selector") else {
+        failures.push(FieldError::required(&at, ""));
+        // Upstream reports the mismatch with a selector that is not there, too.
+        mismatch(spec, path, failures);
+        return;
+    };
+    match LabelSelector::from_object(value) {
+        Ok(selector) if selector.is_empty() => {
+            failures.push(FieldError::invalid(&at, value.clone(), format!("empty selector is invalid for {kind}")));
+        }
+        Ok(selector) if !selector.matches_labels(template_labels(spec)) => mismatch(spec, path, failures),
+        Ok(_) => {}
+        Err(error) => failures.push(FieldError::invalid(&at, value.clone(), error.message)),
+    }
+}
+
+fn plain_selector(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    match spec.get("selector").filter(|s| s.as_object().is_some_and(|map| !map.is_empty())) {
+        None => failures.push(FieldError::required(path.key("selector"), "")),
+        Some(selector) if !LabelSelector::from_map(selector).matches_labels(template_labels(spec)) => mismatch(spec, path, failures),
+        Some(_) => {}
+    }
+}
+
+fn mismatch(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let (template, metadata) = (path.key("template"), "metadata");
+    let shown = template_labels(spec).clone();
+    failures.push(FieldError::invalid(template.key(metadata).key("labels"), shown, "`selector` does not match template `labels`"));
+}
+
+fn template_labels(spec: &Object) -> &Value {
+    spec.get("template").map_or(&Value::Null, |template| &template["metadata"]["labels"])
+}
+
+fn always_restarts(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let policy = spec.get("template").and_then(|t| t["spec"]["restartPolicy"].as_str());
+    let template = path.key("template");
+    let at = template.key("spec");
+    if let Some(policy) = policy.filter(|p| *p != "Always" && !p.is_empty()) {
+        failures.push(FieldError::not_supported(at.key("restartPolicy"), policy, &["Always"]));
+    }
+    if spec.get("template").is_some_and(|t| !t["spec"]["activeDeadlineSeconds"].is_null()) {
+        failures.push(FieldError::forbidden(at.key("activeDeadlineSeconds"), "activeDeadlineSeconds is not supported here"));
+    }
+}
+
+fn progress_after_ready(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let number = |key: &str| spec.get(key).and_then(Value::as_i64);
+    if let Some(deadline) = number("progressDeadlineSeconds").filter(|d| *d <= number("minReadySeconds").unwrap_or(0)) {
+        failures.push(FieldError::invalid(path.key("progressDeadlineSeconds"), deadline, "must be greater than minReadySeconds"));
+    }
+}
+
+fn no_rolling_update_unless(strategy: &Object, path: &Path<'_>, kind: &str, failures: &mut Failures) {
+    let found = text(strategy, "type");
+    if found != kind && !found.is_empty() && strategy.contains_key("rollingUpdate") {
+        failures.push(FieldError::forbidden(path.key("rollingUpdate"), format!("may not be specified when strategy `type` is '{found}'")));
+    }
+}
+
+/// Counts or percentages.
+fn amounts(map: &Object, path: &Path<'_>, fields: &[&str], failures: &mut Failures) {
+    for field in fields {
+        match map.get(*field) {
+            Some(Value::Number(n)) if n.as_i64().is_some_and(|n| n < 0) => {
+                failures.push(FieldError::invalid(path.key(field), n.clone(), "must be greater than or equal to 0"));
+            }
+            Some(Value::String(percent)) => match percent.strip_suffix('%').and_then(|p| p.parse::<u32>().ok()) {
+                None => failures.push(FieldError::invalid(path.key(field), percent.as_str(), "a valid percent string must be a numeric string followed by an ending '%'")),
+                Some(p) if p > 100 && *field != "maxSurge" => {
+                    failures.push(FieldError::invalid(path.key(field), percent.as_str(), "must not be greater than 100%"));
+                }
+                Some(_) => {}
+            },
+            _ => {}
+        }
+    }
+}
+
+fn not_both_zero(update: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let zero = |key: &str| match update.get(key) {
+        Some(Value::Number(n)) => n.as_i64() == Some(0),
+        Some(Value::String(text)) => text == "0%",
+        _ => false,
+    };
+    if zero("maxUnavailable") && zero("maxSurge") {
+        let shown = update.get("maxUnavailable").cloned().unwrap_or(Value::Null);
+        failures.push(FieldError::invalid(path.key("maxUnavailable"), shown, "may not be 0 when `maxSurge` is 0"));
+    }
+}
+
+fn indexed_needs_completions(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    if text(spec, "completionMode") == "Indexed" && !spec.contains_key("completions") {
+        failures.push(FieldError::required(path.key("completions"), "when completion mode is Indexed"));
+    }
+}
+
+/// A job's pods must be able to end.
+fn ends_some_day(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let template = path.key("template");
+    let at = template.key("spec");
+    match spec.get("template").and_then(|t| t["spec"]["restartPolicy"].as_str()).unwrap_or_default() {
+        "OnFailure" | "Never" => {}
+        "" | "Always" => failures.push(FieldError::required(at.key("restartPolicy"), "valid values: \"OnFailure\", \"Never\"")),
+        other => failures.push(FieldError::not_supported(at.key("restartPolicy"), other, &["OnFailure", "Never"])),
+    }
+}
+
+/// Five fields of cron syntax, or one of the `@` words.
+fn schedule(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let schedule = text(spec, "schedule");
+    if schedule.is_empty() {
+        return;
+    }
+    const WORDS: [&str; 7] = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
+    let fits = if schedule.starts_with('@') {
+        WORDS.contains(&schedule) || schedule.strip_prefix("@every ").is_some_and(|d| !d.trim().is_empty())
+    } else {
+        let fields: Vec<&str> = schedule.split_whitespace().collect();
+        fields.len() == 5 && fields.iter().all(|f| f.chars().all(|c| c.is_ascii_alphanumeric() || "*/,-?".contains(c)))
+    };
+    if !fits {
+        failures.push(FieldError::invalid(path.key("schedule"), schedule, "expected exactly 5 fields of cron syntax, or a word such as @hourly"));
+    }
+    if schedule.contains("TZ") {
+        failures.push(FieldError::invalid(path.key("schedule"), schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"));
+    }
+}
+
+fn replica_bounds(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let number = |key: &str| spec.get(key).and_then(Value::as_i64);
+    if let (Some(min), Some(max)) = (number("minReplicas"), number("maxReplicas"))
+        && max < min
+    {
+        failures.push(FieldError::invalid(path.key("maxReplicas"), max, "must be greater than or equal to `minReplicas`"));
+    }
+}
