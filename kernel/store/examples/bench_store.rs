@@ -3,7 +3,8 @@
 //!     cargo run --release -p pintle-store --example bench_store -- --writers 64 --seconds 3 --value-bytes 2300
 //!
 //! Each writer puts one key after another, waiting for each. Prints one line of JSON. `--keys N` makes the writers overwrite N
-//! keys in turn instead of making new ones; `--dir D` puts the file on another disk; `--watchers N` adds watches that see all.
+//! keys in turn instead of making new ones; `--dir D` puts the file on another disk; `--watchers N` adds watches that see all;
+//! `--compact-ms N` forgets all history every N milliseconds.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,18 +21,13 @@ struct Arguments {
     value_bytes: usize,
     keys: u64,
     watchers: u64,
+    compact_ms: u64,
     dir: PathBuf,
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let mut parsed = Arguments {
-        writers: 64,
-        seconds: 3,
-        value_bytes: 2300,
-        keys: u64::MAX,
-        watchers: 0,
-        dir: std::env::temp_dir(),
-    };
+    let mut parsed =
+        Arguments { writers: 64, seconds: 3, value_bytes: 2300, keys: u64::MAX, watchers: 0, compact_ms: 0, dir: std::env::temp_dir() };
     let mut words = std::env::args().skip(1);
     while let Some(name) = words.next() {
         let value = words.next().ok_or_else(|| format!("{name} needs a value"))?;
@@ -42,6 +38,7 @@ fn arguments() -> Result<Arguments, String> {
             "--value-bytes" => parsed.value_bytes = number()? as usize,
             "--keys" => parsed.keys = number()?.max(1),
             "--watchers" => parsed.watchers = number()?,
+            "--compact-ms" => parsed.compact_ms = number()?,
             "--dir" => parsed.dir = PathBuf::from(value),
             _ => return Err(format!("unknown argument {name}")),
         }
@@ -81,6 +78,16 @@ async fn measure(arguments: &Arguments, path: &std::path::Path) -> Result<String
         let mut watch = store.watch(Bytes::new(), Revision::FIRST).await?;
         tokio::spawn(async move { while watch.next().await.is_some() {} });
     }
+    if arguments.compact_ms > 0 {
+        let (store, stop, every) = (store.clone(), stop.clone(), Duration::from_millis(arguments.compact_ms));
+        tokio::spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                tokio::time::sleep(every).await;
+                store.compact(store.current()).await?;
+            }
+            Ok::<_, Error>(())
+        });
+    }
     let started = Instant::now();
     let writers: Vec<_> = (0..arguments.writers)
         .map(|_| {
@@ -114,13 +121,22 @@ async fn measure(arguments: &Arguments, path: &std::path::Path) -> Result<String
     let puts_per_s = latencies.len() as f64 / elapsed.as_secs_f64();
     let file_bytes = std::fs::metadata(path)?.len();
     Ok(format!(
-        "{{\"puts_per_s\":{puts_per_s:.0},\"p50_us\":{},\"p99_us\":{},\"puts\":{},\"writers\":{},\"value_bytes\":{},\"file_bytes\":{file_bytes}}}",
+        "{{\"puts_per_s\":{puts_per_s:.0},\"p50_us\":{},\"p99_us\":{},\"puts\":{},\"writers\":{},\"value_bytes\":{},\"file_bytes\":{file_bytes},\"resident_bytes\":{}}}",
         at(0.5),
         at(0.99),
         latencies.len(),
         arguments.writers,
         arguments.value_bytes,
+        resident_bytes(),
     ))
+}
+
+/// Memory of this process; zero where /proc does not say.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = kib.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.unwrap_or_default() * 1024
 }
 
 /// Names in a cluster do not come in order.

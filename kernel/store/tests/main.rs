@@ -2,10 +2,12 @@
 //!
 //! - `suite`: what every engine must do; engine-independent. A new engine is one more call of `suite::run`.
 //! - `model`: random operations against an ordered map, from a printed seed.
+//! - `compaction`: that it gives space back.
 //! - `opening`: locks, formats, damaged files.
 //! - `faults`: the disks that fail: `disk` simulates one; `power_cut` cuts its power at every sync, `disk_full` fills it.
 //! - `random`: the generator; `PINTLE_SEED=n` repeats a run.
 
+mod compaction;
 mod disk;
 mod disk_full;
 mod model;
@@ -67,8 +69,5 @@ async fn embedded_store_on_a_file_passes_the_suite() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn embedded_store_in_memory_with_tiny_buffers_passes_the_suite() {
-    suite::run(|| {
-        async { Arc::new(RedbStore::in_memory(tiny()).expect("opens")) as Arc<dyn Store> }.boxed()
-    })
-    .await;
+    suite::run(|| async { Arc::new(RedbStore::in_memory(tiny()).expect("opens")) as Arc<dyn Store> }.boxed()).await;
 }

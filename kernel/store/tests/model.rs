@@ -9,8 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 use pintle_store::{
-    Batch, Change, Conflict, Entry, Error, Event, Expect, Expectation, RangePage, RangeQuery, RedbStore, Revision,
-    Store, Txn, Watch, Write,
+    Batch, Change, Conflict, Entry, Error, Event, Expect, Expectation, RangePage, RangeQuery, RedbStore, Revision, Store, Txn, Watch, Write,
 };
 
 use crate::disk::SimDisk;
@@ -71,8 +70,7 @@ impl Model {
             }
         }
         let revision = self.current().next();
-        let events: Vec<Event> =
-            txn.writes.iter().filter_map(|write| apply(&mut state, write, revision)).collect();
+        let events: Vec<Event> = txn.writes.iter().filter_map(|write| apply(&mut state, write, revision)).collect();
         if events.is_empty() {
             return Ok(self.current());
         }
@@ -85,8 +83,7 @@ impl Model {
         let revision = query.at.unwrap_or(self.current());
         self.check(revision)?;
         let inside = |key: &Bytes| *key >= query.start && query.end.as_ref().is_none_or(|end| key < end);
-        let mut entries: Vec<Entry> =
-            self.at(revision).values().filter(|entry| inside(&entry.key)).cloned().collect();
+        let mut entries: Vec<Entry> = self.at(revision).values().filter(|entry| inside(&entry.key)).cloned().collect();
         let rest = entries.len().saturating_sub(query.limit.unwrap_or(usize::MAX));
         entries.truncate(query.limit.unwrap_or(usize::MAX));
         Ok(RangePage { entries, more: rest > 0, revision, remaining: Some(rest as u64) })
@@ -95,8 +92,7 @@ impl Model {
     /// The first batch after `after` with something under the prefix.
     fn next_batch(&self, prefix: &[u8], after: Revision) -> Option<Batch> {
         self.batches[after.0 as usize..].iter().find_map(|batch| {
-            let events: Vec<Event> =
-                batch.events.iter().filter(|event| event.key.starts_with(prefix)).cloned().collect();
+            let events: Vec<Event> = batch.events.iter().filter(|event| event.key.starts_with(prefix)).cloned().collect();
             (!events.is_empty()).then_some(Batch { revision: batch.revision, events })
         })
     }
@@ -107,10 +103,8 @@ fn apply(state: &mut State, write: &Write, revision: Revision) -> Option<Event> 
     let prev_revision = prev.as_ref().map(|prev| prev.mod_revision);
     let (key, change) = match write {
         Write::Put { key, value } => {
-            let (create_revision, version) =
-                prev.as_ref().map_or((revision, 1), |prev| (prev.create_revision, prev.version + 1));
-            let entry =
-                Entry { key: key.clone(), value: value.clone(), create_revision, mod_revision: revision, version };
+            let (create_revision, version) = prev.as_ref().map_or((revision, 1), |prev| (prev.create_revision, prev.version + 1));
+            let entry = Entry { key: key.clone(), value: value.clone(), create_revision, mod_revision: revision, version };
             state.insert(key.clone(), entry);
             let prev = prev.map(|prev| prev.value);
             (key, Change::Put { value: value.clone(), prev, create_revision })
@@ -348,11 +342,7 @@ impl Watched {
     }
 }
 
-fn assert_same<T: PartialEq + std::fmt::Debug>(
-    outcome: Result<T, Error>,
-    expected: Result<T, Error>,
-    what: impl std::fmt::Debug,
-) {
+fn assert_same<T: PartialEq + std::fmt::Debug>(outcome: Result<T, Error>, expected: Result<T, Error>, what: impl std::fmt::Debug) {
     match (&outcome, &expected) {
         (Ok(outcome), Ok(expected)) => assert_eq!(outcome, expected, "{what:?}"),
         (Err(outcome), Err(expected)) => {

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt, join_all};
-use pintle_store::{
-    Batch, Change, Entry, Error, Expect, Limit, RangeQuery, Revision, Store, Txn, Watch, limits,
-};
+use pintle_store::{Batch, Change, Entry, Error, Expect, Limit, RangeQuery, Revision, Store, Txn, Watch, limits};
 
 type Case = (&'static str, fn(Arc<dyn Store>) -> BoxFuture<'static, ()>);
 
@@ -37,6 +35,7 @@ const CASES: &[Case] = cases![
     compaction_ends_a_watch_it_overtakes,
     concurrent_updates_of_one_key_lose_none,
     concurrent_writers_get_distinct_revisions,
+    abandoned_txn_happens_whole_or_not_at_all,
     dropped_watch_is_forgotten,
 ];
 
@@ -113,14 +112,9 @@ async fn get_at_a_revision_answers_as_of_then(store: Arc<dyn Store>) {
     let updated = put(&*store, "a", "2").await;
     let deleted = delete(&*store, "a").await;
     let again = put(&*store, "a", "3").await;
-    for (at, expected) in [
-        (Revision(1), None),
-        (created, Some("1")),
-        (created.next(), Some("1")),
-        (updated, Some("2")),
-        (deleted, None),
-        (again, Some("3")),
-    ] {
+    for (at, expected) in
+        [(Revision(1), None), (created, Some("1")), (created.next(), Some("1")), (updated, Some("2")), (deleted, None), (again, Some("3"))]
+    {
         assert_eq!(value(&*store, "a", Some(at)).await.as_deref(), expected.map(str::as_bytes), "at {at}");
     }
     let error = failure(store.get(b"a", Some(again.next())).await);
@@ -228,11 +222,9 @@ async fn requests_over_a_limit_are_refused(store: Arc<dyn Store>) {
     let long = "k".repeat(limits::KEY_BYTES_MAX + 1);
     let large = vec![0; limits::VALUE_BYTES_MAX + 1];
     let many = (0..=limits::TXN_WRITES_MAX).fold(Txn::new(), |txn, number| txn.put(text(number as u64), ""));
-    for (txn, expected) in [
-        (Txn::new().put(long, ""), Limit::KeyBytes),
-        (Txn::new().put("a", large), Limit::ValueBytes),
-        (many, Limit::TxnWrites),
-    ] {
+    for (txn, expected) in
+        [(Txn::new().put(long, ""), Limit::KeyBytes), (Txn::new().put("a", large), Limit::ValueBytes), (many, Limit::TxnWrites)]
+    {
         let error = failure(store.txn(txn).await);
         assert!(matches!(error, Error::TooLarge { limit, .. } if limit == expected), "{error}");
     }
@@ -257,11 +249,7 @@ async fn watch_delivers_transactions_whole_and_in_order(store: Arc<dyn Store>) {
     assert_eq!(batch.revision, second);
     let updated = Change::Put { value: "2".into(), prev: Some("1".into()), create_revision: first };
     let created = Change::Put { value: "1".into(), prev: None, create_revision: second };
-    let expected = [
-        ("/p/a", updated, Some(first)),
-        ("/p/b", Change::Delete { prev: "1".into() }, Some(first)),
-        ("/p/c", created, None),
-    ];
+    let expected = [("/p/a", updated, Some(first)), ("/p/b", Change::Delete { prev: "1".into() }, Some(first)), ("/p/c", created, None)];
     assert_eq!(batch.events.len(), expected.len());
     for (event, (key, change, prev_revision)) in batch.events.iter().zip(expected) {
         assert_eq!((event.key.as_ref(), &event.change), (key.as_bytes(), &change));
@@ -484,6 +472,21 @@ async fn concurrent_writers_get_distinct_revisions(store: Arc<dyn Store>) {
     }
     all.sort_unstable();
     assert_eq!(all, (2..2 + 512).map(Revision).collect::<Vec<_>>());
+}
+
+async fn abandoned_txn_happens_whole_or_not_at_all(store: Arc<dyn Store>) {
+    for round in 0..20 {
+        let txn = Txn::new().put(format!("{round}/left"), "x").put(format!("{round}/right"), "x");
+        let answer = store.txn(txn);
+        // Asked once, then dropped: the caller went away.
+        let _ = answer.now_or_never();
+    }
+    put(&*store, "later", "x").await;
+    for round in 0..20 {
+        let left = store.get(format!("{round}/left").as_bytes(), None).await.expect("get");
+        let right = store.get(format!("{round}/right").as_bytes(), None).await.expect("get");
+        assert_eq!(left.map(|entry| entry.mod_revision), right.map(|entry| entry.mod_revision));
+    }
 }
 
 async fn dropped_watch_is_forgotten(store: Arc<dyn Store>) {

@@ -29,6 +29,14 @@ pub(super) fn open(backend: Box<dyn StorageBackend>, cache_bytes: usize) -> Resu
     })
 }
 
+/// Close a database; what redb still wants to write then is not ours, and may fail.
+pub(super) fn close(db: Option<Database>) -> Result<(), Fault> {
+    guarded(|| {
+        drop(db);
+        Ok(())
+    })
+}
+
 /// Commit a plan durably, and one step of compaction with it. Returns the counters as committed.
 pub(super) fn commit(db: &Database, mut state: State, plan: &Plan) -> Result<State, Fault> {
     guarded(|| {
@@ -134,8 +142,7 @@ fn clean(txn: &WriteTransaction, state: State) -> Result<crate::store::Revision,
             break;
         }
         last = revision;
-        let record = Record::decode(record.value())
-            .ok_or_else(|| Fault::Corrupt("a change record is damaged".to_owned()))?;
+        let record = Record::decode(record.value()).ok_or_else(|| Fault::Corrupt("a change record is damaged".to_owned()))?;
         gone.push((*slot.value(), record.prev.map(|stamp| stamp.slot())));
     }
     if gone.len() < limits::COMPACTION_STEP_CHANGES {

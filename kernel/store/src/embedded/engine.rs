@@ -25,6 +25,8 @@ pub(super) struct Engine {
     snapshot: RwLock<Option<Arc<Snapshot>>>,
     /// The generation of the snapshot; changes when the file was opened again.
     generation: watch::Sender<u64>,
+    /// Of the snapshot, for those who need no more of it.
+    current: AtomicU64,
     compacted: AtomicU64,
     pub(super) hub: Hub,
     pub(super) commands: Sender<Command>,
@@ -36,8 +38,14 @@ const REOPEN_WAIT: Duration = Duration::from_secs(5);
 impl Engine {
     pub(super) fn new(snapshot: Snapshot, hub: Hub, commands: Sender<Command>) -> Self {
         let generation = watch::Sender::new(snapshot.generation);
+        let current = AtomicU64::new(snapshot.state.revision.0);
         let compacted = AtomicU64::new(snapshot.state.compacted.0);
-        Self { snapshot: RwLock::new(Some(Arc::new(snapshot))), generation, compacted, hub, commands }
+        let snapshot = RwLock::new(Some(Arc::new(snapshot)));
+        Self { snapshot, generation, current, compacted, hub, commands }
+    }
+
+    pub(super) fn current(&self) -> Revision {
+        Revision(self.current.load(Ordering::Acquire))
     }
 
     pub(super) fn compacted(&self) -> Revision {
@@ -52,9 +60,10 @@ impl Engine {
     pub(super) fn install(&self, snapshot: Snapshot) -> Arc<Snapshot> {
         let generation = snapshot.generation;
         let snapshot = Arc::new(snapshot);
-        self.compacted.store(snapshot.state.compacted.0, Ordering::Release);
         // The old one is dropped outside the lock.
         let _old = self.snapshot.write().replace(snapshot.clone());
+        self.current.store(snapshot.state.revision.0, Ordering::Release);
+        self.compacted.store(snapshot.state.compacted.0, Ordering::Release);
         self.generation.send_if_modified(|current| {
             let reopened = *current != generation;
             *current = generation;

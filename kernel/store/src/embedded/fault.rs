@@ -27,11 +27,8 @@ impl Fault {
 
     /// redb met something it asserts can never be.
     pub(super) fn from_panic(panic: Box<dyn Any + Send>) -> Self {
-        let text = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("no message");
+        let text =
+            panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
         Fault::Corrupt(format!("the database gave up: {text}"))
     }
 }

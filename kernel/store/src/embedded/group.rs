@@ -65,9 +65,7 @@ impl<'a> Group<'a> {
             let met = match (expectation.expect, current) {
                 (Expect::Absent, current) => current.is_none(),
                 (Expect::Exists, current) => current.is_some(),
-                (Expect::AtRevision(revision), current) => {
-                    current.as_ref().is_some_and(|current| current.stamp.revision == revision)
-                }
+                (Expect::AtRevision(revision), current) => current.as_ref().is_some_and(|current| current.stamp.revision == revision),
             };
             if !met {
                 let current = current.as_ref().map(|current| entry(&expectation.key, current));

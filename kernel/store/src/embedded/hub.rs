@@ -93,8 +93,7 @@ pub(super) enum Attached {
 impl Hub {
     pub(super) fn new(published: Revision, window_bytes_max: usize, buffer_bytes_max: usize) -> Self {
         let window = Window { batches: VecDeque::new(), bytes: 0, after: published };
-        let inner =
-            Inner { published, window, topics: HashMap::new(), lengths: BTreeMap::new(), closed: None };
+        let inner = Inner { published, window, topics: HashMap::new(), lengths: BTreeMap::new(), closed: None };
         let published = AtomicU64::new(published.0);
         Self { window_bytes_max, buffer_bytes_max, published, inner: Mutex::new(inner) }
     }

@@ -107,8 +107,7 @@ impl Stamp {
 }
 
 impl State {
-    pub(super) const EMPTY: State =
-        State { revision: Revision::FIRST, compacted: Revision::FIRST, cleaned: Revision::FIRST };
+    pub(super) const EMPTY: State = State { revision: Revision::FIRST, compacted: Revision::FIRST, cleaned: Revision::FIRST };
 
     pub(super) fn encode(&self) -> [u8; STATE_BYTES] {
         let mut bytes = [0; STATE_BYTES];
@@ -121,14 +120,9 @@ impl State {
     /// `None` if the bytes cannot be a state.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; STATE_BYTES] = bytes.try_into().ok()?;
-        let state = Self {
-            revision: Revision(u64_at(bytes, 0)),
-            compacted: Revision(u64_at(bytes, 8)),
-            cleaned: Revision(u64_at(bytes, 16)),
-        };
-        let ordered = Revision::FIRST <= state.cleaned
-            && state.cleaned <= state.compacted
-            && state.compacted <= state.revision;
+        let state =
+            Self { revision: Revision(u64_at(bytes, 0)), compacted: Revision(u64_at(bytes, 8)), cleaned: Revision(u64_at(bytes, 16)) };
+        let ordered = Revision::FIRST <= state.cleaned && state.cleaned <= state.compacted && state.compacted <= state.revision;
         ordered.then_some(state)
     }
 }
@@ -183,8 +177,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 mod tests {
     use super::*;
 
-    const STAMP: Stamp =
-        Stamp { revision: Revision(0x0102), index: 7, create_revision: Revision(3), version: u64::MAX };
+    const STAMP: Stamp = Stamp { revision: Revision(0x0102), index: 7, create_revision: Revision(3), version: u64::MAX };
 
     #[test]
     fn stamp_state_and_record_survive_the_round_trip() {

@@ -157,7 +157,7 @@ impl Store for RedbStore {
     }
 
     fn current(&self) -> Revision {
-        self.engine.hub.published()
+        self.engine.current()
     }
 
     fn compacted(&self) -> Revision {

@@ -55,13 +55,7 @@ impl Snapshot {
             .get(layout::META_STATE)?
             .and_then(|bytes| State::decode(bytes.value()))
             .ok_or_else(|| Fault::Corrupt("the store's counters are missing or senseless".to_owned()))?;
-        Ok(Self {
-            state,
-            generation,
-            latest: txn.open_table(LATEST)?,
-            values: txn.open_table(VALUES)?,
-            changes: txn.open_table(CHANGES)?,
-        })
+        Ok(Self { state, generation, latest: txn.open_table(LATEST)?, values: txn.open_table(VALUES)?, changes: txn.open_table(CHANGES)? })
     }
 
     /// The key's current value.
@@ -127,9 +121,8 @@ impl Snapshot {
             let revision = layout::slot_revision(slot);
             if revision != last {
                 replay.batches.extend(open.take().map(Arc::new));
-                let full = taken >= limits::CATCH_UP_CHANGES_MAX
-                    || bytes >= limits::CATCH_UP_BYTES_MAX
-                    || looked >= limits::CATCH_UP_SCAN_MAX;
+                let full =
+                    taken >= limits::CATCH_UP_CHANGES_MAX || bytes >= limits::CATCH_UP_BYTES_MAX || looked >= limits::CATCH_UP_SCAN_MAX;
                 if full {
                     replay.scanned = last;
                     return Ok(replay);
@@ -196,11 +189,7 @@ impl Snapshot {
                 return Err(Fault::Corrupt(format!("revision {revision} deletes what was not there")));
             }
         };
-        Ok(Event {
-            key: Bytes::copy_from_slice(record.key),
-            change,
-            prev_revision: record.prev.map(|stamp| stamp.revision),
-        })
+        Ok(Event { key: Bytes::copy_from_slice(record.key), change, prev_revision: record.prev.map(|stamp| stamp.revision) })
     }
 
     fn changes_after(&self, after: Revision) -> Result<redb::Range<'static, &'static Slot, &'static [u8]>, Fault> {
@@ -227,8 +216,7 @@ impl Snapshot {
         for item in self.changes_after(at)? {
             let (_, record) = item?;
             let record = decode(record.value())?;
-            let inside = record.key >= query.start.as_ref()
-                && query.end.as_ref().is_none_or(|end| record.key < end.as_ref());
+            let inside = record.key >= query.start.as_ref() && query.end.as_ref().is_none_or(|end| record.key < end.as_ref());
             if inside && let MapEntry::Vacant(vacant) = undone.entry(Bytes::copy_from_slice(record.key)) {
                 vacant.insert(record.prev);
             }
@@ -237,11 +225,7 @@ impl Snapshot {
     }
 
     /// Keys of the range that existed at `at`, in order, with their stamps then.
-    fn keys_as_of(
-        &self,
-        query: &RangeQuery,
-        at: Revision,
-    ) -> Result<impl Iterator<Item = Result<(Bytes, Stamp), Fault>>, Fault> {
+    fn keys_as_of(&self, query: &RangeQuery, at: Revision) -> Result<impl Iterator<Item = Result<(Bytes, Stamp), Fault>>, Fault> {
         let start = Bound::Included(query.start.as_ref());
         let end = query.end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_ref()));
         let now = self.latest.range::<&[u8]>((start, end))?.map(|item| {

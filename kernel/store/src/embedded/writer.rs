@@ -82,11 +82,7 @@ struct Failed {
 const REOPEN_EVERY: Duration = Duration::from_millis(250);
 
 impl Writer {
-    pub(super) fn new(
-        engine: Arc<Engine>,
-        file: OpenFile,
-        commands: Receiver<Command>,
-    ) -> Self {
+    pub(super) fn new(engine: Arc<Engine>, file: OpenFile, commands: Receiver<Command>) -> Self {
         let OpenFile { disk, cache_bytes, db } = file;
         Self { engine, disk, cache_bytes, commands, db: Some(db), generation: 0, cleaning_paused: false }
     }
@@ -102,7 +98,7 @@ impl Writer {
             }
         }
         self.engine.close();
-        if database::guarded(|| Ok(drop(self.db.take()))).is_err() {
+        if database::close(self.db.take()).is_err() {
             tracing::warn!("the store did not close cleanly; it will recover when opened");
         }
         self.disk.release();
@@ -150,11 +146,9 @@ impl Writer {
     }
 
     fn work(&mut self, turn: Turn) {
-        if self.db.is_none() || turn.reopen == Some(self.generation) {
-            if let Err(fault) = self.reopen() {
-                turn.refuse(&unavailable(fault));
-                return;
-            }
+        let wants_reopening = self.db.is_none() || turn.reopen == Some(self.generation);
+        if wants_reopening && let Err(fault) = self.reopen() {
+            return turn.refuse(&unavailable(fault));
         }
         let snapshot = match self.engine.snapshot() {
             Ok(snapshot) => snapshot,
@@ -221,9 +215,7 @@ impl Writer {
         let target = plan.revision;
         let outcome = database::commit(db, state, &plan)
             .map_err(|fault| Failed { fault, outcome_known: false })
-            .and_then(|_| {
-                database::snapshot(db, self.generation).map_err(|fault| Failed { fault, outcome_known: true })
-            });
+            .and_then(|_| database::snapshot(db, self.generation).map_err(|fault| Failed { fault, outcome_known: true }));
         match outcome {
             Ok(snapshot) => {
                 let revision = snapshot.state.revision;
@@ -254,9 +246,7 @@ impl Writer {
 
     /// Open the file again, show readers what it holds, and tell watches what they have not heard. Returns its revision.
     fn reopen(&mut self) -> std::result::Result<Revision, Fault> {
-        if let Some(old) = self.db.take() {
-            database::guarded(|| Ok(drop(old)))?;
-        }
+        database::close(self.db.take())?;
         let db = database::open(self.disk.backend()?, self.cache_bytes)?;
         let snapshot = database::snapshot(&db, self.generation + 1)?;
         self.db = Some(db);
@@ -274,8 +264,7 @@ impl Writer {
     }
 }
 
-type Answer =
-    (std::result::Result<Result<Revision>, Fault>, oneshot::Sender<Result<Revision>>, OwnedSemaphorePermit);
+type Answer = (std::result::Result<Result<Revision>, Fault>, oneshot::Sender<Result<Revision>>, OwnedSemaphorePermit);
 
 impl Turn {
     fn take(&mut self, command: Command) {
