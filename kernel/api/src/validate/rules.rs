@@ -128,7 +128,9 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
     ]),
     ("dev.pintle.v1.ModuleSource", &[Rule::ExactlyOne(&["builtin", "file", "inline", "oci"], "must specify one of: `file`, `inline` or `oci`")]),
     ("dev.pintle.v1.ModulePermission", &[Rule::Required(&["resources", "verbs"]), Rule::Format("verbs", verb)]),
+    ("dev.pintle.v1.ModuleController", &[Rule::Required(&["primary"]), Rule::Range("batch", 1, 1024), Rule::NonNegative(&["resyncSeconds"])]),
     ("dev.pintle.v1.ModuleWatch", &[Rule::Required(&["resource"])]),
+    ("dev.pintle.v1.ModuleRelated", &[Rule::Required(&["name"]), Rule::OneOf("when", &["always", "deleting"])]),
     ("dev.pintle.v1.ModuleAdmission", &[
         Rule::OneOf("phase", &["mutating", "validating"]), Rule::OneOf("failurePolicy", &["Fail", "Ignore"]), Rule::Range("timeoutMilliseconds", 1, 30_000),
     ]),
@@ -369,7 +371,9 @@ fn verb(text: &str) -> Option<String> {
 }
 
 fn module(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
-    if text(spec, "type") == "admission" && list(spec, "admission").is_empty() && !spec.contains_key("admission") {
-        failures.push(FieldError::required(path.key("admission"), "an admission module says which requests it is asked about"));
+    for (kind, why) in [("admission", "an admission module says which requests it is asked about"), ("controller", "a controller says what it is about")] {
+        if text(spec, "type") == kind && !spec.contains_key(kind) {
+            failures.push(FieldError::required(path.key(kind), why));
+        }
     }
 }

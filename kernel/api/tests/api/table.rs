@@ -106,3 +106,17 @@ fn list_types_and_keys_agree_with_upstreams_merge_schema() {
     println!("{held} rows held, {} disagree; not in our table: {:?}", disagreements.len(), missing.keys());
     assert!(held > 300 && disagreements.is_empty(), "{}", disagreements.join("\n"));
 }
+
+#[test]
+fn the_modules_that_ship_fit_the_table() {
+    let modules = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../modules");
+    let mut held = 0;
+    for entry in std::fs::read_dir(modules).into_iter().flatten().flatten() {
+        let Ok(body) = std::fs::read(entry.path().join("module.json")) else { continue };
+        let decoded = pintle_api::decode::decode(Schema::builtin(), crate::resource("pintle.dev/v1/modules"), &body, pintle_api::decode::Format::Json);
+        let (_, issues) = decoded.unwrap_or_else(|e| panic!("{}: {e}", entry.path().display()));
+        assert!(issues.is_empty(), "{}: {issues:?}", entry.path().display());
+        held += 1;
+    }
+    println!("{held} manifests held");
+}

@@ -46,7 +46,7 @@ fn good_objects_pass() {
     check("v1/configmaps", "{metadata: {name: s, namespace: d}, data: {a.b: c}}", &[]);
     check("v1/nodes", "{metadata: {name: n}}", &[]);
     check("batch/v1/jobs", "{metadata: {name: s, namespace: d}, spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}}}", &[]);
-    check("pintle.dev/v1/modules", "{metadata: {name: m}, spec: {type: controller, source: {file: a.wasm}, permissions: [{apiGroups: [apps], resources: [deployments], verbs: [get]}]}}", &[]);
+    check("pintle.dev/v1/modules", "{metadata: {name: m}, spec: {type: controller, controller: {primary: apps/deployments}, source: {file: a.wasm}, permissions: [{apiGroups: [apps], resources: [deployments], verbs: [get]}]}}", &[]);
     check("rbac.authorization.k8s.io/v1/clusterroles", "{metadata: {name: 'system:node'}, rules: [{apiGroups: [''], resources: [pods], verbs: ['*']}]}", &[]);
 }
 
