@@ -1,7 +1,31 @@
-//! The front door's types.
+//! The host itself: follows the Module objects of the registry and keeps one supervisor for each on a shard.
+//!
+//! Not here: how a module runs (`supervisor`), what it may touch (`membrane`, `objects`), how writes are judged (`judge`).
 
-use pintle_registry::Registry;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use crate::{
+    builtin,
+    engine::Engine,
+    fault::HostError,
+    judge::Judges,
+    launch::Context,
+    shard::Shard,
+    source::Sources,
+    state::{ModuleState, Phase},
+    status::{Modules, write_statuses},
+    supervisor::{Command, Manifest, Supervisor},
+};
+use pintle_registry::{EventKind, Feed, Index, Object, Registry, ResourceKey, SubscriptionFilter};
+use serde_json::Value;
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::JoinHandle,
+};
 
 /// What modules are told about the cluster they run in.
 #[derive(Clone, Debug, Default)]
@@ -78,4 +102,180 @@ pub struct HostStats {
     pub cache_hits: u64,
     /// Modules compiled.
     pub compiled: u64,
+}
+
+/// The module host.
+pub struct Host {
+    context: Arc<Context>,
+    modules: Arc<Modules>,
+    shards: Arc<Vec<Shard>>,
+    tasks: Vec<JoinHandle<()>>,
+    ready: watch::Receiver<bool>,
+}
+
+impl Host {
+    /// Starts the host: makes sure of the built-in modules, follows every Module object, and judges writes from now on. Returns as soon
+    /// as that is under way; `ready` says when the modules run.
+    ///
+    /// # Errors
+    /// The engine or a thread cannot be had, or the built-in folder cannot be read.
+    pub async fn start(config: HostConfig) -> Result<Self, HostError> {
+        let engine = Engine::new(config.cache_dir.clone())?;
+        let shards = (0..config.shards.max(1)).map(Shard::start).collect::<Result<Vec<_>, _>>()?;
+        let registry = config.registry;
+        let judges = Judges::new(&registry);
+        registry.set_admission(judges.clone());
+        let sources = Sources { builtin_dir: config.builtin_dir.clone(), source_dirs: config.source_dirs };
+        let context = Arc::new(Context { registry: registry.clone(), engine, sources, cluster: config.cluster, judges, generations: AtomicU64::new(0) });
+        if let Some(dir) = &config.builtin_dir {
+            let count = builtin::ensure(&registry, dir).await?;
+            tracing::debug!(count, "built-in modules");
+        }
+        let (modules, changed, shards) = (Arc::new(Modules::default()), Arc::new(Notify::new()), Arc::new(shards));
+        let (ready_sender, ready) = watch::channel(false);
+        let follower = Follower { context: context.clone(), modules: modules.clone(), shards: shards.clone(), changed: changed.clone(), running: HashMap::new(), next_shard: 0 };
+        let tasks = vec![
+            tokio::spawn(follower.run(ready_sender)),
+            tokio::spawn(write_statuses(registry, modules.clone(), changed)),
+        ];
+        Ok(Self { context, modules, shards, tasks, ready })
+    }
+
+    /// Waits until every module that existed at the start has run or failed once.
+    pub async fn ready(&self) {
+        let _ = self.ready.clone().wait_for(|ready| *ready).await;
+    }
+
+    /// The host in numbers.
+    pub fn stats(&self) -> HostStats {
+        let (cache_hits, compiled) = self.context.engine.cache_counts();
+        HostStats { modules: self.modules.lock().values().map(|m| m.stats()).collect(), cache_hits, compiled }
+    }
+
+    /// Stops every module. Writes are no longer judged by anyone afterwards, so the server must be down before.
+    pub async fn shutdown(&self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        tracing::debug!(shards = self.shards.len(), "the module host stops");
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+struct Supervised {
+    commands: mpsc::UnboundedSender<Command>,
+    spec: Value,
+    uid: String,
+}
+
+/// Follows the Module objects and tells the supervisors.
+struct Follower {
+    context: Arc<Context>,
+    modules: Arc<Modules>,
+    shards: Arc<Vec<Shard>>,
+    changed: Arc<Notify>,
+    running: HashMap<String, Supervised>,
+    next_shard: usize,
+}
+
+impl Follower {
+    async fn run(mut self, ready: watch::Sender<bool>) {
+        let key = ResourceKey::new("pintle.dev", "modules");
+        let mut feed = self.context.registry.subscribe(SubscriptionFilter::Resources(vec![key.clone()]));
+        self.list(&key);
+        let mut waiting = Some(tokio::spawn(settled(self.modules.lock().values().cloned().collect())));
+        loop {
+            tokio::select! {
+                change = feed.next() => match change {
+                    Some(Feed::Event(event)) if event.kind == EventKind::Deleted => self.gone(&event.object.meta().name),
+                    Some(Feed::Event(event)) => self.apply(&event.object),
+                    Some(Feed::Lagged) => self.list(&key),
+                    None => return,
+                },
+                () = finished(&mut waiting) => {
+                    waiting = None;
+                    let _ = ready.send(true);
+                }
+            }
+        }
+    }
+
+    fn list(&mut self, key: &ResourceKey) {
+        let (objects, _) = self.context.registry.list_index(key, &Index::Namespace, "");
+        let names: HashSet<&str> = objects.iter().map(|o| &*o.meta().name).collect();
+        let gone: Vec<String> = self.running.keys().filter(|name| !names.contains(name.as_str())).cloned().collect();
+        for name in gone {
+            self.gone(&name);
+        }
+        for object in &objects {
+            self.apply(object);
+        }
+    }
+
+    /// An object is now so. Only a change of its spec reaches the supervisor: status is our own writing.
+    fn apply(&mut self, object: &Object) {
+        let meta = object.meta();
+        let name = meta.name.to_string();
+        if meta.deletion_timestamp.is_some() {
+            return self.gone(&name);
+        }
+        let Ok(mut value) = object.value() else { return };
+        let spec = value["spec"].take();
+        match self.running.get_mut(&name) {
+            Some(known) if known.spec == spec && *known.uid == *meta.uid => return,
+            Some(known) => (known.spec, known.uid) = (spec.clone(), meta.uid.to_string()),
+            None => {
+                let commands = self.supervise(&name, &spec);
+                self.running.insert(name.clone(), Supervised { commands, spec: spec.clone(), uid: meta.uid.to_string() });
+            }
+        }
+        let trusted = value["status"]["lastGoodDigest"].as_str().is_some_and(|d| !d.is_empty());
+        let manifest = Manifest { spec, generation: meta.generation, trusted };
+        if let Some(known) = self.running.get(&name) {
+            let _ = known.commands.send(Command::Apply(Box::new(manifest)));
+        }
+    }
+
+    fn gone(&mut self, name: &str) {
+        if let Some(known) = self.running.remove(name) {
+            let _ = known.commands.send(Command::Stop);
+            self.modules.lock().remove(name);
+        }
+    }
+
+    fn supervise(&mut self, name: &str, spec: &Value) -> mpsc::UnboundedSender<Command> {
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let state = ModuleState::new(name, self.changed.clone());
+        self.modules.lock().insert(name.to_owned(), state.clone());
+        // Schedulers have long calls: they live apart from most controllers.
+        let last = self.shards.len() - 1;
+        let shard = if spec["type"] == "scheduler" { last } else { self.next_shard % self.shards.len() };
+        self.next_shard += usize::from(spec["type"] != "scheduler");
+        let context = self.context.clone();
+        self.shards[shard].spawn(move || Supervisor::new(context, state, receiver).run());
+        commands
+    }
+}
+
+/// Waits until each of these has left `Loading`.
+async fn settled(states: Vec<Arc<ModuleState>>) {
+    while states.iter().any(|s| s.facts().phase == Phase::Loading) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn finished(task: &mut Option<JoinHandle<()>>) {
+    match task {
+        Some(task) => {
+            let _ = task.await;
+        }
+        None => std::future::pending().await,
+    }
 }

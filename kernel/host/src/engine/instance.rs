@@ -103,6 +103,11 @@ impl Instance {
         self.store.data().memory.used
     }
 
+    /// Whether it has not faulted.
+    pub fn is_alive(&self) -> bool {
+        self.fault.is_none()
+    }
+
     /// A fault of this instance, not yet recorded in it.
     pub fn fault(&self, kind: FaultKind, message: impl Into<String>) -> Fault {
         Fault { kind, module: self.module.clone(), generation: self.generation, message: message.into() }

@@ -17,6 +17,7 @@ pub struct ModuleLog {
 }
 
 impl ModuleLog {
+    /// The log of one instance.
     pub fn new(module: ModuleId, generation: Generation) -> Self {
         Self { module, generation, partial: Vec::new(), window: Instant::now(), lines_in_window: 0, dropped: 0 }
     }

@@ -12,6 +12,7 @@ mod wasi;
 
 pub use code::{Code, digest_of};
 pub use instance::Instance;
+pub use log::ModuleLog;
 pub use vat::Vat;
 
 use crate::{

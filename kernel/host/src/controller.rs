@@ -1,0 +1,396 @@
+//! The loop around a controller: watches, queues, gathers, asks, writes.
+//!
+//! The problem: a controller is a function from keys to writes, but the world does not hand out keys one at a time, guests crash, and a
+//! decision made on a stale view does harm. The answer: everything that must not be lost (queue, back-off, what is in flight) lives here
+//! in the kernel and outlives any incarnation of the module; a key is decided on by one incarnation at a time and only after all writes of its
+//! previous decision are in the cache; the view is gathered when the call is made, not when the event came.
+//!
+//! Invariants: a key that was added is worked on until it settles, across faults and swaps. A result is either carried out or its key
+//! is still in the queue. No write happens outside the grants of the incarnation that decided it.
+//!
+//! Writes of one key are carried out in order, except that creates which follow each other go together: a ReplicaSet's hundred pods share
+//! a few commits instead of waiting for a hundred. The first failure stops what follows.
+
+use crate::{
+    counters::Counters,
+    engine::Vat,
+    events::{About, EventRecorder},
+    fault::{Fault, Generation},
+    feed::{Key, Mapper},
+    gather::{Centre, FieldNames, Gathered, Gatherer},
+    limits::{RECONCILE_BYTES_MAX, WRITES_PER_CALL_MAX},
+    membrane::Gate,
+    queue::{Done, Queue},
+    slot::Slot,
+    spec::ControllerSpec,
+    write::{Action, ObjectName, Write, WriteError, Writer},
+};
+use bytes::Bytes;
+use pintle_registry::{Feed, Object, Registry, ResourceKey};
+use pintle_wit::controller_capnp::{controller, request, result};
+use std::{
+    cell::Cell,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+
+/// Keys whose writes may be under way at the same time.
+const IN_FLIGHT_MAX: usize = 512;
+/// Creates of one key that go together.
+const CREATES_TOGETHER: usize = 64;
+/// How long to wait when the write quota is used up.
+const QUOTA_PAUSE: Duration = Duration::from_millis(20);
+
+/// A running incarnation of a controller.
+pub struct Running {
+    pub generation: Generation,
+    pub vat: Vat,
+    pub controller: controller::Client,
+    pub gate: Rc<Gate>,
+    pub writer: Rc<Writer>,
+    /// Calls and writes under way; a swap waits for them.
+    pub busy: Cell<usize>,
+}
+
+/// Marks a running incarnation as busy until dropped.
+pub struct Busy(Rc<Running>);
+
+impl Busy {
+    fn new(running: &Rc<Running>) -> Self {
+        running.busy.set(running.busy.get() + 1);
+        Self(running.clone())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.set(self.0.busy.get() - 1);
+    }
+}
+
+/// The loop of one controller.
+pub struct Work {
+    spec: ControllerSpec,
+    registry: Arc<Registry>,
+    slot: Rc<Slot<Running>>,
+    mapper: Mapper,
+    gatherers: Rc<Vec<Gatherer>>,
+    counters: Arc<Counters>,
+    events: Rc<EventRecorder>,
+    queue: Queue<Key>,
+    done: (mpsc::UnboundedSender<(Key, Done)>, mpsc::UnboundedReceiver<(Key, Done)>),
+    /// Batches to take one key at a time, because one of them ended the module.
+    careful: usize,
+    last_words: Rc<dyn Fn(String)>,
+}
+
+struct Request {
+    key: Key,
+    object: Option<Arc<Object>>,
+    row: Bytes,
+    related: Vec<(usize, Vec<Bytes>)>,
+}
+
+struct Decided {
+    writes: Vec<Write>,
+    requeue_after: Duration,
+    failure: String,
+    events: Vec<(bool, String, String)>,
+}
+
+impl Work {
+    /// A loop for a controller called `name`. `last_words` takes what people should see in the module's status.
+    ///
+    /// # Errors
+    /// `BadSpec` when the manifest names a resource that is not served, or a bad selector.
+    pub fn new(name: &str, spec: ControllerSpec, registry: Arc<Registry>, slot: Rc<Slot<Running>>, counters: Arc<Counters>, last_words: Rc<dyn Fn(String)>) -> Result<Self, crate::HostError> {
+        let mapper = Mapper::new(&spec, &registry)?;
+        let gatherers = Rc::new(spec.related.iter().map(Gatherer::new).collect());
+        let component = if name.ends_with("-controller") { name.to_owned() } else { format!("{name}-controller") };
+        let events = Rc::new(EventRecorder::new(registry.clone(), name, &component));
+        Ok(Self { spec, registry, slot, mapper, gatherers, counters, events, queue: Queue::default(), done: mpsc::unbounded_channel(), careful: 0, last_words })
+    }
+
+    /// Works until dropped.
+    pub async fn run(mut self) {
+        let mut feed = self.registry.subscribe(self.mapper.filter());
+        self.list_all();
+        let mut resync = self.spec.resync.map(|every| tokio::time::interval_at(tokio::time::Instant::now() + every, every));
+        loop {
+            while let Some(change) = feed.try_next() {
+                self.note(change);
+            }
+            while let Ok((key, how)) = self.done.1.try_recv() {
+                self.queue.done(&key, how, Instant::now());
+            }
+            self.counters.queue_length.store(self.queue.len() as u64, Relaxed);
+            let running = self.slot.now();
+            if let Some(running) = running.clone().filter(|_| self.queue.in_flight() < IN_FLIGHT_MAX && self.queue.is_ready(Instant::now())) {
+                self.work(&running).await;
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let due = self.queue.next_due().filter(|_| running.is_some() && self.queue.in_flight() < IN_FLIGHT_MAX);
+            tokio::select! {
+                change = feed.next() => match change {
+                    Some(change) => self.note(change),
+                    None => return,
+                },
+                Some((key, how)) = self.done.1.recv() => self.queue.done(&key, how, Instant::now()),
+                () = sleep_until(due) => {}
+                () = self.slot.filled(), if running.is_none() => {}
+                () = tick(&mut resync) => self.list_all(),
+            }
+        }
+    }
+
+    fn note(&mut self, change: Feed) {
+        match change {
+            Feed::Event(event) => {
+                for key in self.mapper.keys(&self.registry, &event) {
+                    self.queue.add(key);
+                }
+            }
+            Feed::Lagged => self.list_all(),
+        }
+    }
+
+    fn list_all(&mut self) {
+        for key in self.mapper.all(&self.registry) {
+            self.queue.add(key);
+        }
+    }
+
+    /// One batch: take keys, gather, ask, and set the writes going.
+    async fn work(&mut self, running: &Rc<Running>) {
+        let batch = if self.careful > 0 { 1 } else { self.spec.batch };
+        let keys = self.queue.take(batch, Instant::now());
+        let requests = self.gather(&running.writer, keys);
+        if requests.is_empty() {
+            return;
+        }
+        self.careful = self.careful.saturating_sub(requests.len());
+        let busy = Busy::new(running);
+        let started = Instant::now();
+        let answer = self.ask(running, &requests).await;
+        self.counters.memory_bytes.store(running.vat.memory_bytes() as u64, Relaxed);
+        match answer {
+            Ok(Ok(decisions)) => {
+                self.counters.call(started.elapsed());
+                for (request, decided) in requests.into_iter().zip(decisions) {
+                    self.settle(running, request, decided);
+                }
+            }
+            Ok(Err(error)) => {
+                self.counters.call(started.elapsed());
+                self.fail_all(requests, &error.to_string());
+            }
+            Err(fault) => {
+                self.careful = requests.len();
+                self.fail_all(requests, &fault.to_string());
+                drop(busy);
+                self.slot.remove(running);
+            }
+        }
+    }
+
+    fn fail_all(&mut self, requests: Vec<Request>, why: &str) {
+        Counters::add(&self.counters.errors);
+        (self.last_words)(why.to_owned());
+        for request in requests {
+            self.queue.done(&request.key, Done::Failed, Instant::now());
+        }
+    }
+
+    /// Builds the requests, until the batch is heavy enough; what does not fit goes back.
+    fn gather(&mut self, writer: &Writer, keys: Vec<Key>) -> Vec<Request> {
+        let (mut requests, mut bytes) = (Vec::with_capacity(keys.len()), 0);
+        for key in keys {
+            if bytes > RECONCILE_BYTES_MAX {
+                self.queue.put_back(key);
+                continue;
+            }
+            let object = self.mapper.object(&self.registry, &key);
+            let uid = object.as_ref().map_or(&*key.uid, |o| &o.meta().uid);
+            let centre = Centre { namespace: &key.namespace, name: &key.name, uid, object: object.as_ref(), body: &[], field_names: FieldNames::TheCentre };
+            let related: Vec<(usize, Vec<Bytes>)> = self
+                .gatherers
+                .iter()
+                .enumerate()
+                .map(|(i, gatherer)| {
+                    let Gathered { rows, .. } = gatherer.gather(&self.registry, &writer.grants, centre);
+                    (i, rows)
+                })
+                .collect();
+            let row = object.as_ref().map_or_else(Bytes::new, |o| self.mapper.projection().row(o));
+            bytes += row.len() + related.iter().flat_map(|(_, rows)| rows).map(Bytes::len).sum::<usize>();
+            requests.push(Request { key, object, row, related });
+        }
+        requests
+    }
+
+    async fn ask(&self, running: &Running, requests: &[Request]) -> Result<Result<Vec<Decided>, capnp::Error>, Fault> {
+        let mut call = running.controller.reconcile_request();
+        let mut params = call.get();
+        params.set_now_millis(crate::now_millis());
+        let mut list = params.init_requests(u32::try_from(requests.len()).unwrap_or(u32::MAX));
+        for (i, request) in (0..).zip(requests) {
+            self.fill(request, list.reborrow().get(i));
+        }
+        let count = requests.len();
+        let call = call.send();
+        running
+            .vat
+            .run(async move {
+                let answer = call.promise.await?;
+                let results = answer.get()?.get_results()?;
+                if results.len() as usize != count {
+                    return Err(capnp::Error::failed(format!("{} results for {count} requests", results.len())));
+                }
+                results.iter().map(read_result).collect()
+            })
+            .await
+    }
+
+    fn fill(&self, request: &Request, mut builder: request::Builder<'_>) {
+        self.mapper.name(&request.key, request.object.as_deref()).write(builder.reborrow().init_ref());
+        builder.set_object(&request.row);
+        builder.set_attempt(self.queue.attempt(&request.key));
+        let mut related = builder.init_related(u32::try_from(request.related.len()).unwrap_or(u32::MAX));
+        for (at, (i, rows)) in (0..).zip(&request.related) {
+            let mut entry = related.reborrow().get(at);
+            entry.set_name(&self.spec.related[*i].name);
+            let mut objects = entry.init_objects(u32::try_from(rows.len()).unwrap_or(u32::MAX));
+            for (j, row) in (0..).zip(rows) {
+                objects.set(j, row);
+            }
+        }
+    }
+
+    /// Sets the writes of one decision going; its key comes back when they are done.
+    fn settle(&mut self, running: &Rc<Running>, request: Request, decided: Decided) {
+        let about = request.object.as_deref().map(About::of);
+        if !decided.failure.is_empty() {
+            Counters::add(&self.counters.errors);
+            (self.last_words)(format!("{}: {}", request.key, decided.failure));
+        }
+        if decided.writes.is_empty() && decided.events.is_empty() {
+            self.queue.done(&request.key, settled(&decided), Instant::now());
+            return;
+        }
+        let (busy, done) = (Busy::new(running), self.done.0.clone());
+        let (events, last_words) = (self.events.clone(), self.last_words.clone());
+        tokio::task::spawn_local(async move {
+            let mut how = settled(&decided);
+            if let Err((failed, what)) = carry_out(&busy.0, decided.writes).await {
+                last_words(format!("{}: {what}", request.key));
+                how = failed;
+            }
+            let _ = done.send((request.key, how));
+            drop(busy);
+            if let Some(about) = about {
+                for (warning, reason, message) in decided.events {
+                    events.record(&about, warning, &reason, &message).await;
+                }
+            }
+        });
+    }
+}
+
+fn settled(decided: &Decided) -> Done {
+    match decided {
+        Decided { failure, .. } if !failure.is_empty() => Done::Failed,
+        Decided { requeue_after: Duration::ZERO, .. } => Done::Settled,
+        Decided { requeue_after, .. } => Done::After(*requeue_after),
+    }
+}
+
+fn read_result(reader: result::Reader<'_>) -> capnp::Result<Decided> {
+    let writes = reader.get_writes()?;
+    if writes.len() as usize > WRITES_PER_CALL_MAX {
+        return Err(capnp::Error::failed(format!("{} writes in one result", writes.len())));
+    }
+    let events = reader.get_events()?;
+    Ok(Decided {
+        writes: writes.iter().map(Write::read).collect::<capnp::Result<_>>()?,
+        requeue_after: Duration::from_millis(reader.get_requeue_after_millis()),
+        failure: reader.get_failure()?.to_string()?,
+        events: events
+            .iter()
+            .take(16)
+            .map(|e| Ok((e.get_warning(), e.get_reason()?.to_string()?, e.get_message()?.to_string()?)))
+            .collect::<capnp::Result<_>>()?,
+    })
+}
+
+async fn carry_out(running: &Running, writes: Vec<Write>) -> Result<(), (Done, String)> {
+    while running.gate.take_writes(u32::try_from(writes.len()).unwrap_or(u32::MAX)).is_err() {
+        tokio::time::sleep(QUOTA_PAUSE).await;
+    }
+    let mut rest = writes.into_iter().peekable();
+    while let Some(write) = rest.next() {
+        let mut together = vec![write];
+        while is_plain_create(&together[0]) && together.len() < CREATES_TOGETHER && rest.peek().is_some_and(is_plain_create) {
+            together.extend(rest.next());
+        }
+        let outcomes = futures::future::join_all(together.into_iter().map(|write| carry_out_one(running, write))).await;
+        outcomes.into_iter().collect::<Result<(), _>>()?;
+    }
+    Ok(())
+}
+
+fn is_plain_create(write: &Write) -> bool {
+    matches!(write.action, Action::Create(_)) && write.subresource.is_empty()
+}
+
+async fn carry_out_one(running: &Running, write: Write) -> Result<(), (Done, String)> {
+    let deletes = matches!(write.action, Action::Delete(_));
+    let what = format!("{} {}/{}", write.verb(), write.target.resource, write.target.name);
+    let error = match running.writer.carry_out(write).await {
+        Ok(_) => return Ok(()),
+        Err(error) => error,
+    };
+    let how = match &error {
+        WriteError::NotGranted { .. } => {
+            running.gate.misuse(&error.to_string());
+            Done::Failed
+        }
+        WriteError::Refused(error) if deletes && error.code == 404 => return Ok(()),
+        WriteError::Refused(error) if error.reason == pintle_api::Reason::Conflict => Done::Now,
+        WriteError::Refused(_) => Done::Failed,
+    };
+    tracing::debug!(target: "module", module = %running.writer.caller.user, what, %error, "write not carried out");
+    Err((how, format!("{what}: {error}")))
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}/{}", self.resource, self.namespace, self.name)
+    }
+}
+
+impl Key {
+    /// As `ObjectRef` of the wire.
+    pub fn to_name(&self, uid: &str) -> ObjectName {
+        let ResourceKey { group, resource } = &*self.resource;
+        ObjectName { group: group.clone(), resource: resource.clone(), namespace: self.namespace.to_string(), name: self.name.to_string(), uid: uid.to_owned() }
+    }
+}

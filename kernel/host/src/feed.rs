@@ -1,0 +1,196 @@
+//! From changes to keys: which keys of a controller's queue a changed object leads to.
+
+use crate::{
+    fault::HostError,
+    gather::{all_of, stored},
+    project::Projection,
+    selector::Selector,
+    spec::{ControllerSpec, Mapping, Relation, ResourcePattern, WatchSpec},
+    write::ObjectName,
+};
+use pintle_registry::{Event, EventKind, Index, Object, Registry, ResourceInfo, ResourceKey, SubscriptionFilter};
+use std::sync::Arc;
+
+/// One key of a work queue.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub resource: Arc<ResourceKey>,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+    /// Set when the primary is `*/*`: there, an object that is gone and its successor of the same name are two keys.
+    pub uid: Arc<str>,
+}
+
+/// The manifest's watches, ready for use.
+pub struct Mapper {
+    primary: Option<Primary>,
+    selector: Selector,
+    watches: Vec<WatchSpec>,
+    /// Resources whose orphans concern every primary around them.
+    adopts: Vec<ResourceKey>,
+    projection: Projection,
+}
+
+/// The one resource whose objects are the keys; `None` in its place means every resource.
+struct Primary {
+    key: Arc<ResourceKey>,
+    info: Arc<ResourceInfo>,
+}
+
+impl Primary {
+    fn is_namespaced(&self) -> bool {
+        self.info.scope == pintle_api::Scope::Namespaced
+    }
+}
+
+impl Mapper {
+    /// From the manifest.
+    ///
+    /// # Errors
+    /// `BadSpec` when the primary resource is not served, or the selector is none.
+    pub fn new(spec: &ControllerSpec, registry: &Registry) -> Result<Self, HostError> {
+        let primary = match &spec.primary {
+            ResourcePattern::Everything => None,
+            ResourcePattern::One(key) => {
+                let info = registry.resources().into_iter().find(|info| info.key() == key);
+                let info = info.ok_or_else(|| HostError::BadSpec { field: "spec.controller.primary", problem: format!("{key} is not served") })?;
+                Some(Primary { key: Arc::new(key.clone()), info })
+            }
+        };
+        let adopts = spec.related.iter().filter(|r| r.by == Relation::OwnerOrSelector);
+        let adopts = adopts.filter_map(|r| if let ResourcePattern::One(key) = &r.resource { Some(key.clone()) } else { None }).collect();
+        let projection = if primary.is_none() { Projection::Metadata } else { Projection::Whole };
+        Ok(Self { primary, selector: Selector::parse(&spec.selector)?, watches: spec.watches.clone(), adopts, projection })
+    }
+
+    /// What to subscribe to.
+    pub fn filter(&self) -> SubscriptionFilter {
+        let mut keys = Vec::new();
+        let Some(primary) = &self.primary else { return SubscriptionFilter::All };
+        keys.push((*primary.key).clone());
+        for watch in &self.watches {
+            match &watch.resource {
+                ResourcePattern::Everything => return SubscriptionFilter::All,
+                ResourcePattern::One(key) => keys.push(key.clone()),
+            }
+        }
+        SubscriptionFilter::Resources(keys)
+    }
+
+    /// What a primary object travels as.
+    pub fn projection(&self) -> &Projection {
+        &self.projection
+    }
+
+    /// Every key there is now.
+    pub fn all(&self, registry: &Registry) -> Vec<Key> {
+        let objects = match &self.primary {
+            Some(primary) => all_of(registry, &primary.key),
+            None => stored(registry).flat_map(|key| all_of(registry, &key)).collect(),
+        };
+        objects.iter().filter(|o| self.selector.matches(o.meta())).map(|o| self.own(o)).collect()
+    }
+
+    /// The keys that a change leads to.
+    pub fn keys(&self, registry: &Registry, event: &Event) -> Vec<Key> {
+        let mut keys = Vec::new();
+        let resource = event.object.resource().key();
+        if self.is_primary(resource) && self.matters(event) {
+            keys.push(self.own(&event.object));
+        }
+        for watch in self.watches.iter().filter(|w| w.resource.matches(resource)) {
+            self.map(registry, watch, &event.object, &mut keys);
+            if let Some(previous) = &event.previous {
+                self.map(registry, watch, previous, &mut keys);
+            }
+        }
+        if self.adopts.contains(resource) && orphan_changed(event) {
+            keys.extend(self.around(registry, &event.object.meta().namespace));
+        }
+        keys
+    }
+
+    /// The object of a key, if it is there (and is that one).
+    pub fn object(&self, registry: &Registry, key: &Key) -> Option<Arc<Object>> {
+        let object = registry.get_cached(&key.resource, &key.namespace, &key.name)?;
+        (key.uid.is_empty() || object.meta().uid == (&*key.uid).into()).then_some(object)
+    }
+
+    /// A key as `ObjectRef`, with the uid of its object.
+    pub fn name(&self, key: &Key, object: Option<&Object>) -> ObjectName {
+        key.to_name(object.map_or(&*key.uid, |o| &o.meta().uid))
+    }
+
+    fn is_primary(&self, resource: &ResourceKey) -> bool {
+        self.primary.as_ref().is_none_or(|primary| *primary.key == *resource)
+    }
+
+    /// Whether a change of a primary object concerns the controller.
+    fn matters(&self, event: &Event) -> bool {
+        let (now, before) = (event.object.meta(), event.previous.as_ref().map(|p| p.meta()));
+        let selected = self.selector.matches(now) || before.is_some_and(|b| self.selector.matches(b));
+        let metadata_only = self.primary.is_none() && event.kind == EventKind::Modified;
+        let same = |b: &pintle_registry::Meta| {
+            b.owners == now.owners && b.finalizers == now.finalizers && b.deletion_timestamp == now.deletion_timestamp && b.labels == now.labels
+        };
+        selected && !(metadata_only && before.is_some_and(same))
+    }
+
+    fn own(&self, object: &Object) -> Key {
+        let meta = object.meta();
+        match &self.primary {
+            Some(primary) => key(&primary.key, &meta.namespace, &meta.name),
+            None => Key { uid: (&*meta.uid).into(), ..key(&Arc::new(object.resource().key().clone()), &meta.namespace, &meta.name) },
+        }
+    }
+
+    fn map(&self, registry: &Registry, watch: &WatchSpec, object: &Object, keys: &mut Vec<Key>) {
+        let meta = object.meta();
+        let Some(primary) = &self.primary else {
+            // Everything is a key already: a mapping can only name the object itself.
+            keys.extend((watch.map == Mapping::Own).then(|| self.own(object)));
+            return;
+        };
+        let beside = if primary.is_namespaced() { &*meta.namespace } else { "" };
+        match &watch.map {
+            Mapping::Own | Mapping::Name => keys.push(key(&primary.key, beside, &meta.name)),
+            Mapping::Namespace if !meta.namespace.is_empty() => keys.push(key(&primary.key, "", &meta.namespace)),
+            Mapping::Namespace => {}
+            Mapping::Owner => {
+                let owner = meta.controller().filter(|o| *o.kind == *primary.info.kind && group_of(&o.api_version) == primary.info.group);
+                keys.extend(owner.map(|o| key(&primary.key, beside, &o.name)));
+            }
+            Mapping::Field(path) => {
+                let name = object.field(path).map(str::to_owned).or_else(|| field_in(object, path)).filter(|n| !n.is_empty());
+                keys.extend(name.map(|n| key(&primary.key, beside, &n)));
+            }
+            Mapping::All => keys.extend(self.all(registry)),
+        }
+    }
+
+    fn around(&self, registry: &Registry, namespace: &str) -> Vec<Key> {
+        let Some(primary) = &self.primary else { return Vec::new() };
+        registry.list_index(&primary.key, &Index::Namespace, namespace).0.iter().map(|o| self.own(o)).collect()
+    }
+}
+
+/// An object without a controller appeared, or one's labels or owners changed: somebody may adopt or release it.
+fn orphan_changed(event: &Event) -> bool {
+    let now = event.object.meta();
+    now.controller().is_none()
+        && event.kind != EventKind::Deleted
+        && event.previous.as_ref().is_none_or(|p| p.meta().labels != now.labels || p.meta().owners != now.owners)
+}
+
+fn key(resource: &Arc<ResourceKey>, namespace: &str, name: &str) -> Key {
+    Key { resource: resource.clone(), namespace: namespace.into(), name: name.into(), uid: "".into() }
+}
+
+fn group_of(api_version: &str) -> &str {
+    api_version.split_once('/').map_or("", |(group, _)| group)
+}
+
+fn field_in(object: &Object, path: &str) -> Option<String> {
+    let body = object.value().ok()?;
+    path.split('.').try_fold(&body, |at, member| at.get(member))?.as_str().map(str::to_owned)
+}

@@ -1,0 +1,175 @@
+//! What travels with a request: the related objects that a manifest names, looked up in the cache's indexes. Never waits, never asks the
+//! store, never shows what the grants do not cover.
+
+use crate::{
+    grants::{Grants, Use},
+    project::Projection,
+    selector::Selector,
+    spec::{RelatedSpec, Relation, ResourcePattern},
+};
+use bytes::Bytes;
+use pintle_registry::{Index, Object, Registry, ResourceKey};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// One `related` entry, ready for use.
+pub struct Gatherer {
+    spec: RelatedSpec,
+    projection: Projection,
+}
+
+/// Rows of one entry.
+pub struct Gathered<'a> {
+    /// As the manifest calls them.
+    pub name: &'a str,
+    /// JSON, whole or projected.
+    pub rows: Vec<Bytes>,
+}
+
+/// The object that related ones are looked up for.
+#[derive(Clone, Copy)]
+pub struct Centre<'a> {
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub uid: &'a str,
+    /// `None` when it is gone.
+    pub object: Option<&'a Arc<Object>>,
+    /// Its JSON when it is not (yet) an object of the cache.
+    pub body: &'a [u8],
+    /// How a `field:` relation is meant.
+    pub field_names: FieldNames,
+}
+
+/// The two readings of `field:PATH`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldNames {
+    /// The related objects' field holds the centre's name (a node and its pods): controllers.
+    TheCentre,
+    /// The centre's field holds the related object's name (a pod and its service account): admission.
+    TheRelated,
+}
+
+impl Gatherer {
+    /// From the manifest.
+    pub fn new(spec: &RelatedSpec) -> Self {
+        let everything = spec.resource == ResourcePattern::Everything && spec.by != Relation::NamespaceObject;
+        let projection = if everything && spec.fields.is_empty() { Projection::Metadata } else { Projection::new(&spec.fields) };
+        Self { spec: spec.clone(), projection }
+    }
+
+    /// The rows for one object.
+    pub fn gather(&self, registry: &Registry, grants: &Grants, centre: Centre<'_>) -> Gathered<'_> {
+        let deleting = || centre.object.is_some_and(|o| o.meta().deletion_timestamp.is_some());
+        let objects = if self.spec.only_while_deleting && !deleting() { Vec::new() } else { self.find(registry, centre) };
+        let rows = objects.iter().filter(|o| self.wanted(grants, o)).map(|o| self.projection.row(o)).collect();
+        Gathered { name: &self.spec.name, rows }
+    }
+
+    fn wanted(&self, grants: &Grants, object: &Object) -> bool {
+        let (key, meta) = (object.resource().key(), object.meta());
+        let seen = |verb| {
+            grants.allow(&Use { verb, group: &key.group, resource: &key.resource, subresource: "", namespace: &meta.namespace, name: &meta.name })
+        };
+        (self.spec.namespace.is_empty() || *self.spec.namespace == *meta.namespace) && (seen("list") || seen("get"))
+    }
+
+    fn find(&self, registry: &Registry, centre: Centre<'_>) -> Vec<Arc<Object>> {
+        let namespace = if centre.namespace.is_empty() { centre.name } else { centre.namespace };
+        let of = |index: Index, value: &str| self.indexed(registry, &index, value);
+        match &self.spec.by {
+            Relation::Dependents => self.matching(registry.dependents(centre.uid)),
+            Relation::Owner if self.spec.resource == ResourcePattern::Everything => registry.dependents(centre.uid),
+            Relation::Owner => of(Index::Owner, centre.uid),
+            Relation::OwnerOrSelector => self.owned_or_selected(registry, centre),
+            Relation::Owners => self.matching(owners(registry, centre)),
+            Relation::Namespace => of(Index::Namespace, namespace),
+            Relation::NamespaceObject => registry.get_cached(&ResourceKey::new("", "namespaces"), "", namespace).into_iter().collect(),
+            Relation::Name => self.named(registry, centre.namespace, centre.name),
+            Relation::All => self.all(registry),
+            Relation::Field(path) => match centre.field_names {
+                FieldNames::TheCentre => of(Index::Field(path.clone()), centre.name),
+                FieldNames::TheRelated => match field_of(centre, path) {
+                    Some(name) => self.named(registry, centre.namespace, &name),
+                    None => Vec::new(),
+                },
+            },
+        }
+    }
+
+    /// Objects of the wanted resource, or of every resource, under one value of an index.
+    fn indexed(&self, registry: &Registry, index: &Index, value: &str) -> Vec<Arc<Object>> {
+        match &self.spec.resource {
+            ResourcePattern::One(key) => registry.list_index(key, index, value).0,
+            ResourcePattern::Everything => stored(registry).flat_map(|key| registry.list_index(&key, index, value).0).collect(),
+        }
+    }
+
+    fn named(&self, registry: &Registry, namespace: &str, name: &str) -> Vec<Arc<Object>> {
+        let ResourcePattern::One(key) = &self.spec.resource else { return Vec::new() };
+        registry.get_cached(key, namespace, name).or_else(|| registry.get_cached(key, "", name)).into_iter().collect()
+    }
+
+    fn all(&self, registry: &Registry) -> Vec<Arc<Object>> {
+        if !self.spec.namespace.is_empty() {
+            return self.indexed(registry, &Index::Namespace, &self.spec.namespace);
+        }
+        match &self.spec.resource {
+            ResourcePattern::One(key) => all_of(registry, key),
+            ResourcePattern::Everything => stored(registry).flat_map(|key| all_of(registry, &key)).collect(),
+        }
+    }
+
+    fn matching(&self, mut objects: Vec<Arc<Object>>) -> Vec<Arc<Object>> {
+        objects.retain(|o| self.spec.resource.matches(o.resource().key()));
+        objects
+    }
+
+    /// What the centre owns, and what its `spec.selector` matches and nobody controls.
+    fn owned_or_selected(&self, registry: &Registry, centre: Centre<'_>) -> Vec<Arc<Object>> {
+        let mut found = self.indexed(registry, &Index::Owner, centre.uid);
+        let selector = centre.object.and_then(|o| o.value().ok()).and_then(|v| Selector::of_object(v.pointer("/spec/selector").unwrap_or(&Value::Null)));
+        if let Some(selector) = selector {
+            let orphans = self.indexed(registry, &Index::Namespace, centre.namespace);
+            let already = |o: &Object| o.meta().owners.iter().any(|owner| *owner.uid == *centre.uid);
+            found.extend(orphans.into_iter().filter(|o| o.meta().controller().is_none() && !already(o) && selector.matches(o.meta())));
+        }
+        found
+    }
+}
+
+/// Every resource that is stored under its own name.
+pub fn stored(registry: &Registry) -> impl Iterator<Item = ResourceKey> {
+    let mut keys: Vec<ResourceKey> = registry.resources().iter().map(|info| info.key().clone()).collect();
+    keys.sort();
+    keys.dedup();
+    keys.into_iter()
+}
+
+/// Every cached object of a resource.
+pub fn all_of(registry: &Registry, key: &ResourceKey) -> Vec<Arc<Object>> {
+    let namespaced = registry.resources().iter().any(|info| info.key() == key && info.scope == pintle_api::Scope::Namespaced);
+    if !namespaced {
+        return registry.list_index(key, &Index::Namespace, "").0;
+    }
+    let namespaces = registry.list_index(&ResourceKey::new("", "namespaces"), &Index::Namespace, "").0;
+    namespaces.iter().flat_map(|n| registry.list_index(key, &Index::Namespace, &n.meta().name).0).collect()
+}
+
+fn owners(registry: &Registry, centre: Centre<'_>) -> Vec<Arc<Object>> {
+    let Some(object) = centre.object else { return Vec::new() };
+    let find = |owner: &pintle_registry::Owner| {
+        let info = registry.resource_for_kind(&owner.api_version, &owner.kind)?;
+        let namespaced = info.scope == pintle_api::Scope::Namespaced;
+        registry.get_cached(info.key(), if namespaced { centre.namespace } else { "" }, &owner.name)
+    };
+    object.meta().owners.iter().filter_map(find).collect()
+}
+
+fn field_of(centre: Centre<'_>, path: &str) -> Option<String> {
+    if let Some(value) = centre.object.and_then(|o| o.field(path)) {
+        return Some(value.to_owned()).filter(|v| !v.is_empty());
+    }
+    let body: Value = serde_json::from_slice(centre.body).ok()?;
+    let value = path.split('.').try_fold(&body, |at, member| at.get(member))?;
+    value.as_str().filter(|v| !v.is_empty()).map(str::to_owned)
+}

@@ -1,0 +1,144 @@
+//! What a module was granted, in RBAC's words, and the question whether one use of it is inside.
+
+use pintle_registry::ResourceKey;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+
+/// One entry of `spec.permissions`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Permission {
+    /// `""` is the core group, `*` all.
+    pub api_groups: Vec<String>,
+    /// Plurals, `pods/status` for a subresource, `*` for all.
+    pub resources: Vec<String>,
+    /// get, list, watch, create, update, patch, delete, deletecollection or `*`.
+    pub verbs: Vec<String>,
+    /// Empty: all.
+    pub namespaces: Vec<String>,
+    /// Empty: all.
+    pub resource_names: Vec<String>,
+}
+
+/// One use of an object.
+#[derive(Clone, Copy, Debug)]
+pub struct Use<'a> {
+    pub verb: &'a str,
+    pub group: &'a str,
+    pub resource: &'a str,
+    pub subresource: &'a str,
+    /// Empty: cluster-scoped, or all namespaces.
+    pub namespace: &'a str,
+    /// Empty: unknown, or all.
+    pub name: &'a str,
+}
+
+const READ_VERBS: [&str; 3] = ["get", "list", "watch"];
+
+impl Permission {
+    fn allows(&self, asked: &Use<'_>) -> bool {
+        let has = |list: &[String], word: &str| list.iter().any(|entry| entry == "*" || entry == word);
+        let resource = self.resources.iter().any(|entry| match entry.split_once('/') {
+            _ if entry == "*" => true,
+            Some((resource, subresource)) => (resource == "*" || resource == asked.resource) && (subresource == "*" || subresource == asked.subresource) && !asked.subresource.is_empty(),
+            None => asked.subresource.is_empty() && entry == asked.resource,
+        });
+        let groups_match = if self.api_groups.is_empty() { asked.group.is_empty() } else { has(&self.api_groups, asked.group) };
+        resource
+            && groups_match
+            && has(&self.verbs, asked.verb)
+            && (self.namespaces.is_empty() || self.namespaces.iter().any(|n| n == asked.namespace))
+            && (self.resource_names.is_empty() || self.resource_names.iter().any(|n| n == asked.name))
+    }
+}
+
+/// All grants of one module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grants(Vec<Permission>);
+
+impl Grants {
+    /// The grants that a manifest asks for.
+    pub fn new(permissions: Vec<Permission>) -> Self {
+        Self(permissions)
+    }
+
+    /// Whether one of them covers this use.
+    pub fn allow(&self, asked: &Use<'_>) -> bool {
+        self.0.iter().any(|permission| permission.allows(asked))
+    }
+
+    /// The resources that capabilities are made for: (reader, writer) of each `group/plural`, `*/*` for wildcards.
+    pub fn exports(&self) -> Vec<GrantedResource> {
+        let (mut readers, mut writers) = (BTreeSet::new(), BTreeSet::new());
+        for permission in &self.0 {
+            let reads = permission.verbs.iter().any(|v| v == "*" || READ_VERBS.contains(&v.as_str()));
+            let writes = permission.verbs.iter().any(|v| v == "*" || !READ_VERBS.contains(&v.as_str()));
+            let core = [String::new()];
+            let groups: &[String] = if permission.api_groups.is_empty() { &core } else { &permission.api_groups };
+            for group in groups {
+                for resource in &permission.resources {
+                    let plural = resource.split('/').next().unwrap_or(resource);
+                    let key = if group == "*" || plural == "*" { ResourceKey::new("*", "*") } else { ResourceKey::new(group.as_str(), plural) };
+                    if reads {
+                        readers.insert(key.clone());
+                    }
+                    if writes {
+                        writers.insert(key);
+                    }
+                }
+            }
+        }
+        let reader = |resource| GrantedResource { resource, access: Access::Read };
+        let writer = |resource| GrantedResource { resource, access: Access::Write };
+        readers.into_iter().map(reader).chain(writers.into_iter().map(writer)).collect()
+    }
+}
+
+/// A capability that a module gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantedResource {
+    pub resource: ResourceKey,
+    pub access: Access,
+}
+
+/// Which of the two interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    Write,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn permission(groups: &[&str], resources: &[&str], verbs: &[&str], namespaces: &[&str]) -> Permission {
+        let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
+        Permission { api_groups: own(groups), resources: own(resources), verbs: own(verbs), namespaces: own(namespaces), resource_names: Vec::new() }
+    }
+
+    #[track_caller]
+    fn check(grants: &[Permission], asked: &str, expected: bool) {
+        let part: Vec<&str> = asked.split(' ').collect();
+        let (resource, subresource) = part[2].split_once('/').unwrap_or((part[2], ""));
+        let asked_use = Use { verb: part[0], group: part[1].trim_matches('-'), resource, subresource, namespace: part[3].trim_matches('-'), name: "x" };
+        assert_eq!(Grants::new(grants.to_vec()).allow(&asked_use), expected, "{asked}");
+    }
+
+    #[test]
+    fn a_use_is_allowed_only_when_one_grant_covers_all_of_it() {
+        let grants = [permission(&[""], &["pods", "pods/status"], &["get", "create"], &["a"]), permission(&["apps"], &["*"], &["*"], &[])];
+        check(&grants, "get - pods a", true);
+        check(&grants, "get - pods b", false);
+        check(&grants, "get - pods -", false);
+        check(&grants, "create - pods/status a", true);
+        check(&grants, "create - pods/binding a", false);
+        check(&grants, "delete - pods a", false);
+        check(&grants, "delete apps replicasets b", true);
+        check(&grants, "update apps deployments/scale b", true);
+        check(&grants, "get batch jobs b", false);
+        check(&[permission(&[], &["pods"], &["get"], &[])], "get - pods a", true);
+        check(&[permission(&["*"], &["*/status"], &["patch"], &[])], "patch - pods/status a", true);
+        check(&[permission(&["*"], &["*/status"], &["patch"], &[])], "patch - pods a", false);
+    }
+}

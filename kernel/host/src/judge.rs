@@ -1,0 +1,338 @@
+//! Admission by modules: who judges which request, and the call itself.
+//!
+//! The problem: every write in the cluster passes here, so a judge must not cost a thread hop, a queue or an allocation more than its call.
+//! The answer: a judge is a small pool of instances behind locks; the caller's own thread takes a free one and calls it on the hot
+//! lane. Swapping a module swaps the pool; calls in the old one end there.
+//!
+//! Invariants: judges are asked in order (`order`, then name), each sees the edits of those before. A judge that fails (fault, no free
+//! instance, not running) refuses the request unless its policy is to be ignored; it never answers for another.
+
+use crate::{
+    counters::Counters,
+    engine::Instance,
+    fault::{Fault, FaultKind, Generation, ModuleId},
+    gather::{Centre, FieldNames, Gatherer},
+    grants::{Grants, Permission},
+    spec::{AdmissionRule, AdmissionSpec},
+};
+use bytes::Bytes;
+use capnp::{message, serialize, traits::HasTypeId};
+use futures::future::BoxFuture;
+use parking_lot::{Mutex, RwLock};
+use pintle_registry::{Admission, AdmissionRequest, DryRun, Edit, EditOp, Failure, Operation, Phase, Registry, ResourceInfo, Verdict};
+use pintle_wit::admission_capnp::{self as wire, admission};
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::Notify;
+
+/// Instances of one incarnation of an admission module.
+pub struct Pool {
+    pub generation: Generation,
+    instances: Vec<Mutex<Instance>>,
+    fault: Mutex<Option<Fault>>,
+    faulted: Notify,
+}
+
+impl Pool {
+    /// Of at least one instance.
+    pub fn new(instances: Vec<Instance>) -> Self {
+        let generation = instances.last().map_or_else(Default::default, Instance::generation);
+        Self { generation, instances: instances.into_iter().map(Mutex::new).collect(), fault: Mutex::default(), faulted: Notify::new() }
+    }
+
+    /// Waits until an instance has faulted.
+    pub async fn fault(&self) -> Fault {
+        loop {
+            let faulted = self.faulted.notified();
+            tokio::pin!(faulted);
+            faulted.as_mut().enable();
+            if let Some(fault) = self.fault.lock().clone() {
+                return fault;
+            }
+            faulted.await;
+        }
+    }
+
+    /// Linear memory of all instances, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.instances.iter().filter_map(|i| i.try_lock().map(|i| i.memory_bytes())).sum()
+    }
+
+    /// Calls a free instance, or waits for one.
+    fn call(&self, params: &[u8], deadline: Duration) -> Result<Result<Vec<u8>, String>, Fault> {
+        let interface = <admission::Client as HasTypeId>::TYPE_ID;
+        let first = thread_number() % self.instances.len().max(1);
+        let order = (0..self.instances.len()).map(|i| &self.instances[(first + i) % self.instances.len()]);
+        let free = order.clone().filter_map(Mutex::try_lock).find(|instance| instance.is_alive());
+        let Some(mut instance) = free.or_else(|| order.map(Mutex::lock).find(|instance| instance.is_alive())) else {
+            let fault = self.fault.lock().clone();
+            let none = || Fault { kind: FaultKind::Trap, module: ModuleId::new(""), generation: self.generation, message: "no instance is left".into() };
+            return Err(fault.unwrap_or_else(none));
+        };
+        instance.call(interface, 0, params, deadline).inspect_err(|fault| self.report(fault))
+    }
+
+    fn report(&self, fault: &Fault) {
+        self.fault.lock().get_or_insert_with(|| fault.clone());
+        self.faulted.notify_waiters();
+    }
+}
+
+/// A small number for the calling thread, so that threads begin with different instances.
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed));
+    NUMBER.with(|n| *n)
+}
+
+/// One admission module.
+pub struct Judge {
+    name: String,
+    spec: AdmissionSpec,
+    gatherers: Vec<Gatherer>,
+    grants: Grants,
+    deadline: Duration,
+    counters: Arc<Counters>,
+    pool: Option<Arc<Pool>>,
+}
+
+impl Judge {
+    /// From its manifest; without a pool it is not running (yet) and its failure policy speaks.
+    pub fn new(name: &str, spec: &AdmissionSpec, permissions: Vec<Permission>, deadline: Duration, counters: Arc<Counters>, pool: Option<Arc<Pool>>) -> Self {
+        let gatherers = spec.related.iter().map(Gatherer::new).collect();
+        Self { name: name.to_owned(), spec: spec.clone(), gatherers, grants: Grants::new(permissions), deadline, counters, pool }
+    }
+
+    fn wants(&self, resource: &ResourceInfo, subresource: &str, operation: Operation, phase: Phase) -> bool {
+        let in_phase = match phase {
+            Phase::Mutating => self.spec.mutating,
+            Phase::Validating => self.spec.validating,
+        };
+        in_phase && self.spec.rules.iter().any(|rule| rule_matches(rule, resource, subresource, operation))
+    }
+
+    /// The verdict, or why there is none.
+    fn judge(&self, registry: &Registry, request: &AdmissionRequest<'_>, object: &Bytes, phase: Phase) -> Result<Verdict, String> {
+        let Some(pool) = &self.pool else { return Err("the module is not running".into()) };
+        let started = Instant::now();
+        let params = self.params(registry, request, object, phase);
+        let answer = pool.call(&params, self.deadline);
+        self.counters.call(started.elapsed());
+        match answer {
+            Ok(Ok(results)) => read_verdict(&results).map_err(|e| e.to_string()),
+            Ok(Err(text)) => Err(text),
+            Err(fault) => Err(fault.kind.to_string()),
+        }
+        .inspect_err(|_| Counters::add(&self.counters.errors))
+    }
+
+    fn params(&self, registry: &Registry, request: &AdmissionRequest<'_>, object: &Bytes, phase: Phase) -> Vec<u8> {
+        let old: &[u8] = request.old.as_ref().map_or(&[], |o| o.body());
+        let related = self.related(registry, request, object);
+        let weight = object.len() + old.len() + related.iter().flat_map(|r| &r.rows).map(Bytes::len).sum::<usize>();
+        let words = u32::try_from(weight / 8 + 256).unwrap_or(u32::MAX);
+        let mut message = message::Builder::new(message::HeapAllocator::new().first_segment_words(words));
+        let mut review = message.init_root::<admission::review_params::Builder<'_>>().init_review();
+        let target = request.target;
+        let mut name = review.reborrow().init_target();
+        name.set_group(&*target.resource.group);
+        name.set_resource(&*target.resource.plural);
+        name.set_namespace(&target.namespace);
+        name.set_name(&target.name);
+        review.set_operation(operation_on_wire(request.operation));
+        review.set_version(&*target.resource.version);
+        review.set_kind(&*target.resource.kind);
+        review.set_subresource(&target.subresource);
+        review.set_user_name(&request.caller.user);
+        review.set_object(object);
+        review.set_old_object(old);
+        review.set_dry_run(request.dry_run == DryRun::All);
+        review.set_phase(match phase {
+            Phase::Mutating => wire::Phase::Mutating,
+            Phase::Validating => wire::Phase::Validating,
+        });
+        let mut groups = review.reborrow().init_user_groups(u32::try_from(request.caller.groups.len()).unwrap_or(u32::MAX));
+        for (i, group) in (0..).zip(&request.caller.groups) {
+            groups.set(i, group);
+        }
+        let mut list = review.init_related(u32::try_from(related.len()).unwrap_or(u32::MAX));
+        for (i, entry) in (0..).zip(&related) {
+            let mut builder = list.reborrow().get(i);
+            builder.set_name(entry.name);
+            let mut objects = builder.init_objects(u32::try_from(entry.rows.len()).unwrap_or(u32::MAX));
+            for (j, row) in (0..).zip(&entry.rows) {
+                objects.set(j, row);
+            }
+        }
+        serialize::write_message_to_words(&message)
+    }
+
+    fn related(&self, registry: &Registry, request: &AdmissionRequest<'_>, object: &Bytes) -> Vec<crate::gather::Gathered<'_>> {
+        let target = request.target;
+        let uid = request.old.as_ref().map_or("", |o| &o.meta().uid);
+        let body = if object.is_empty() { request.old.as_ref().map_or(&[][..], |o| o.body()) } else { object };
+        let centre = Centre { namespace: &target.namespace, name: &target.name, uid, object: None, body, field_names: FieldNames::TheRelated };
+        self.gatherers.iter().map(|g| g.gather(registry, &self.grants, centre)).collect()
+    }
+
+    /// What a request gets when its judge failed.
+    fn failed(&self, why: &str) -> Verdict {
+        if self.spec.ignore_failures {
+            tracing::warn!(module = self.name, why, "admission failed and is ignored");
+            return Verdict { warnings: vec![format!("admission module {} failed and was ignored", self.name)], ..Verdict::allowed() };
+        }
+        tracing::warn!(module = self.name, why, "admission failed; the request is refused");
+        let message = format!("admission module {:?} could not judge the request", self.name);
+        Verdict { refused: Some(Failure { code: 500, reason: "InternalError".into(), message }), ..Verdict::default() }
+    }
+}
+
+fn operation_on_wire(operation: Operation) -> wire::Operation {
+    match operation {
+        Operation::Create => wire::Operation::Create,
+        Operation::Update => wire::Operation::Update,
+        Operation::Delete => wire::Operation::Delete,
+        Operation::Connect => wire::Operation::Connect,
+    }
+}
+
+fn rule_matches(rule: &AdmissionRule, resource: &ResourceInfo, subresource: &str, operation: Operation) -> bool {
+    let has = |list: &[String], word: &str| list.iter().any(|entry| entry == "*" || entry == word);
+    let operation = match operation {
+        Operation::Create => "CREATE",
+        Operation::Update => "UPDATE",
+        Operation::Delete => "DELETE",
+        Operation::Connect => "CONNECT",
+    };
+    let named = rule.resources.iter().any(|entry| match entry.split_once('/') {
+        Some((r, s)) => (r == "*" || r == resource.plural) && !subresource.is_empty() && (s == "*" || s == subresource),
+        None => subresource.is_empty() && (entry == "*" || *entry == resource.plural),
+    });
+    let versions_match = rule.api_versions.is_empty() || has(&rule.api_versions, &resource.version);
+    let groups_match = if rule.api_groups.is_empty() { resource.group.is_empty() } else { has(&rule.api_groups, &resource.group) };
+    named && versions_match && groups_match && has(&rule.operations, operation)
+}
+
+fn read_verdict(mut results: &[u8]) -> capnp::Result<Verdict> {
+    let message = crate::wire::read(&mut results)?;
+    let verdict = message.get_root::<admission::review_results::Reader<'_>>()?.get_verdict()?;
+    let warnings = verdict.get_warnings()?.iter().take(16).map(|w| Ok(w?.to_string()?)).collect::<capnp::Result<_>>()?;
+    if !verdict.get_allowed() {
+        let failure = verdict.get_failure()?;
+        let refused = Failure { code: failure.get_code(), reason: failure.get_reason()?.to_string()?, message: failure.get_message()?.to_string()? };
+        return Ok(Verdict { refused: Some(refused), edits: Vec::new(), warnings });
+    }
+    let edits = verdict.get_edits()?.iter().map(read_edit).collect::<capnp::Result<_>>()?;
+    Ok(Verdict { refused: None, edits, warnings })
+}
+
+fn read_edit(edit: wire::edit::Reader<'_>) -> capnp::Result<Edit> {
+    let op = match edit.get_op()? {
+        wire::edit::Op::Add => EditOp::Add,
+        wire::edit::Op::Replace => EditOp::Replace,
+        wire::edit::Op::Remove => EditOp::Remove,
+        wire::edit::Op::Unspecified => return Err(capnp::Error::failed("an edit that does not say what to do".into())),
+    };
+    let value = match op {
+        EditOp::Remove => serde_json::Value::Null,
+        _ => serde_json::from_slice(edit.get_value()?).map_err(|e| capnp::Error::failed(format!("an edit with a value that is not JSON: {e}")))?,
+    };
+    Ok(Edit { op, path: edit.get_path()?.to_string()?, value })
+}
+
+/// All admission modules, in order. Installed in the registry.
+pub struct Judges {
+    registry: Weak<Registry>,
+    list: RwLock<Arc<Vec<Arc<Judge>>>>,
+}
+
+impl Judges {
+    /// Nobody yet.
+    pub fn new(registry: &Arc<Registry>) -> Arc<Self> {
+        Arc::new(Self { registry: Arc::downgrade(registry), list: RwLock::default() })
+    }
+
+    /// Puts a judge in its place; one of the same name goes.
+    pub fn install(&self, judge: Judge) {
+        self.change(|list| {
+            list.retain(|j| j.name != judge.name);
+            list.push(Arc::new(judge));
+            list.sort_by(|a, b| (a.spec.order, &a.name).cmp(&(b.spec.order, &b.name)));
+        });
+    }
+
+    /// Takes a judge away.
+    pub fn remove(&self, name: &str) {
+        self.change(|list| list.retain(|j| j.name != name));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Judge>>)) {
+        let mut current = self.list.write();
+        let mut list = current.to_vec();
+        change(&mut list);
+        *current = Arc::new(list);
+    }
+
+    fn judge(&self, request: &AdmissionRequest<'_>, phase: Phase) -> Verdict {
+        let Some(registry) = self.registry.upgrade() else { return Verdict::allowed() };
+        let (list, target) = (self.list.read().clone(), request.target);
+        let (mut sum, mut object) = (Verdict::allowed(), request.object.clone());
+        for judge in list.iter().filter(|j| j.wants(&target.resource, &target.subresource, request.operation, phase)) {
+            let edited = judge.judge(&registry, request, &object, phase).and_then(|verdict| {
+                let object = if verdict.edits.is_empty() { object.clone() } else { edit(&object, &verdict.edits)? };
+                Ok((verdict, object))
+            });
+            let verdict = match edited {
+                Ok((verdict, next)) => {
+                    object = next;
+                    verdict
+                }
+                Err(why) => judge.failed(&why),
+            };
+            sum.warnings.extend(verdict.warnings);
+            if verdict.refused.is_some() {
+                sum.refused = verdict.refused;
+                return sum;
+            }
+            if phase == Phase::Mutating {
+                sum.edits.extend(verdict.edits);
+            }
+        }
+        sum
+    }
+}
+
+/// The object as the next judge sees it.
+fn edit(object: &Bytes, edits: &[Edit]) -> Result<Bytes, String> {
+    let mut value: serde_json::Value = serde_json::from_slice(object).map_err(|e| e.to_string())?;
+    for edit in edits {
+        let path = &edit.path;
+        let operation = match edit.op {
+            EditOp::Add => serde_json::json!([{"op": "add", "path": path, "value": edit.value}]),
+            EditOp::Replace => serde_json::json!([{"op": "replace", "path": path, "value": edit.value}]),
+            EditOp::Remove => serde_json::json!([{"op": "remove", "path": path}]),
+        };
+        let patch: json_patch::Patch = serde_json::from_value(operation).map_err(|e| e.to_string())?;
+        json_patch::patch(&mut value, &patch).map_err(|e| format!("an edit does not apply: {e}"))?;
+    }
+    Ok(value.to_string().into())
+}
+
+impl Admission for Judges {
+    fn wants(&self, resource: &ResourceInfo, subresource: &str, operation: Operation, phase: Phase) -> bool {
+        self.list.read().iter().any(|judge| judge.wants(resource, subresource, operation, phase))
+    }
+
+    fn mutate<'a>(&'a self, request: &'a AdmissionRequest<'a>) -> BoxFuture<'a, Verdict> {
+        Box::pin(async move { self.judge(request, Phase::Mutating) })
+    }
+
+    fn validate<'a>(&'a self, request: &'a AdmissionRequest<'a>) -> BoxFuture<'a, Verdict> {
+        Box::pin(async move { self.judge(request, Phase::Validating) })
+    }
+}

@@ -1,0 +1,187 @@
+//! From code to a running incarnation: instantiate, open the lane, hand over what was granted, take what it serves.
+
+use crate::{
+    counters::Counters,
+    engine::{Code, Engine, Instance, ModuleLog, Vat},
+    fault::{Fault, Generation, HostError, ModuleId},
+    grants::Grants,
+    host::ClusterFacts,
+    judge::Judges,
+    membrane::Gate,
+    objects::{Holder, exports},
+    source::Sources,
+    spec::{ModuleSpec, ModuleType},
+    write::Writer,
+};
+use pintle_registry::{Caller, Registry};
+use pintle_wit::{API_LEVEL, PIPE_VERSION, controller_capnp::controller, module_capnp::module};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::sync::Notify;
+
+/// What every supervisor needs.
+pub struct Context {
+    pub registry: Arc<Registry>,
+    pub engine: Engine,
+    pub sources: Sources,
+    pub cluster: ClusterFacts,
+    pub judges: Arc<Judges>,
+    pub generations: AtomicU64,
+}
+
+/// One version of a module, ready to be started any number of times.
+pub struct Launcher<'a> {
+    pub context: &'a Context,
+    pub id: &'a ModuleId,
+    pub spec: &'a ModuleSpec,
+    pub code: &'a Code,
+    pub counters: &'a Arc<Counters>,
+}
+
+/// An instance that has answered `Module.start`.
+pub struct Started {
+    pub generation: Generation,
+    pub vat: Vat,
+    pub gate: Rc<Gate>,
+    pub writer: Rc<Writer>,
+    module: module::Client,
+}
+
+/// An instance that serves the hot lane on one thread.
+pub struct HotInstance {
+    pub generation: Generation,
+    pub writer: Rc<Writer>,
+    /// The snapshot it holds; 0: none.
+    pub synced: Cell<u64>,
+    instance: RefCell<Instance>,
+    fault: RefCell<Option<Fault>>,
+    faulted: Notify,
+}
+
+impl Launcher<'_> {
+    /// Starts an instance: it has its grants and its configuration.
+    ///
+    /// # Errors
+    /// The fault that ended it, or `Refused` when the module does not want to start so.
+    pub async fn start(&self) -> Result<Started, HostError> {
+        let generation = Generation(self.context.generations.fetch_add(1, Ordering::Relaxed) + 1);
+        let limits = &self.spec.limits;
+        let instance = Instance::new(self.code, self.id.clone(), generation, limits.memory_bytes, limits.slice_deadline)?;
+        self.counters.memory_bytes.store(instance.memory_bytes() as u64, Ordering::Relaxed);
+        let vat = Vat::open(instance, limits.slice_deadline);
+        let gate = Gate::new(self.id.clone(), generation, limits.clone(), self.counters.clone(), vat.ender());
+        let grants = Grants::new(self.spec.permissions.clone());
+        let writer = Rc::new(Writer { registry: self.context.registry.clone(), caller: Caller::module(self.id.as_str()), grants });
+        let module: module::Client = vat.bootstrap();
+        let request = self.hello(&module, &gate, &writer);
+        let answer = vat.run(async move { request.send().promise.await?.get()?.get_info().map(|info| info.get_api_level()) }).await?;
+        match answer {
+            Ok(level) if level > API_LEVEL => Err(HostError::Refused(format!("it was built for api level {level}, this kernel has {API_LEVEL}"))),
+            Ok(_) => Ok(Started { generation, vat, gate, writer, module }),
+            Err(error) => Err(HostError::Refused(error.to_string())),
+        }
+    }
+
+    fn hello(&self, module: &module::Client, gate: &Rc<Gate>, writer: &Rc<Writer>) -> capnp::capability::Request<module::start_params::Owned, module::start_results::Owned> {
+        let mut request = module.start_request();
+        let mut hello = request.get().init_hello();
+        hello.set_pipe_version(PIPE_VERSION);
+        hello.set_api_level(API_LEVEL);
+        hello.set_module_name(self.id.as_str());
+        hello.set_generation(self.context.generations.load(Ordering::Relaxed));
+        hello.set_config(self.spec.config.as_bytes());
+        let facts = &self.context.cluster;
+        let mut cluster = hello.reborrow().init_cluster();
+        cluster.set_root_ca_pem(&facts.root_ca_pem);
+        cluster.set_cluster_domain(&facts.cluster_domain);
+        cluster.set_pod_cidr(&facts.pod_cidr);
+        cluster.set_service_cidr(&facts.service_cidr);
+        // A module of the hot lane gets data only: its capabilities would end with the handshake.
+        if self.spec.kind == ModuleType::Controller {
+            let log = Rc::new(RefCell::new(ModuleLog::new(self.id.clone(), Generation(self.context.generations.load(Ordering::Relaxed)))));
+            let holder = Rc::new(Holder { writer: writer.clone(), gate: gate.clone(), log });
+            let capabilities = exports(&holder, &self.spec.grants);
+            let mut list = hello.init_exports(u32::try_from(capabilities.len()).unwrap_or(u32::MAX));
+            for (i, (name, capability)) in (0..).zip(capabilities) {
+                let mut export = list.reborrow().get(i);
+                export.set_name(&name);
+                capability.fill(export);
+            }
+        }
+        request
+    }
+}
+
+impl Started {
+    /// The controller that the module serves.
+    ///
+    /// # Errors
+    /// As for starting.
+    pub async fn controller(&self) -> Result<controller::Client, HostError> {
+        let request = self.module.controller_request();
+        let answer = self.vat.run(async move { request.send().promise.await?.get()?.get_controller() }).await?;
+        answer.map_err(|error| HostError::Refused(format!("it serves no controller: {error}")))
+    }
+
+    /// The instance alone, for the hot lane.
+    ///
+    /// # Errors
+    /// The fault that ended it meanwhile.
+    pub async fn into_hot(self) -> Result<(Instance, Generation, Rc<Writer>), HostError> {
+        self.gate.revoke();
+        let fault = futures::FutureExt::now_or_never(self.vat.fault());
+        match (fault, self.vat.into_instance()) {
+            (None, Some(instance)) => Ok((instance, self.generation, self.writer)),
+            (Some(fault), _) => Err(fault.into()),
+            (None, None) => Err(HostError::Refused("it ended while it was started".into())),
+        }
+    }
+}
+
+impl HotInstance {
+    /// An instance for one thread.
+    pub fn new(instance: Instance, generation: Generation, writer: Rc<Writer>) -> Self {
+        Self { generation, writer, synced: Cell::new(0), instance: RefCell::new(instance), fault: RefCell::default(), faulted: Notify::new() }
+    }
+
+    /// One call on the hot lane.
+    ///
+    /// # Errors
+    /// The fault that ended the instance.
+    pub fn call(&self, interface: u64, method: u16, params: &[u8], deadline: std::time::Duration) -> Result<Result<Vec<u8>, String>, Fault> {
+        self.instance.borrow_mut().call(interface, method, params, deadline).inspect_err(|fault| {
+            self.fault.borrow_mut().get_or_insert(fault.clone());
+            self.faulted.notify_waiters();
+        })
+    }
+
+    /// Ends it as the caller judges.
+    pub fn end(&self, kind: crate::FaultKind, message: String) -> Fault {
+        let fault = self.instance.borrow().fault(kind, message);
+        self.fault.borrow_mut().get_or_insert(fault.clone());
+        self.faulted.notify_waiters();
+        fault
+    }
+
+    /// Waits for its end.
+    pub async fn fault(&self) -> Fault {
+        loop {
+            let faulted = self.faulted.notified();
+            if let Some(fault) = self.fault.borrow().clone() {
+                return fault;
+            }
+            faulted.await;
+        }
+    }
+
+    /// The most linear memory it has had, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.instance.borrow().memory_bytes()
+    }
+}

@@ -1,0 +1,216 @@
+//! What a scheduler's guest does not know yet: changes since its last `sync`, as rows.
+//!
+//! Invariant: the guest's snapshot at generation g, plus the delta, is the cache plus the bindings that are under way.
+
+use crate::{gather::all_of, project::Projection};
+use bytes::Bytes;
+use capnp::{message, serialize};
+use pintle_registry::{Event, EventKind, Object, Registry, ResourceKey};
+use pintle_wit::scheduler_capnp::scheduler::sync_params;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+const NODE_FIELDS: [&str; 8] = [
+    "/metadata/name",
+    "/metadata/labels",
+    "/metadata/annotations",
+    "/spec/taints",
+    "/spec/unschedulable",
+    "/status/allocatable",
+    "/status/conditions",
+    "/status/images",
+];
+const POD_FIELDS: [&str; 7] =
+    ["/metadata/namespace", "/metadata/name", "/metadata/uid", "/metadata/labels", "/metadata/deletionTimestamp", "/spec", "/status/phase"];
+const NAMESPACE_FIELDS: [&str; 2] = ["/metadata/name", "/metadata/labels"];
+
+/// The delta.
+pub struct Snapshot {
+    registry: Arc<Registry>,
+    node: Projection,
+    pod: Projection,
+    namespace: Projection,
+    /// The snapshot after the last delta that was handed out; guests whose generation it is not get everything.
+    generation: u64,
+    /// `None`: gone.
+    nodes: BTreeMap<String, Option<Bytes>>,
+    /// By uid.
+    pods: BTreeMap<String, Option<Bytes>>,
+    namespaces: BTreeMap<String, Bytes>,
+    /// The rows of nodes that were sent last: most changes of a node are heartbeats.
+    sent_nodes: HashMap<String, Bytes>,
+    /// Bindings under way, by uid.
+    assumed: HashMap<String, Bytes>,
+}
+
+fn projection(fields: &[&str]) -> Projection {
+    Projection::new(&fields.iter().map(|f| (*f).to_owned()).collect::<Vec<_>>())
+}
+
+fn is_over(pod: &Object) -> bool {
+    matches!(pod.field("status.phase"), Some("Succeeded" | "Failed"))
+}
+
+impl Snapshot {
+    /// Of a registry, nothing known to any guest.
+    pub fn new(registry: Arc<Registry>) -> Self {
+        Self {
+            registry,
+            node: projection(&NODE_FIELDS),
+            pod: projection(&POD_FIELDS),
+            namespace: projection(&NAMESPACE_FIELDS),
+            generation: 0,
+            nodes: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            sent_nodes: HashMap::new(),
+            assumed: HashMap::new(),
+        }
+    }
+
+    /// Everybody gets everything next time.
+    pub fn forget(&mut self) {
+        self.generation += 1;
+        self.clear();
+    }
+
+    fn clear(&mut self) {
+        self.nodes.clear();
+        self.pods.clear();
+        self.namespaces.clear();
+    }
+
+    /// A node changed. Whether it could let a pod fit.
+    pub fn node_changed(&mut self, event: &Event) -> bool {
+        let name = event.object.meta().name.to_string();
+        if event.kind == EventKind::Deleted {
+            self.sent_nodes.remove(&name);
+            self.nodes.insert(name, None);
+            return false;
+        }
+        let row = self.node.row(&event.object);
+        if self.sent_nodes.get(&name) == Some(&row) {
+            return false;
+        }
+        self.sent_nodes.insert(name.clone(), row.clone());
+        self.nodes.insert(name, Some(row));
+        true
+    }
+
+    /// A pod that is not pending changed. Whether it frees room or could let another fit.
+    pub fn pod_changed(&mut self, event: &Event) -> bool {
+        let (pod, uid) = (&event.object, event.object.meta().uid.to_string());
+        let assigned = |p: &Object| p.field("spec.nodeName").is_some_and(|n| !n.is_empty());
+        let gone = event.kind == EventKind::Deleted || is_over(pod);
+        if gone {
+            let was_there = assigned(pod) || self.assumed.contains_key(&uid);
+            self.assumed.remove(&uid);
+            if was_there {
+                self.pods.insert(uid, None);
+            }
+            return was_there;
+        }
+        if !assigned(pod) {
+            return false;
+        }
+        self.assumed.remove(&uid);
+        let same = |p: &Arc<Object>| {
+            let (now, before) = (pod.meta(), p.meta());
+            assigned(p) && now.labels == before.labels && now.deletion_timestamp == before.deletion_timestamp && now.generation == before.generation
+        };
+        if event.previous.as_ref().is_some_and(same) {
+            return false;
+        }
+        self.pods.insert(uid, Some(self.pod.row(pod)));
+        event.previous.as_ref().is_none_or(|p| p.meta().labels != pod.meta().labels)
+    }
+
+    /// A namespace changed.
+    pub fn namespace_changed(&mut self, event: &Event) -> bool {
+        if event.kind != EventKind::Deleted && event.previous.as_ref().is_none_or(|p| p.meta().labels != event.object.meta().labels) {
+            self.namespaces.insert(event.object.meta().name.to_string(), self.namespace.row(&event.object));
+        }
+        false
+    }
+
+    /// A binding is under way: the guest that decided it counts it already, another one must be told.
+    pub fn assume(&mut self, pod: &Object, node: &str) {
+        let Ok(mut value) = pod.value() else { return };
+        value["spec"]["nodeName"] = node.into();
+        self.assumed.insert(pod.meta().uid.to_string(), value.to_string().into());
+    }
+
+    /// A binding failed.
+    pub fn take_back(&mut self, uid: &str) {
+        if self.assumed.remove(uid).is_some() {
+            self.pods.insert(uid.to_owned(), None);
+        }
+    }
+
+    /// The `sync` parameters for a guest at `base` (0: it knows nothing), and the generation it has afterwards; `None`: it is up to date.
+    pub fn delta(&mut self, base: u64) -> Option<(Vec<u8>, u64)> {
+        let whole = base == 0 || base != self.generation;
+        let nothing = self.nodes.is_empty() && self.pods.is_empty() && self.namespaces.is_empty();
+        if !whole && nothing {
+            return None;
+        }
+        if whole {
+            self.fill_whole();
+        }
+        self.generation += 1;
+        let params = self.params(if whole { 0 } else { base });
+        self.clear();
+        Some((params, self.generation))
+    }
+
+    fn fill_whole(&mut self) {
+        self.clear();
+        let all = |resource: &str| all_of(&self.registry, &ResourceKey::new("", resource));
+        let nodes: BTreeMap<_, _> = all("nodes").iter().map(|n| (n.meta().name.to_string(), Some(self.node.row(n)))).collect();
+        self.sent_nodes = nodes.iter().filter_map(|(name, row)| Some((name.clone(), row.clone()?))).collect();
+        self.nodes = nodes;
+        let assigned = |p: &Arc<Object>| p.field("spec.nodeName").is_some_and(|n| !n.is_empty()) && !is_over(p);
+        self.pods = self.assumed.iter().map(|(uid, row)| (uid.clone(), Some(row.clone()))).collect();
+        self.pods.extend(all("pods").iter().filter(|p| assigned(p)).map(|p| (p.meta().uid.to_string(), Some(self.pod.row(p)))));
+        self.namespaces = all("namespaces").iter().map(|n| (n.meta().name.to_string(), self.namespace.row(n))).collect();
+    }
+
+    fn params(&self, base: u64) -> Vec<u8> {
+        let (nodes, gone_nodes) = split(&self.nodes);
+        let (pods, gone_pods) = split(&self.pods);
+        let namespaces: Vec<&Bytes> = self.namespaces.values().collect();
+        let weight: usize = nodes.iter().chain(&pods).chain(&namespaces).map(|row| row.len() / 8 + 4).sum();
+        let words = u32::try_from(weight + 8 * (gone_nodes.len() + gone_pods.len()) + 128).unwrap_or(u32::MAX);
+        let mut message = message::Builder::new(message::HeapAllocator::new().first_segment_words(words));
+        let mut delta = message.init_root::<sync_params::Builder<'_>>().init_delta();
+        delta.set_base_generation(base);
+        delta.set_generation(self.generation);
+        let length = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        fill_data(delta.reborrow().init_nodes(length(nodes.len())), &nodes);
+        fill_data(delta.reborrow().init_pods(length(pods.len())), &pods);
+        fill_data(delta.reborrow().init_namespaces(length(namespaces.len())), &namespaces);
+        fill_text(delta.reborrow().init_gone_nodes(length(gone_nodes.len())), &gone_nodes);
+        fill_text(delta.init_gone_pods(length(gone_pods.len())), &gone_pods);
+        serialize::write_message_to_words(&message)
+    }
+}
+
+fn split(rows: &BTreeMap<String, Option<Bytes>>) -> (Vec<&Bytes>, Vec<&str>) {
+    let present = rows.values().flatten().collect();
+    let gone = rows.iter().filter(|(_, row)| row.is_none()).map(|(name, _)| name.as_str()).collect();
+    (present, gone)
+}
+
+fn fill_data(mut list: capnp::data_list::Builder<'_>, rows: &[&Bytes]) {
+    for (i, row) in (0..).zip(rows) {
+        list.set(i, row);
+    }
+}
+
+fn fill_text(mut list: capnp::text_list::Builder<'_>, names: &[&str]) {
+    for (i, name) in (0..).zip(names) {
+        list.set(i, name);
+    }
+}

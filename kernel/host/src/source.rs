@@ -1,0 +1,75 @@
+//! A module's bytes: from its object, from a file in the folders that the operator allowed, or from the folder that ships with the
+//! kernel. Whatever the source, the digest that the object names must be theirs.
+
+use crate::{
+    engine::digest_of,
+    fault::HostError,
+    limits::WASM_BYTES_MAX,
+    spec::{ModuleSpec, Source},
+};
+use base64::Engine as _;
+use bytes::Bytes;
+use std::path::{Path, PathBuf};
+
+/// Where modules may come from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    pub builtin_dir: Option<PathBuf>,
+    pub source_dirs: Vec<PathBuf>,
+}
+
+impl Sources {
+    /// Reads the bytes of a module and holds them against its digest. Blocks on files.
+    ///
+    /// # Errors
+    /// `Source`, `TooLarge` or `DigestMismatch`.
+    pub fn read(&self, spec: &ModuleSpec) -> Result<Bytes, HostError> {
+        let wasm = match &spec.source {
+            Source::Inline(text) => self.inline(text)?,
+            Source::File(path) => self.file(path)?,
+            Source::Builtin(name) => self.builtin(name)?,
+            Source::Oci(reference) => return Err(bad(reference, "OCI sources are not there yet; use file or inline")),
+        };
+        if !spec.digest.is_empty() {
+            let actual = digest_of(&wasm);
+            if actual != spec.digest {
+                return Err(HostError::DigestMismatch { expected: spec.digest.clone(), actual });
+            }
+        }
+        Ok(wasm)
+    }
+
+    fn inline(&self, text: &str) -> Result<Bytes, HostError> {
+        let compact: String = text.split_ascii_whitespace().collect();
+        base64::engine::general_purpose::STANDARD.decode(compact).map(Bytes::from).map_err(|e| bad("inline", e))
+    }
+
+    fn file(&self, path: &str) -> Result<Bytes, HostError> {
+        let candidates: Vec<PathBuf> = if Path::new(path).is_absolute() { vec![path.into()] } else { self.source_dirs.iter().map(|dir| dir.join(path)).collect() };
+        let real = candidates.iter().find_map(|candidate| candidate.canonicalize().ok()).ok_or_else(|| bad(path, "there is no such file in the allowed folders"))?;
+        let allowed = |dir: &PathBuf| dir.canonicalize().is_ok_and(|dir| real.starts_with(dir));
+        if !self.source_dirs.iter().any(allowed) {
+            return Err(bad(path, "it is outside the folders that modules may be read from"));
+        }
+        read(&real, path)
+    }
+
+    fn builtin(&self, name: &str) -> Result<Bytes, HostError> {
+        let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let dir = self.builtin_dir.as_ref().filter(|_| plain).ok_or_else(|| bad(name, "no such module ships with the kernel"))?;
+        read(&dir.join(format!("{name}.wasm")), name)
+    }
+}
+
+fn bad(name: &str, problem: impl ToString) -> HostError {
+    HostError::Source { source_name: name.to_owned(), problem: problem.to_string() }
+}
+
+fn read(path: &Path, name: &str) -> Result<Bytes, HostError> {
+    let length = std::fs::metadata(path).map_err(|e| bad(name, e))?.len();
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    if length > WASM_BYTES_MAX {
+        return Err(HostError::TooLarge { actual: length, limit: WASM_BYTES_MAX });
+    }
+    std::fs::read(path).map(Bytes::from).map_err(|e| bad(name, e))
+}

@@ -1,0 +1,445 @@
+//! A Module object's `spec`, read and checked once. What comes out can be acted on without looking at JSON again.
+
+use crate::{
+    fault::HostError,
+    grants::Permission,
+    limits::{INSTANCE_MEMORY_BYTES_MAX, ModuleLimits},
+};
+use pintle_registry::ResourceKey;
+use serde::Deserialize;
+use std::time::Duration;
+
+/// What a module is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModuleType {
+    Controller,
+    Scheduler,
+    Admission,
+}
+
+/// Where its bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    File(String),
+    Inline(String),
+    Oci(String),
+    Builtin(String),
+}
+
+/// Everything the host needs to know to run a module.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModuleSpec {
+    pub kind: ModuleType,
+    pub source: Source,
+    /// Empty: any.
+    pub digest: String,
+    pub permissions: Vec<Permission>,
+    /// Names of capabilities that are not objects: `logger`, `timer`.
+    pub grants: Vec<String>,
+    pub limits: ModuleLimits,
+    /// JSON text.
+    pub config: String,
+    pub controller: Option<ControllerSpec>,
+    pub admission: Option<AdmissionSpec>,
+    pub scheduler_name: String,
+    pub suspend: bool,
+}
+
+/// A resource of a manifest: `group/plural`, or `*/*` for the metadata of everything.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ResourcePattern {
+    Everything,
+    One(ResourceKey),
+}
+
+/// `spec.controller`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ControllerSpec {
+    pub primary: ResourcePattern,
+    /// Label selector in the query parameter's syntax; empty selects everything.
+    pub selector: String,
+    pub watches: Vec<WatchSpec>,
+    pub related: Vec<RelatedSpec>,
+    pub batch: usize,
+    pub resync: Option<Duration>,
+}
+
+/// What puts keys into the queue beside the primary objects themselves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WatchSpec {
+    pub resource: ResourcePattern,
+    pub map: Mapping,
+}
+
+/// How a changed object leads to keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mapping {
+    Own,
+    Owner,
+    Name,
+    Namespace,
+    Field(String),
+    All,
+}
+
+/// Objects that travel with a request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RelatedSpec {
+    pub name: String,
+    pub resource: ResourcePattern,
+    pub by: Relation,
+    /// Empty: any.
+    pub namespace: String,
+    /// JSON pointers; empty: whole objects.
+    pub fields: Vec<String>,
+    pub only_while_deleting: bool,
+}
+
+/// How related objects are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Relation {
+    Owner,
+    OwnerOrSelector,
+    Owners,
+    Dependents,
+    Namespace,
+    NamespaceObject,
+    Name,
+    Field(String),
+    All,
+}
+
+/// `spec.admission`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdmissionSpec {
+    pub mutating: bool,
+    pub validating: bool,
+    pub rules: Vec<AdmissionRule>,
+    /// Let requests through that the module fails to judge.
+    pub ignore_failures: bool,
+    pub order: i64,
+    pub related: Vec<RelatedSpec>,
+}
+
+/// Which requests; `*` matches anything.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AdmissionRule {
+    pub api_groups: Vec<String>,
+    pub api_versions: Vec<String>,
+    pub resources: Vec<String>,
+    pub operations: Vec<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawSpec {
+    r#type: String,
+    source: RawSource,
+    digest: String,
+    permissions: Vec<Permission>,
+    grants: Vec<String>,
+    limits: RawLimits,
+    config: Option<serde_json::Value>,
+    controller: Option<RawController>,
+    admission: Option<RawAdmission>,
+    scheduler_name: String,
+    shadow: bool,
+    replaces: String,
+    suspend: bool,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawSource {
+    file: Option<String>,
+    inline: Option<String>,
+    oci: Option<String>,
+    builtin: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawLimits {
+    memory_bytes: Option<u64>,
+    call_milliseconds: Option<u32>,
+    calls_per_second: Option<u32>,
+    writes_per_second: Option<u32>,
+    message_bytes: Option<u64>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawController {
+    primary: String,
+    selector: String,
+    watches: Vec<RawWatch>,
+    related: Vec<RawRelated>,
+    batch: Option<u32>,
+    resync_seconds: Option<u32>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawWatch {
+    resource: String,
+    map: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawRelated {
+    name: String,
+    resource: String,
+    by: String,
+    namespace: String,
+    fields: Vec<String>,
+    when: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawAdmission {
+    rules: Vec<AdmissionRule>,
+    phase: String,
+    phases: Vec<String>,
+    failure_policy: String,
+    timeout_milliseconds: Option<u32>,
+    order: Option<i64>,
+    related: Vec<RawRelated>,
+}
+
+const BATCH_DEFAULT: u32 = 64;
+const BATCH_MAX: u32 = 1024;
+const ORDER_DEFAULT: i64 = 1000;
+const CALL_MILLISECONDS_MAX: u32 = 30_000;
+
+fn bad(field: &'static str, problem: impl Into<String>) -> HostError {
+    HostError::BadSpec { field, problem: problem.into() }
+}
+
+impl ModuleSpec {
+    /// Reads the `spec` of a Module object.
+    ///
+    /// # Errors
+    /// `BadSpec` naming the field that cannot be acted on.
+    pub fn parse(spec: &serde_json::Value) -> Result<Self, HostError> {
+        let raw: RawSpec = serde_json::from_value(spec.clone()).map_err(|e| bad("spec", e.to_string()))?;
+        let kind = match raw.r#type.as_str() {
+            "controller" => ModuleType::Controller,
+            "scheduler" => ModuleType::Scheduler,
+            "admission" => ModuleType::Admission,
+            "provisioner" => return Err(bad("spec.type", "modules of type provisioner are not there yet")),
+            other => return Err(bad("spec.type", format!("must be controller, scheduler or admission, not {other:?}"))),
+        };
+        if raw.shadow || !raw.replaces.is_empty() {
+            return Err(bad("spec.shadow", "shadow running is not there yet"));
+        }
+        let controller = raw.controller.map(ControllerSpec::check).transpose()?;
+        let timeout = raw.admission.as_ref().and_then(|a| a.timeout_milliseconds);
+        let admission = raw.admission.map(AdmissionSpec::check).transpose()?;
+        match kind {
+            ModuleType::Controller if controller.is_none() => return Err(bad("spec.controller", "is required for a controller")),
+            ModuleType::Admission if admission.is_none() => return Err(bad("spec.admission", "is required for an admission module")),
+            _ => {}
+        }
+        for grant in &raw.grants {
+            if !["logger", "timer"].contains(&grant.as_str()) {
+                return Err(bad("spec.grants", format!("{grant:?} is not something that can be granted; logger and timer are")));
+            }
+        }
+        let scheduler_name = if raw.scheduler_name.is_empty() { "default-scheduler".to_owned() } else { raw.scheduler_name };
+        Ok(Self {
+            kind,
+            source: raw.source.check()?,
+            digest: raw.digest,
+            permissions: raw.permissions,
+            grants: raw.grants,
+            limits: raw.limits.check(timeout)?,
+            config: raw.config.map_or_else(|| "{}".to_owned(), |c| c.to_string()),
+            controller,
+            admission,
+            scheduler_name,
+            suspend: raw.suspend,
+        })
+    }
+}
+
+impl RawSource {
+    fn check(self) -> Result<Source, HostError> {
+        let given = [self.file.map(Source::File), self.inline.map(Source::Inline), self.oci.map(Source::Oci), self.builtin.map(Source::Builtin)];
+        let mut given = given.into_iter().flatten();
+        match (given.next(), given.next()) {
+            (Some(source), None) => Ok(source),
+            _ => Err(bad("spec.source", "exactly one of file, inline, oci and builtin must be set")),
+        }
+    }
+}
+
+impl RawLimits {
+    fn check(self, admission_timeout: Option<u32>) -> Result<ModuleLimits, HostError> {
+        let mut limits = ModuleLimits::default();
+        if let Some(bytes) = self.memory_bytes {
+            limits.memory_bytes = usize::try_from(bytes)
+                .ok()
+                .filter(|b| (1 << 16..=INSTANCE_MEMORY_BYTES_MAX).contains(b))
+                .ok_or_else(|| bad("spec.limits.memoryBytes", format!("must be 65536 to {INSTANCE_MEMORY_BYTES_MAX}")))?;
+        }
+        if let Some(bytes) = self.message_bytes {
+            limits.bytes_in_flight = usize::try_from(bytes).unwrap_or(usize::MAX).min(limits.bytes_in_flight);
+        }
+        if let Some(milliseconds) = self.call_milliseconds {
+            let deadline = milliseconds_up_to_max("spec.limits.callMilliseconds", milliseconds)?;
+            (limits.slice_deadline, limits.scheduler_deadline, limits.admission_deadline) = (deadline, deadline, deadline);
+        }
+        if let Some(milliseconds) = admission_timeout {
+            limits.admission_deadline = milliseconds_up_to_max("spec.admission.timeoutMilliseconds", milliseconds)?;
+        }
+        limits.calls_per_second = self.calls_per_second.unwrap_or(limits.calls_per_second);
+        limits.writes_per_second = self.writes_per_second.unwrap_or(limits.writes_per_second);
+        Ok(limits)
+    }
+}
+
+fn milliseconds_up_to_max(field: &'static str, milliseconds: u32) -> Result<Duration, HostError> {
+    if !(1..=CALL_MILLISECONDS_MAX).contains(&milliseconds) {
+        return Err(bad(field, format!("must be 1 to {CALL_MILLISECONDS_MAX}")));
+    }
+    Ok(Duration::from_millis(milliseconds.into()))
+}
+
+impl ControllerSpec {
+    fn check(raw: RawController) -> Result<Self, HostError> {
+        let watch = |w: RawWatch| Ok(WatchSpec { resource: ResourcePattern::parse("spec.controller.watches", &w.resource)?, map: Mapping::parse(&w.map)? });
+        Ok(Self {
+            primary: ResourcePattern::parse("spec.controller.primary", &raw.primary)?,
+            selector: raw.selector,
+            watches: raw.watches.into_iter().map(watch).collect::<Result<_, HostError>>()?,
+            related: raw.related.into_iter().map(|r| RelatedSpec::check("spec.controller.related", r)).collect::<Result<_, _>>()?,
+            batch: raw.batch.unwrap_or(BATCH_DEFAULT).clamp(1, BATCH_MAX) as usize,
+            resync: raw.resync_seconds.filter(|s| *s > 0).map(|s| Duration::from_secs(s.into())),
+        })
+    }
+}
+
+impl AdmissionSpec {
+    fn check(raw: RawAdmission) -> Result<Self, HostError> {
+        let mut phases: Vec<String> = raw.phases;
+        if !raw.phase.is_empty() {
+            phases.push(raw.phase);
+        }
+        if phases.is_empty() {
+            phases.push("validating".to_owned());
+        }
+        let phases: Vec<String> = phases.iter().map(|p| p.to_lowercase()).collect();
+        if let Some(other) = phases.iter().find(|p| !["mutating", "validating"].contains(&p.as_str())) {
+            return Err(bad("spec.admission.phases", format!("{other:?} is neither mutating nor validating")));
+        }
+        let ignore_failures = match raw.failure_policy.as_str() {
+            "" | "Fail" => false,
+            "Ignore" => true,
+            other => return Err(bad("spec.admission.failurePolicy", format!("must be Fail or Ignore, not {other:?}"))),
+        };
+        Ok(Self {
+            mutating: phases.iter().any(|p| p == "mutating"),
+            validating: phases.iter().any(|p| p == "validating"),
+            rules: raw.rules,
+            ignore_failures,
+            order: raw.order.unwrap_or(ORDER_DEFAULT),
+            related: raw.related.into_iter().map(|r| RelatedSpec::check("spec.admission.related", r)).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl ResourcePattern {
+    fn parse(field: &'static str, text: &str) -> Result<Self, HostError> {
+        match text.split_once('/') {
+            Some(("*", "*")) => Ok(Self::Everything),
+            Some((group, resource)) if !resource.is_empty() && !resource.contains('/') => Ok(Self::One(ResourceKey::new(group, resource))),
+            None if !text.is_empty() => Ok(Self::One(ResourceKey::new("", text))),
+            _ => Err(bad(field, format!("{text:?} is not group/plural"))),
+        }
+    }
+
+    /// Whether objects of `key` are meant.
+    pub fn matches(&self, key: &ResourceKey) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::One(one) => one == key,
+        }
+    }
+}
+
+impl Mapping {
+    fn parse(text: &str) -> Result<Self, HostError> {
+        Ok(match text {
+            "self" => Self::Own,
+            "owner" => Self::Owner,
+            "name" => Self::Name,
+            "namespace" => Self::Namespace,
+            "all" => Self::All,
+            other => match other.strip_prefix("field:") {
+                Some(path) if !path.is_empty() => Self::Field(path.to_owned()),
+                _ => return Err(bad("spec.controller.watches.map", format!("{other:?} is not a mapping"))),
+            },
+        })
+    }
+}
+
+impl RelatedSpec {
+    fn check(field: &'static str, raw: RawRelated) -> Result<Self, HostError> {
+        let by = match raw.by.as_str() {
+            "" | "owner" => Relation::Owner,
+            "ownerOrSelector" => Relation::OwnerOrSelector,
+            "owners" => Relation::Owners,
+            "dependents" => Relation::Dependents,
+            "namespace" => Relation::Namespace,
+            "namespaceObject" => Relation::NamespaceObject,
+            "name" => Relation::Name,
+            "all" => Relation::All,
+            other => match other.strip_prefix("field:") {
+                Some(path) if !path.is_empty() => Relation::Field(path.to_owned()),
+                _ => return Err(bad(field, format!("{other:?} is not a relation"))),
+            },
+        };
+        let only_while_deleting = match raw.when.as_str() {
+            "" | "always" => false,
+            "deleting" => true,
+            other => return Err(bad(field, format!("when: {other:?} is not a condition"))),
+        };
+        let needs_resource = !matches!(by, Relation::Owners | Relation::Dependents | Relation::NamespaceObject);
+        let resource = if raw.resource.is_empty() && !needs_resource { ResourcePattern::Everything } else { ResourcePattern::parse(field, &raw.resource)? };
+        Ok(Self { name: raw.name, resource, by, namespace: raw.namespace, fields: raw.fields, only_while_deleting })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check_says(spec: serde_json::Value, expected: Result<(), &str>) {
+        let result = ModuleSpec::parse(&spec).map(|_| ()).map_err(|e| e.to_string());
+        match (expected, result) {
+            (Ok(()), Ok(())) => {}
+            (Err(part), Err(text)) if text.contains(part) => {}
+            (expected, result) => panic!("{spec}: expected {expected:?}, got {result:?}"),
+        }
+    }
+
+    #[test]
+    fn a_spec_that_cannot_be_acted_on_names_its_field() {
+        let controller = json!({"primary": "/pods", "watches": [{"resource": "apps/replicasets", "map": "owner"}], "related": [{"name": "x", "resource": "/pods", "by": "field:spec.nodeName"}]});
+        check_says(json!({"type": "controller", "source": {"builtin": "x"}, "controller": controller}), Ok(()));
+        check_says(json!({"type": "scheduler", "source": {"file": "x"}}), Ok(()));
+        check_says(json!({"type": "admission", "source": {"file": "x"}, "admission": {"rules": []}}), Ok(()));
+        check_says(json!({"type": "controller", "source": {"builtin": "x"}}), Err("spec.controller"));
+        check_says(json!({"type": "gizmo", "source": {"builtin": "x"}}), Err("spec.type"));
+        check_says(json!({"type": "scheduler", "source": {}}), Err("spec.source"));
+        check_says(json!({"type": "scheduler", "source": {"file": "a", "oci": "b"}}), Err("spec.source"));
+        check_says(json!({"type": "scheduler", "source": {"file": "a"}, "limits": {"memoryBytes": 1}}), Err("spec.limits.memoryBytes"));
+        check_says(json!({"type": "scheduler", "source": {"file": "a"}, "grants": ["network"]}), Err("spec.grants"));
+        check_says(json!({"type": "admission", "source": {"file": "x"}, "admission": {"phases": ["later"]}}), Err("spec.admission.phases"));
+        check_says(json!({"type": "controller", "source": {"file": "x"}, "controller": {"primary": "/pods", "watches": [{"resource": "/pods", "map": "telepathy"}]}}), Err("map"));
+    }
+}

@@ -1,0 +1,68 @@
+//! Writes what is known of the modules into their objects. The invariant: a module's status is written at most once an interval, at once
+//! only when a fact changed and rarely when only counters did, so that status never feeds itself.
+
+use crate::{
+    limits::STATUS_INTERVAL,
+    state::{Facts, ModuleState},
+};
+use parking_lot::Mutex;
+use pintle_registry::{Caller, Patch, Registry, WriteOptions};
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::Notify;
+
+/// How often counters alone are worth a write.
+const COUNTERS_INTERVAL: Duration = Duration::from_secs(10);
+/// Facts are gathered for this long, so that a start is one write and not three.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// The modules by name.
+pub type Modules = Mutex<BTreeMap<String, Arc<ModuleState>>>;
+
+#[derive(Default)]
+struct Written {
+    at: Option<Instant>,
+    facts: Facts,
+    status: Value,
+}
+
+/// Writes statuses until dropped. `changed` is told by the modules.
+pub async fn write_statuses(registry: Arc<Registry>, modules: Arc<Modules>, changed: Arc<Notify>) {
+    let mut written: HashMap<String, Written> = HashMap::new();
+    loop {
+        let _ = tokio::time::timeout(STATUS_INTERVAL, changed.notified()).await;
+        tokio::time::sleep(SETTLE).await;
+        let states: Vec<_> = modules.lock().values().cloned().collect();
+        written.retain(|name, _| states.iter().any(|s| s.name == *name));
+        let mut postponed = false;
+        for state in states {
+            let entry = written.entry(state.name.clone()).or_default();
+            let age = entry.at.map_or(Duration::MAX, |at| at.elapsed());
+            let (facts, status) = (state.facts(), state.status());
+            let due = if facts != entry.facts { age >= STATUS_INTERVAL } else { age >= COUNTERS_INTERVAL && status != entry.status };
+            postponed |= !due && facts != entry.facts;
+            if due {
+                write(&registry, &state.name, &status).await;
+                *entry = Written { at: Some(Instant::now()), facts, status };
+            }
+        }
+        if postponed {
+            tokio::time::sleep(STATUS_INTERVAL / 4).await;
+            changed.notify_one();
+        }
+    }
+}
+
+async fn write(registry: &Registry, name: &str, status: &Value) {
+    let Ok(target) = registry.resolve("pintle.dev", "v1", "modules", "status", "", name) else { return };
+    let patch = Patch::Merge(json!({"status": status}).to_string().into());
+    match registry.patch(&Caller::kernel(), &target, patch, &WriteOptions::default()).await {
+        Ok(_) => {}
+        Err(error) if error.code == 404 => {}
+        Err(error) => tracing::warn!(module = name, %error, "cannot write the module's status"),
+    }
+}

@@ -1,0 +1,394 @@
+//! The supervisor of one module: follows its object, keeps an incarnation running, replaces it, and steps back when it cannot.
+//!
+//! The problem: code is replaced while it works, and code fails in every way there is. The answer is an order that never changes. Swap:
+//! read and verify, compile off the path, instantiate and start the new one, put it into the slot that the work looks at, drain the old
+//! one, revoke its capabilities, drop it. Fault: the slot is empty, the work keeps its keys, the same code starts again after a
+//! back-off; a new digest that faults three times before it ever answered makes room for the last one that did.
+//!
+//! Invariants: until the new incarnation has started the old one serves. Nothing a module does stops the supervisor from hearing the
+//! next command.
+
+use crate::{
+    controller::{Running, Work},
+    engine::Code,
+    fault::{Fault, HostError, ModuleId},
+    judge::{Judge, Pool},
+    launch::{Context, HotInstance, Launcher, Started},
+    limits::{DRAIN_TIMEOUT, RESTART_BACKOFF, RESTART_RESET_AFTER, ROLLBACK_AFTER_FAULTS, STATELESS_INSTANCES},
+    scheduler,
+    slot::Slot,
+    spec::{ControllerSpec, ModuleSpec, ModuleType},
+    state::{ModuleState, Phase},
+};
+use serde_json::Value;
+use std::{
+    cell::Cell,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+/// How often a running module is looked at, to note that it answered and what it uses.
+const GLANCE: Duration = Duration::from_millis(250);
+
+/// One version of the Module object.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    pub spec: Value,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// The kernel has run this module well before: admission is enforced before it is loaded.
+    pub trusted: bool,
+}
+
+/// What the host tells a supervisor.
+#[derive(Debug)]
+pub enum Command {
+    /// The object is now so.
+    Apply(Box<Manifest>),
+    /// The object is gone.
+    Stop,
+}
+
+enum Incarnation {
+    Controller(Rc<Running>),
+    Scheduler(Rc<HotInstance>),
+    Admission(Arc<Pool>),
+}
+
+impl Incarnation {
+    async fn fault(&self) -> Fault {
+        match self {
+            Self::Controller(running) => running.vat.fault().await,
+            Self::Scheduler(instance) => instance.fault().await,
+            Self::Admission(pool) => pool.fault().await,
+        }
+    }
+
+    fn generation(&self) -> crate::Generation {
+        match self {
+            Self::Controller(running) => running.generation,
+            Self::Scheduler(instance) => instance.generation,
+            Self::Admission(pool) => pool.generation,
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Controller(running) => running.vat.memory_bytes(),
+            Self::Scheduler(instance) => instance.memory_bytes(),
+            Self::Admission(pool) => pool.memory_bytes(),
+        }
+    }
+}
+
+/// The part of a module that outlives its incarnations.
+enum Lasting {
+    None,
+    Controller { slot: Rc<Slot<Running>>, spec: ControllerSpec, task: JoinHandle<()> },
+    Scheduler { slot: Rc<Slot<HotInstance>>, name: String, task: JoinHandle<()> },
+    Admission,
+}
+
+impl Drop for Lasting {
+    fn drop(&mut self) {
+        match self {
+            Self::Controller { task, .. } | Self::Scheduler { task, .. } => task.abort(),
+            Self::None | Self::Admission => {}
+        }
+    }
+}
+
+/// The supervisor. Lives on one shard.
+pub struct Supervisor {
+    context: Arc<Context>,
+    id: ModuleId,
+    state: Arc<ModuleState>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    work: Lasting,
+    current: Option<Incarnation>,
+    last_good: Option<Code>,
+}
+
+/// How serving one version ended.
+enum Attempt {
+    Faulted { fault: Fault, answered: bool, ran: Duration },
+    Refused(HostError),
+    Told(Option<Command>),
+}
+
+impl Supervisor {
+    /// A supervisor that waits for its first command.
+    pub fn new(context: Arc<Context>, state: Arc<ModuleState>, commands: mpsc::UnboundedReceiver<Command>) -> Self {
+        let id = ModuleId::new(&state.name);
+        Self { context, id, state, commands, work: Lasting::None, current: None, last_good: None }
+    }
+
+    /// Follows commands until told to stop.
+    pub async fn run(mut self) {
+        let mut command = self.commands.recv().await;
+        while let Some(Command::Apply(manifest)) = command {
+            self.state.update(|f| f.observed_generation = manifest.generation);
+            command = match self.follow(&manifest).await {
+                Ok(told) => told,
+                Err(error) => {
+                    tracing::warn!(module = %self.id, %error, "the module cannot run as its object says");
+                    self.state.update(|f| (f.phase, f.message) = (Phase::Failed, describe(&error)));
+                    self.commands.recv().await
+                }
+            };
+        }
+        self.tear_down().await;
+        self.state.update(|f| f.phase = Phase::Stopped);
+    }
+
+    /// Makes the module what its object says, until the next command.
+    async fn follow(&mut self, manifest: &Manifest) -> Result<Option<Command>, HostError> {
+        let spec = ModuleSpec::parse(&manifest.spec)?;
+        if spec.suspend {
+            self.tear_down().await;
+            self.state.update(|f| (f.phase, f.message) = (Phase::Stopped, "suspended".into()));
+            return Ok(self.commands.recv().await);
+        }
+        if self.current.is_none() {
+            self.state.update(|f| f.phase = Phase::Loading);
+        }
+        self.prepare(&spec, manifest.trusted).await?;
+        let (context, wanted) = (self.context.clone(), spec.clone());
+        let load = async move {
+            let bytes = tokio::task::spawn_blocking({
+                let (context, wanted) = (context.clone(), wanted);
+                move || context.sources.read(&wanted)
+            });
+            context.engine.load(bytes.await.map_err(|_| HostError::ShuttingDown)??).await
+        };
+        let code = tokio::select! {
+            biased;
+            told = self.commands.recv() => return Ok(told),
+            code = load => code?,
+        };
+        self.serve(&spec, code).await
+    }
+
+    /// Sets up what outlives incarnations, and keeps it when it is the same as before.
+    async fn prepare(&mut self, spec: &ModuleSpec, trusted: bool) -> Result<(), HostError> {
+        let same = match (&self.work, &spec.controller) {
+            (Lasting::Controller { spec: old, .. }, Some(new)) => spec.kind == ModuleType::Controller && old == new,
+            (Lasting::Scheduler { name, .. }, _) => spec.kind == ModuleType::Scheduler && *name == spec.scheduler_name,
+            _ => false,
+        };
+        if same {
+            return Ok(());
+        }
+        let was_admission = matches!(self.work, Lasting::Admission);
+        if !(was_admission && spec.kind == ModuleType::Admission) {
+            self.tear_down().await;
+        }
+        self.work = match (spec.kind, &spec.controller) {
+            (ModuleType::Controller, Some(controller)) => self.controller_work(controller)?,
+            (ModuleType::Scheduler, _) => self.scheduler_work(spec),
+            _ => Lasting::Admission,
+        };
+        if spec.kind == ModuleType::Admission && (trusted || was_admission) {
+            self.install_judge(spec, None);
+        }
+        Ok(())
+    }
+
+    fn controller_work(&self, spec: &ControllerSpec) -> Result<Lasting, HostError> {
+        let slot = Rc::new(Slot::default());
+        let state = self.state.clone();
+        let last_words = Rc::new(move |message: String| state.update(|f| f.message = message));
+        let work = Work::new(self.id.as_str(), spec.clone(), self.context.registry.clone(), slot.clone(), self.state.counters.clone(), last_words)?;
+        Ok(Lasting::Controller { slot, spec: spec.clone(), task: tokio::task::spawn_local(work.run()) })
+    }
+
+    fn scheduler_work(&self, spec: &ModuleSpec) -> Lasting {
+        let slot = Rc::new(Slot::default());
+        let work = scheduler::Work::new(self.id.as_str(), spec, self.context.registry.clone(), slot.clone(), self.state.counters.clone());
+        Lasting::Scheduler { slot, name: spec.scheduler_name.clone(), task: tokio::task::spawn_local(work.run()) }
+    }
+
+    fn install_judge(&self, spec: &ModuleSpec, pool: Option<Arc<Pool>>) {
+        if let Some(admission) = &spec.admission {
+            let judge = Judge::new(self.id.as_str(), admission, spec.permissions.clone(), spec.limits.admission_deadline, self.state.counters.clone(), pool);
+            self.context.judges.install(judge);
+        }
+    }
+
+    /// Keeps one version running, through faults, until the next command.
+    async fn serve(&mut self, spec: &ModuleSpec, mut code: Code) -> Result<Option<Command>, HostError> {
+        let (mut faults, mut restarts_of_backoff) = (0u32, 0u32);
+        loop {
+            let (fault, answered) = match self.attempt(spec, &code).await {
+                Attempt::Told(told) => return Ok(told),
+                Attempt::Refused(error) => return Err(error),
+                Attempt::Faulted { fault, answered, ran } => {
+                    if ran >= RESTART_RESET_AFTER {
+                        restarts_of_backoff = 0;
+                    }
+                    (fault, answered)
+                }
+            };
+            self.state.counters.traps.fetch_add(1, Relaxed);
+            tracing::warn!(module = %fault.module, generation = fault.generation.0, kind = %fault.kind, message = fault.message, "fault");
+            faults = if answered { 0 } else { faults + 1 };
+            restarts_of_backoff += 1;
+            if faults >= ROLLBACK_AFTER_FAULTS
+                && let Some(good) = self.last_good.clone().filter(|good| good.digest() != code.digest())
+            {
+                let message = format!("{}; back to {} because {} keeps failing", describe_fault(&fault), good.digest(), code.digest());
+                tracing::warn!(module = %self.id, message, "rolled back");
+                self.state.update(|f| f.message = message);
+                (code, faults) = (good, 0);
+                continue;
+            }
+            let pause = restart_backoff(restarts_of_backoff);
+            self.state.update(|f| {
+                f.message = describe_fault(&fault);
+                if self.current.is_none() {
+                    f.phase = Phase::BackOff;
+                }
+            });
+            tokio::select! {
+                biased;
+                told = self.commands.recv() => return Ok(told),
+                () = tokio::time::sleep(pause) => {}
+            }
+            self.state.counters.restarts.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Starts an incarnation, lets it serve, and says how that ended.
+    async fn attempt(&mut self, spec: &ModuleSpec, code: &Code) -> Attempt {
+        let next = match self.start(spec, code).await {
+            Ok(next) => next,
+            Err(HostError::Fault(fault)) => return Attempt::Faulted { fault, answered: false, ran: Duration::ZERO },
+            Err(error) => return Attempt::Refused(error),
+        };
+        let (started, calls) = (Instant::now(), self.state.counters.calls.load(Relaxed));
+        self.switch(spec, next);
+        let running = format!("{} (generation {})", code.digest(), self.current.as_ref().map_or(0, |c| c.generation().0));
+        tracing::info!(module = %self.id, running, "running");
+        self.state.update(|f| {
+            (f.phase, f.digest, f.start_time) = (Phase::Running, code.digest().to_owned(), crate::now_rfc3339());
+            f.generation = self.current.as_ref().map_or_else(Default::default, Incarnation::generation);
+        });
+        loop {
+            let Some(current) = &self.current else { return Attempt::Told(self.commands.recv().await) };
+            let fault = tokio::select! {
+                biased;
+                fault = current.fault() => Some(fault),
+                told = self.commands.recv() => return Attempt::Told(told),
+                () = tokio::time::sleep(GLANCE) => None,
+            };
+            self.state.counters.memory_bytes.store(current.memory_bytes() as u64, Relaxed);
+            let answered = self.state.counters.calls.load(Relaxed) > calls;
+            if answered && self.last_good.as_ref().is_none_or(|good| good.digest() != code.digest()) {
+                self.last_good = Some(code.clone());
+                self.state.update(|f| f.last_good_digest = code.digest().to_owned());
+            }
+            if let Some(fault) = fault {
+                self.drop_current();
+                return Attempt::Faulted { fault, answered, ran: started.elapsed() };
+            }
+        }
+    }
+
+    async fn start(&self, spec: &ModuleSpec, code: &Code) -> Result<Incarnation, HostError> {
+        let launcher = Launcher { context: &self.context, id: &self.id, spec, code, counters: &self.state.counters };
+        Ok(match spec.kind {
+            ModuleType::Controller => {
+                let started = launcher.start().await?;
+                let controller = started.controller().await?;
+                let Started { generation, vat, gate, writer, .. } = started;
+                Incarnation::Controller(Rc::new(Running { generation, vat, controller, gate, writer, busy: Cell::new(0) }))
+            }
+            ModuleType::Scheduler => {
+                let (instance, generation, writer) = launcher.start().await?.into_hot().await?;
+                Incarnation::Scheduler(Rc::new(HotInstance::new(instance, generation, writer)))
+            }
+            ModuleType::Admission => {
+                let mut instances = Vec::with_capacity(STATELESS_INSTANCES);
+                for _ in 0..STATELESS_INSTANCES {
+                    instances.push(launcher.start().await?.into_hot().await?.0);
+                }
+                Incarnation::Admission(Arc::new(Pool::new(instances)))
+            }
+        })
+    }
+
+    /// The moment of a swap: the work sees the new incarnation, the old one is drained aside.
+    fn switch(&mut self, spec: &ModuleSpec, next: Incarnation) {
+        let started = Instant::now();
+        match (&self.work, &next) {
+            (Lasting::Controller { slot, .. }, Incarnation::Controller(running)) => drop(slot.put(Some(running.clone()))),
+            (Lasting::Scheduler { slot, .. }, Incarnation::Scheduler(instance)) => drop(slot.put(Some(instance.clone()))),
+            (_, Incarnation::Admission(pool)) => self.install_judge(spec, Some(pool.clone())),
+            _ => {}
+        }
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        if let Some(old) = self.current.replace(next) {
+            self.state.update(|f| f.last_swap_micros = micros.max(1));
+            drain(old);
+        }
+    }
+
+    /// Takes a faulted incarnation out of its slot.
+    fn drop_current(&mut self) {
+        match (&self.work, self.current.take()) {
+            (Lasting::Controller { slot, .. }, Some(Incarnation::Controller(running))) => {
+                slot.remove(&running);
+                running.gate.revoke();
+            }
+            (Lasting::Scheduler { slot, .. }, Some(Incarnation::Scheduler(instance))) => slot.remove(&instance),
+            // A pool with one faulted instance serves with the others until the next pool is there.
+            _ => {}
+        }
+    }
+
+    /// Ends everything of the module.
+    async fn tear_down(&mut self) {
+        self.context.judges.remove(self.id.as_str());
+        self.work = Lasting::None;
+        if let Some(old) = self.current.take() {
+            drain(old);
+        }
+        self.state.counters.queue_length.store(0, Relaxed);
+    }
+}
+
+/// Lets the calls of an old incarnation end, tells it, revokes what it holds and drops it.
+fn drain(old: Incarnation) {
+    let Incarnation::Controller(running) = old else { return };
+    tokio::task::spawn_local(async move {
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
+        while running.busy.get() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        running.gate.revoke();
+    });
+}
+
+/// 10 ms doubling to a minute, with a quarter of jitter so that modules which fail together do not return together.
+fn restart_backoff(restarts: u32) -> Duration {
+    let (first, longest) = RESTART_BACKOFF;
+    let pause = first.saturating_mul(1u32.checked_shl(restarts.saturating_sub(1)).unwrap_or(u32::MAX)).min(longest);
+    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+    pause + pause.mul_f64(f64::from(nanos % 1000) / 4000.0)
+}
+
+fn describe(error: &HostError) -> String {
+    match error {
+        HostError::Fault(fault) => describe_fault(fault),
+        error => match std::error::Error::source(error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        },
+    }
+}
+
+fn describe_fault(fault: &Fault) -> String {
+    format!("{}: {}", fault.kind, fault.message)
+}
