@@ -83,6 +83,9 @@ pub enum Error {
     /// A feature of a pod that this node does not carry out.
     #[error("{0} is not supported by this node")]
     Unsupported(String),
+    /// A container's configuration mentions something that is not there or cannot be (CreateContainerConfigError).
+    #[error("{0}")]
+    ContainerConfig(String),
     /// A path that leaves the directory it must stay in.
     #[error("path {0:?} is not allowed here")]
     UnsafePath(String),

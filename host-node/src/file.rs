@@ -64,3 +64,25 @@ pub fn remove_tree(path: &Path) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+/// A directory for one test, removed with it.
+#[cfg(test)]
+pub(crate) struct TestDir(pub std::path::PathBuf);
+
+#[cfg(test)]
+impl TestDir {
+    /// A fresh directory.
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("host-node-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("a directory for the test");
+        Self(path)
+    }
+}
+
+#[cfg(test)]
+impl Drop for TestDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

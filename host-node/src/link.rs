@@ -299,6 +299,10 @@ async fn open(kernel: &Kernel, ends: &Ends, bootstrap: node_capnp::node_link::Cl
         heartbeat: Duration::from_secs(u64::from(config.get_heartbeat_seconds().clamp(1, 300))),
     };
     *kernel.session.borrow_mut() = Some(session.clone());
+    // Whatever an earlier connection told is void: a full set follows.
+    for rows in [&ends.nodes, &ends.pods] {
+        let _ = rows.send(Row::Reset);
+    }
     let mut request = session.watch_nodes_request();
     request.get().set_sink(capnp_rpc::new_client(RowSink { rows: ends.nodes.clone() }));
     let nodes = request.send().promise;

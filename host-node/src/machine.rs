@@ -74,6 +74,18 @@ impl Machine {
         })
     }
 
+    /// What the downward API may tell of this machine.
+    pub fn facts(&self) -> crate::container::downward::Facts {
+        let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        crate::container::downward::Facts {
+            pod_address: None,
+            host_address: Some(self.address),
+            allocatable_cpu_millis: signed(self.cpus as u64 * 1000),
+            allocatable_memory_bytes: signed(self.memory_bytes),
+            allocatable_storage_bytes: signed(disk_bytes(&self.state_dir).0),
+        }
+    }
+
     fn conditions(&self, disk_total: u64, disk_free: u64) -> Value {
         let available = memory_field("MemAvailable:").unwrap_or(self.memory_bytes);
         // The kubelet's default eviction thresholds: memory.available 100Mi, nodefs.available 10%.

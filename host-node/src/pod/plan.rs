@@ -364,3 +364,265 @@ fn release(inputs: &Inputs<'_>, out: &mut Plan) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::record::{Attempt, ContainerRecord, SandboxRecord};
+    use serde_json::{Value, json};
+    use std::collections::BTreeMap;
+
+    const NOW: i64 = 1_000_000;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).expect("a second")
+    }
+
+    /// A pod's state in words. `containers`: `name=running`, `name=exit:CODE[@SECONDS_AGO]`, `name=exit:CODE/RESTARTS@AGO`;
+    /// `live`: `name=image`, `name=pulling`, `name=starting`, `name=stopping:SECONDS_LEFT`, `name=started`, `name=condemned`,
+    /// `name=imagefail`, `tearing`, `setting`, `removing`.
+    fn state(pod: &Value, containers: &str, live: &str, sandbox: bool) -> (Pod, Record, Live) {
+        let pod: Pod = serde_json::from_value(pod.clone()).expect("a pod");
+        let mut record = Record::new(at(NOW - 100));
+        record.sandbox = sandbox.then(|| SandboxRecord { id: "s".into(), netns: None, address: None, ready_at: at(NOW - 90) });
+        for item in containers.split_whitespace() {
+            let (name, what) = item.split_once('=').expect("name=what");
+            let (what, ago) = what.split_once('@').map_or((what, 0), |(w, ago)| (w, ago.parse().expect("seconds")));
+            let (what, restarts) = what.split_once('/').map_or((what, 0), |(w, n)| (w, n.parse::<u32>().expect("a count")));
+            let end = what.strip_prefix("exit:").map(|code| End {
+                code: code.parse().expect("a code"),
+                signal: None,
+                reason: String::new(),
+                message: String::new(),
+                at: at(NOW - ago),
+            });
+            let (id, image) = (format!("{name}-{restarts}"), "img".to_owned());
+            let attempt = Attempt {
+                id,
+                image,
+                image_id: String::new(),
+                started_at: Some(at(NOW - 50)),
+                end,
+                log: "/l".into(),
+                message_file: "/m".into(),
+                hook_done: true,
+            };
+            let mut slot = ContainerRecord { current: Some(attempt), restarts, ..ContainerRecord::default() };
+            for _ in 0..restarts {
+                slot.backoff.grow(Law::from_millis(10_000), at(NOW - 60), at(NOW - 60));
+            }
+            record.containers.insert(name.to_owned(), slot);
+        }
+        (pod, record, live_state(live))
+    }
+
+    fn live_state(words: &str) -> Live {
+        let mut live = Live::default();
+        let mut containers: BTreeMap<String, LiveContainer> = BTreeMap::new();
+        for item in words.split_whitespace() {
+            let Some((name, what)) = item.split_once('=') else {
+                match item {
+                    "tearing" => live.tearing_down = true,
+                    "setting" => live.setting_up = true,
+                    "removing" => live.removing = true,
+                    other => panic!("{other}"),
+                }
+                continue;
+            };
+            let slot = containers.entry(name.to_owned()).or_default();
+            match what.split_once(':').unwrap_or((what, "")) {
+                ("image", _) => slot.image = ImageState::Present("sha256:1".into()),
+                ("imagefail", _) => slot.image = ImageState::Failed(Some(at(NOW + 7))),
+                ("pulling", _) => slot.doing = Doing::Pulling,
+                ("starting", _) => slot.doing = Doing::Starting,
+                ("stopping", left) => slot.doing = Doing::Stopping(at(NOW + left.parse::<i64>().expect("seconds"))),
+                ("started", _) => slot.started = true,
+                ("condemned", _) => {
+                    slot.condemned = Some(crate::pod::record::Condemned { why: "liveness".into(), grace_seconds: Some(3) });
+                }
+                (other, _) => panic!("{other}"),
+            }
+        }
+        live.containers = containers;
+        live
+    }
+
+    fn words(plan: &Plan) -> String {
+        let mut words: Vec<String> = plan.actions.iter().map(|action| match action {
+            Action::SetUp => "set-up".into(),
+            Action::Pull(c) => format!("pull {c}"),
+            Action::Start(c) => format!("start {c}"),
+            Action::CrashLoop { container, delay } => format!("crash-loop {container} {}", go_duration(*delay)),
+            Action::Stop { container, grace, .. } => format!("stop {container} {}", go_duration(*grace)),
+            Action::Kill(c) => format!("kill {c}"),
+            Action::Fail(v) => format!("fail {}", v.reason),
+            Action::End(e) => format!("end {e:?}"),
+            Action::TearDown => "tear-down".into(),
+            Action::Remove => "remove".into(),
+            Action::Forget => "forget".into(),
+        }).collect();
+        words.extend(plan.wake_at.map(|t| format!("wake {}", t.as_second() - NOW)));
+        words.join(", ")
+    }
+
+    struct Case {
+        pod: Value,
+        sandbox: bool,
+        gone: bool,
+    }
+
+    impl Case {
+        fn check(&self, containers: &str, live: &str, expected: &str) {
+            let (pod, record, live_now) = state(&self.pod, containers, live, self.sandbox);
+            let inputs = Inputs {
+                pod: &pod,
+                gone: self.gone,
+                record: &record,
+                live: &live_now,
+                network_ready: true,
+                law: Law::from_millis(10_000),
+                now: at(NOW),
+            };
+            assert_eq!(words(&plan(&inputs)), expected, "containers {containers:?}, live {live:?}, gone {}", self.gone);
+        }
+    }
+
+    fn pod(policy: &str, containers: &[&str], inits: &[Value]) -> Value {
+        let containers: Vec<_> = containers.iter().map(|name| json!({ "name": name, "image": "img" })).collect();
+        json!({
+            "metadata": { "name": "p", "namespace": "n", "uid": "u" },
+            "spec": { "containers": containers, "initContainers": inits, "restartPolicy": policy, "terminationGracePeriodSeconds": 30 },
+        })
+    }
+
+    fn case(pod: Value) -> Case {
+        Case { pod, sandbox: true, gone: false }
+    }
+
+    #[test]
+    fn a_pod_is_set_up_then_pulled_then_started_in_order() {
+        let bare = Case { pod: pod("Always", &["a", "b"], &[]), sandbox: false, gone: false };
+        bare.check("", "", "set-up");
+        bare.check("", "setting", "");
+        let ready = case(pod("Always", &["a", "b"], &[]));
+        ready.check("", "", "pull a, pull b");
+        ready.check("", "a=pulling b=pulling", "");
+        ready.check("", "a=image b=pulling", "start a");
+        ready.check("", "a=starting b=image", "");
+        ready.check("a=running", "b=image", "start b");
+        ready.check("a=running", "b=imagefail", "wake 7");
+        ready.check("a=running b=running", "", "");
+    }
+
+    #[test]
+    fn a_crashed_container_restarts_at_once_then_with_doubling_delays() {
+        let always = case(pod("Always", &["a"], &[]));
+        always.check("a=exit:1", "", "pull a");
+        always.check("a=exit:1/1@2", "", "crash-loop a 10s, wake 8");
+        always.check("a=exit:1/2@2", "", "crash-loop a 20s, wake 18");
+        always.check("a=exit:1/1@11", "", "pull a");
+        always.check("a=exit:0", "", "pull a");
+        case(pod("OnFailure", &["a"], &[])).check("a=exit:1", "", "pull a");
+        case(pod("OnFailure", &["a", "b"], &[])).check("a=exit:0 b=running", "", "");
+    }
+
+    #[test]
+    fn a_pod_whose_work_is_over_ends() {
+        case(pod("OnFailure", &["a", "b"], &[])).check("a=exit:0 b=exit:0", "", "end Succeeded");
+        case(pod("Never", &["a", "b"], &[])).check("a=exit:0 b=exit:3", "", "end Failed");
+        case(pod("Never", &["a", "b"], &[])).check("a=exit:3 b=running", "", "");
+    }
+
+    #[test]
+    fn init_containers_run_one_after_another_before_the_others() {
+        let inits = [json!({ "name": "i", "image": "img" }), json!({ "name": "j", "image": "img" })];
+        let two = case(pod("Always", &["a"], &inits));
+        two.check("", "", "pull i");
+        two.check("i=running", "", "");
+        two.check("i=exit:0", "", "pull j");
+        two.check("i=exit:0 j=exit:0", "", "pull a");
+        two.check("i=exit:1", "", "pull i");
+        two.check("i=exit:1/1@1", "", "crash-loop i 10s, wake 9");
+        two.check("i=exit:0 j=exit:0 a=exit:1", "", "pull a");
+        case(pod("Never", &["a"], &inits)).check("i=exit:1", "", "end Failed");
+        case(pod("OnFailure", &["a"], &inits)).check("i=exit:1", "", "pull i");
+    }
+
+    #[test]
+    fn sidecars_start_before_and_stop_after_the_others() {
+        let side = [json!({ "name": "s", "image": "img", "restartPolicy": "Always" }), json!({ "name": "t", "image": "img", "restartPolicy": "Always" })];
+        let with = case(pod("Never", &["a"], &side));
+        with.check("", "", "pull s");
+        with.check("s=running", "", "");
+        with.check("s=running", "s=started", "pull t");
+        with.check("s=running t=running", "s=started t=started", "pull a");
+        with.check("s=exit:1 t=running a=running", "t=started", "pull s");
+        with.check("s=running t=running a=exit:0", "s=started t=started", "stop t 30s");
+        with.check("s=running t=exit:143 a=exit:0", "s=started", "stop s 30s");
+        with.check("s=exit:143 t=exit:143 a=exit:0", "", "end Succeeded");
+    }
+
+    #[test]
+    fn a_deleted_pod_stops_frees_and_is_removed() {
+        let mut object = pod("Always", &["a", "b"], &[]);
+        object["metadata"]["deletionTimestamp"] = json!("1970-01-12T13:46:50Z"); // NOW + 10
+        object["metadata"]["deletionGracePeriodSeconds"] = json!(10);
+        let mut deleted = case(object);
+        deleted.check("a=running b=running", "", "stop a 10s, stop b 10s");
+        deleted.check("a=running b=running", "a=stopping:10 b=stopping:10", "wake 10");
+        deleted.check("a=running b=exit:0", "a=stopping:30", "wake 10");
+        deleted.check("a=exit:137 b=starting", "", "tear-down");
+        deleted.check("a=exit:137", "b=starting", "");
+        deleted.check("a=exit:137 b=exit:0", "tearing", "");
+        deleted.sandbox = false;
+        deleted.check("a=exit:137 b=exit:0", "", "remove");
+        deleted.check("a=exit:137 b=exit:0", "removing", "");
+        deleted.check("", "setting", "");
+        deleted.gone = true;
+        deleted.check("a=exit:137 b=exit:0", "", "forget");
+    }
+
+    #[test]
+    fn a_shortened_grace_kills_what_is_still_stopping() {
+        let mut object = pod("Always", &["a"], &[]);
+        object["metadata"]["deletionTimestamp"] = json!("1970-01-12T13:46:40Z"); // NOW
+        object["metadata"]["deletionGracePeriodSeconds"] = json!(0);
+        case(object).check("a=running", "a=stopping:25", "kill a");
+    }
+
+    #[test]
+    fn an_object_that_vanishes_takes_its_containers_along() {
+        let gone = Case { pod: pod("Always", &["a"], &[]), sandbox: true, gone: true };
+        gone.check("a=running", "", "stop a 30s");
+        gone.check("a=exit:0", "", "tear-down");
+    }
+
+    #[test]
+    fn what_must_be_replaced_is_stopped_and_started_again() {
+        let always = case(pod("Always", &["a"], &[]));
+        always.check("a=running", "a=condemned", "stop a 3s");
+        let mut other = pod("Always", &["a"], &[]);
+        other["spec"]["containers"][0]["image"] = json!("img:2");
+        case(other).check("a=running", "", "stop a 30s");
+    }
+
+    #[test]
+    fn a_deadline_fails_the_pod_whatever_it_does() {
+        let mut object = pod("Always", &["a"], &[]);
+        object["spec"]["activeDeadlineSeconds"] = json!(99);
+        case(object.clone()).check("a=running", "", "fail DeadlineExceeded");
+        object["spec"]["activeDeadlineSeconds"] = json!(101);
+        case(object).check("a=running", "", "wake 1");
+    }
+
+    #[test]
+    fn a_pod_that_ended_keeps_nothing_but_its_record() {
+        let mut object = pod("Never", &["a"], &[]);
+        object["status"] = json!({ "phase": "Succeeded" });
+        let mut ended = case(object);
+        ended.check("a=exit:0", "", "tear-down");
+        ended.sandbox = false;
+        ended.check("a=exit:0", "", "");
+        ended.check("", "", "");
+    }
+}

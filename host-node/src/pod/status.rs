@@ -321,3 +321,189 @@ pub fn qos_class(pod: &Pod) -> &'static str {
 pub fn host_pod_address(pod: &Pod, node: Ipv4Addr) -> Option<Ipv4Addr> {
     host_network(pod).then_some(node)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::record::{Condemned, End, SandboxRecord, Verdict as Failing, Waiting};
+    use serde_json::{Value, json};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).expect("a second")
+    }
+
+    fn attempt(id: &str, end: Option<(i32, &str)>) -> Attempt {
+        Attempt {
+            id: id.into(),
+            image: "img".into(),
+            image_id: "sha256:1".into(),
+            started_at: Some(at(10)),
+            end: end.map(|(code, reason)| End { code, signal: None, reason: reason.into(), message: String::new(), at: at(20) }),
+            log: "/l".into(),
+            message_file: "/m".into(),
+            hook_done: true,
+        }
+    }
+
+    fn pod(policy: &str, containers: &[&str], inits: &[&str]) -> Pod {
+        let list = |names: &[&str]| names.iter().map(|name| json!({ "name": name, "image": "img" })).collect::<Vec<_>>();
+        serde_json::from_value(json!({
+            "metadata": { "name": "p", "namespace": "n", "uid": "u", "generation": 3 },
+            "spec": { "restartPolicy": policy, "containers": list(containers), "initContainers": list(inits) },
+            "status": { "conditions": [{ "type": "PodScheduled", "status": "True" }, { "type": "example.org/own", "status": "False" }] },
+        }))
+        .expect("a pod")
+    }
+
+    struct Situation {
+        pod: Pod,
+        record: Record,
+        live: Live,
+    }
+
+    fn situation(pod: Pod) -> Situation {
+        let mut record = Record::new(at(1));
+        record.sandbox = Some(SandboxRecord { id: "s".into(), netns: None, address: None, ready_at: at(2) });
+        record.address = Some(Ipv4Addr::new(10, 0, 0, 5));
+        Situation { pod, record, live: Live::default() }
+    }
+
+    impl Situation {
+        fn current(mut self, name: &str, attempt: Attempt) -> Self {
+            self.record.containers.entry(name.into()).or_default().current = Some(attempt);
+            self
+        }
+
+        fn up(mut self, name: &str) -> Self {
+            let live = self.live.containers.entry(name.into()).or_default();
+            (live.started, live.ready) = (true, true);
+            self
+        }
+
+        fn waits(mut self, name: &str, reason: &str) -> Self {
+            self.live.containers.entry(name.into()).or_default().waiting = Some(Waiting { reason: reason.into(), message: "m".into() });
+            self
+        }
+
+        fn status(&self) -> Value {
+            let inputs = Inputs {
+                pod: &self.pod,
+                record: &self.record,
+                live: &self.live,
+                host_address: Ipv4Addr::new(1, 2, 3, 4),
+                reported: &[],
+                now: at(30),
+            };
+            serde_json::to_value(compute(&inputs)).expect("json")
+        }
+
+        /// Phase, then each container as `name:state` with `+` when ready, then the conditions that are true.
+        fn check(&self, expected: &str) {
+            let status = self.status();
+            let mut words = vec![status["phase"].as_str().expect("a phase").to_owned()];
+            for key in ["initContainerStatuses", "containerStatuses"] {
+                for c in status[key].as_array().unwrap_or(&Vec::new()) {
+                    let state = c["state"].as_object().expect("a state");
+                    let (kind, inner) = state.iter().next().expect("one state");
+                    let reason = inner["reason"].as_str().unwrap_or(kind);
+                    let last = if c["lastState"]["terminated"].is_object() { "*" } else { "" };
+                    let ready = if c["ready"] == true { "+" } else { "" };
+                    words.push(format!("{}:{reason}{last}{ready}", c["name"].as_str().expect("a name")));
+                }
+            }
+            let conditions = status["conditions"].as_array().expect("conditions");
+            let on: Vec<_> = conditions.iter().filter(|c| c["status"] == "True").map(|c| c["type"].as_str().expect("a type")).collect();
+            words.push(on.join(","));
+            assert_eq!(words.join(" "), expected);
+        }
+    }
+
+    #[test]
+    fn phases_and_states_are_the_kubelets() {
+        let mut fresh = situation(pod("Always", &["a"], &[]));
+        fresh.record.sandbox = None;
+        fresh.check("Pending a:ContainerCreating Initialized,PodScheduled");
+        situation(pod("Always", &["a"], &[])).check("Pending a:ContainerCreating PodReadyToStartContainers,Initialized,PodScheduled");
+        situation(pod("Always", &["a"], &[]))
+            .waits("a", "ImagePullBackOff")
+            .check("Pending a:ImagePullBackOff PodReadyToStartContainers,Initialized,PodScheduled");
+        let all = "PodReadyToStartContainers,Initialized,Ready,ContainersReady,PodScheduled";
+        situation(pod("Always", &["a"], &[])).current("a", attempt("1", None)).up("a").check(&format!("Running a:running+ {all}"));
+        situation(pod("Always", &["a"], &[]))
+            .current("a", attempt("1", None))
+            .check("Running a:running PodReadyToStartContainers,Initialized,PodScheduled");
+        situation(pod("Always", &["a"], &[]))
+            .current("a", attempt("1", Some((1, "Error"))))
+            .check("Running a:Error PodReadyToStartContainers,Initialized,PodScheduled");
+        situation(pod("Always", &["a"], &[]))
+            .current("a", attempt("1", Some((1, "Error"))))
+            .waits("a", "CrashLoopBackOff")
+            .check("Running a:CrashLoopBackOff* PodReadyToStartContainers,Initialized,PodScheduled");
+        situation(pod("Never", &["a", "b"], &[]))
+            .current("a", attempt("1", Some((0, "Completed"))))
+            .current("b", attempt("2", None))
+            .up("b")
+            .check("Running a:Completed b:running+ PodReadyToStartContainers,Initialized,PodScheduled");
+    }
+
+    #[test]
+    fn ends_are_told_once_and_for_good() {
+        let mut done = situation(pod("OnFailure", &["a"], &[])).current("a", attempt("1", Some((0, "Completed"))));
+        done.record.ended = Some(Ending::Succeeded);
+        done.record.sandbox = None;
+        done.check("Succeeded a:Completed Initialized,PodScheduled");
+        let reasons = done.status()["conditions"].clone();
+        assert!(reasons.as_array().expect("a list").iter().filter(|c| c["reason"] == "PodCompleted").count() == 3, "{reasons}");
+        let mut failed = situation(pod("Never", &["a"], &[])).current("a", attempt("1", Some((7, "Error"))));
+        failed.record.ended = Some(Ending::Failed);
+        failed.check("Failed a:Error PodReadyToStartContainers,Initialized,PodScheduled");
+        let mut late = situation(pod("Always", &["a"], &[])).current("a", attempt("1", None)).up("a");
+        late.record.verdict = Some(Failing { reason: "DeadlineExceeded".into(), message: "late".into() });
+        assert_eq!(late.status()["reason"], "DeadlineExceeded");
+        assert_eq!(late.status()["phase"], "Failed");
+    }
+
+    #[test]
+    fn init_containers_hold_the_pod_in_pending() {
+        situation(pod("Always", &["a"], &["i"]))
+            .current("i", attempt("1", None))
+            .check("Pending i:running a:PodInitializing PodReadyToStartContainers,PodScheduled");
+        let done = situation(pod("Always", &["a"], &["i"])).current("i", attempt("1", Some((0, "Completed"))));
+        done.check("Pending i:Completed+ a:PodInitializing PodReadyToStartContainers,Initialized,PodScheduled");
+        let failing = situation(pod("Always", &["a"], &["i"])).current("i", attempt("1", Some((1, "Error"))));
+        failing.check("Pending i:Error a:PodInitializing PodReadyToStartContainers,PodScheduled");
+        let words = failing.status()["conditions"].as_array().expect("a list")[1]["message"].clone();
+        assert_eq!(words, "containers with incomplete status: [i]");
+        situation(pod("Never", &["a"], &["i"]))
+            .current("i", attempt("1", Some((1, "Error"))))
+            .check("Failed i:Error a:PodInitializing PodReadyToStartContainers,PodScheduled");
+    }
+
+    #[test]
+    fn addresses_ids_and_foreign_conditions_are_kept() {
+        let mut running = situation(pod("Always", &["a"], &[])).current("a", attempt("77", None)).up("a");
+        running.live.containers.get_mut("a").expect("there").condemned = Some(Condemned { why: String::new(), grace_seconds: None });
+        let status = running.status();
+        assert_eq!(status["podIP"], "10.0.0.5");
+        assert_eq!(status["podIPs"][0]["ip"], "10.0.0.5");
+        assert_eq!(status["hostIP"], "1.2.3.4");
+        assert_eq!(status["startTime"], "1970-01-01T00:00:01Z");
+        assert_eq!(status["observedGeneration"], 3);
+        assert_eq!(status["qosClass"], "BestEffort");
+        assert_eq!(status["containerStatuses"][0]["containerID"], "pintle://77");
+        assert_eq!(status["containerStatuses"][0]["started"], true);
+        assert!(status["conditions"].as_array().expect("a list").iter().any(|c| c["type"] == "example.org/own"));
+    }
+
+    #[test]
+    fn classes_follow_requests_and_limits() {
+        let check = |resources: Value, expected: &str| {
+            let pod = serde_json::from_value(json!({ "spec": { "containers": [{ "name": "a", "resources": resources }] } })).expect("a pod");
+            assert_eq!(qos_class(&pod), expected);
+        };
+        check(json!({}), "BestEffort");
+        check(json!({ "requests": { "cpu": "1" } }), "Burstable");
+        check(json!({ "limits": { "cpu": "1", "memory": "1Gi" } }), "Guaranteed");
+        check(json!({ "limits": { "cpu": "1", "memory": "1Gi" }, "requests": { "cpu": "500m" } }), "Burstable");
+    }
+}

@@ -1,0 +1,246 @@
+//! From a container of a pod to what the runtime is asked for.
+//!
+//! Pure, but for nothing: files, volumes and fetched objects come in ready. Invariant: a setting that this node does not carry out is
+//! an error, never ignored silently, when ignoring it would weaken confinement.
+
+pub mod downward;
+pub mod env;
+pub mod files;
+
+use std::path::PathBuf;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext};
+use pintle_runtime_bridge::{
+    ContainerSpec, Mount, NetNs, Resources, SandboxId, SandboxSpec, Scope, Seccomp, Security, User,
+};
+
+use crate::error::{Error, Result};
+use crate::pod::record::{all_containers, host_network, name, namespace, uid};
+use crate::pod::status::qos_class;
+use crate::quantity;
+
+/// Label of the runtime's containers and sandboxes: the pod's uid.
+pub const LABEL_UID: &str = "io.kubernetes.pod.uid";
+/// Label of the runtime's containers: the container's name.
+pub const LABEL_CONTAINER: &str = "io.kubernetes.container.name";
+
+/// What was prepared for a start.
+pub struct Prepared {
+    /// The sandbox to join.
+    pub sandbox: SandboxId,
+    /// The image id.
+    pub image_id: String,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// Volumes and the node's files, in mount order.
+    pub mounts: Vec<Mount>,
+    /// The log file.
+    pub log: PathBuf,
+    /// The machine's memory, for oom_score_adj.
+    pub node_memory_bytes: i64,
+}
+
+/// The runtime's spec of a container.
+pub fn spec(pod: &Pod, container: &Container, prepared: Prepared) -> Result<ContainerSpec> {
+    let lookup = |name: &str| prepared.env.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+    let expand = |list: &Option<Vec<String>>| list.iter().flatten().map(|text| env::expand(text, lookup)).collect();
+    let pod_context = pod.spec.as_ref().and_then(|s| s.security_context.clone()).unwrap_or_default();
+    let context = container.security_context.clone().unwrap_or_default();
+    if container.volume_devices.as_ref().is_some_and(|d| !d.is_empty()) {
+        return Err(Error::Unsupported("volumeDevices".into()));
+    }
+    let command = expand(&container.command);
+    let args = expand(&container.args);
+    let mut resources = resources(container);
+    resources.oom_score_adj = Some(oom_score(pod, container, prepared.node_memory_bytes));
+    Ok(ContainerSpec {
+        id: None,
+        sandbox: Some(prepared.sandbox),
+        image: prepared.image_id,
+        command,
+        args,
+        env: prepared.env,
+        working_dir: container.working_dir.clone().filter(|d| !d.is_empty()),
+        user: user(&pod_context, &context),
+        mounts: prepared.mounts,
+        log_path: Some(prepared.log),
+        stdin: container.stdin == Some(true),
+        stdin_once: container.stdin_once == Some(true),
+        tty: container.tty == Some(true),
+        resources,
+        security: security(&pod_context, &context)?,
+        rlimits: Vec::new(),
+        devices: Vec::new(),
+        labels: [(LABEL_UID.to_owned(), uid(pod).to_owned()), (LABEL_CONTAINER.to_owned(), container.name.clone())].into(),
+        annotations: std::collections::BTreeMap::new(),
+    })
+}
+
+/// The runtime's spec of a pod's sandbox.
+pub fn sandbox_spec(pod: &Pod, hostname: String) -> SandboxSpec {
+    let spec = pod.spec.as_ref();
+    let flag = |get: fn(&k8s_openapi::api::core::v1::PodSpec) -> Option<bool>| spec.and_then(get) == Some(true);
+    let host = |on: bool| if on { Scope::Host } else { Scope::Pod };
+    let pid = match (flag(|s| s.host_pid), flag(|s| s.share_process_namespace)) {
+        (true, _) => Scope::Host,
+        (_, true) => Scope::Pod,
+        _ => Scope::Container,
+    };
+    let sysctls = spec.and_then(|s| s.security_context.as_ref()).and_then(|c| c.sysctls.clone()).unwrap_or_default();
+    SandboxSpec {
+        id: None,
+        hostname: Some(hostname),
+        netns: if host_network(pod) { NetNs::Host } else { NetNs::New },
+        ipc: host(flag(|s| s.host_ipc)),
+        uts: host(host_network(pod)),
+        pid: Some(pid),
+        sysctls: sysctls.into_iter().map(|s| (s.name, s.value)).collect(),
+        cgroup: Some(cgroup(pod)),
+        resources: pod_resources(pod),
+        shm_bytes: None,
+        labels: [
+            (LABEL_UID.to_owned(), uid(pod).to_owned()),
+            ("io.kubernetes.pod.name".to_owned(), name(pod).to_owned()),
+            ("io.kubernetes.pod.namespace".to_owned(), namespace(pod).to_owned()),
+        ]
+        .into(),
+        annotations: std::collections::BTreeMap::new(),
+    }
+}
+
+fn cgroup(pod: &Pod) -> String {
+    match qos_class(pod) {
+        "Guaranteed" => format!("pod{}", uid(pod)),
+        "Burstable" => format!("burstable/pod{}", uid(pod)),
+        _ => format!("besteffort/pod{}", uid(pod)),
+    }
+}
+
+fn user(pod: &PodSecurityContext, container: &SecurityContext) -> User {
+    let id = |value: Option<i64>| value.and_then(|v| u32::try_from(v).ok());
+    let groups = pod.supplemental_groups.iter().flatten().copied().chain(pod.fs_group);
+    User {
+        uid: id(container.run_as_user.or(pod.run_as_user)),
+        gid: id(container.run_as_group.or(pod.run_as_group)),
+        name: None,
+        additional_gids: groups.filter_map(|g| u32::try_from(g).ok()).collect(),
+        must_not_be_root: container.run_as_non_root.or(pod.run_as_non_root) == Some(true),
+    }
+}
+
+fn security(pod: &PodSecurityContext, container: &SecurityContext) -> Result<Security> {
+    let capabilities = container.capabilities.clone().unwrap_or_default();
+    let unmasked = container.proc_mount.as_deref() == Some("Unmasked");
+    Ok(Security {
+        privileged: container.privileged == Some(true),
+        add_capabilities: capabilities.add.unwrap_or_default(),
+        drop_capabilities: capabilities.drop.unwrap_or_default(),
+        no_new_privs: container.allow_privilege_escalation == Some(false),
+        seccomp: seccomp(container.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref()))?,
+        read_only_root: container.read_only_root_filesystem == Some(true),
+        masked_paths: unmasked.then(Vec::new),
+        read_only_paths: unmasked.then(Vec::new),
+    })
+}
+
+/// Without a profile the runtime's default applies: off only when a pod says so.
+fn seccomp(profile: Option<&SeccompProfile>) -> Result<Seccomp> {
+    match profile.map(|p| p.type_.as_str()) {
+        None | Some("RuntimeDefault") => Ok(Seccomp::RuntimeDefault),
+        Some("Unconfined") => Ok(Seccomp::Unconfined),
+        Some(other) => Err(Error::Unsupported(format!("seccompProfile {other}"))),
+    }
+}
+
+/// A container's own limits.
+pub fn resources(container: &Container) -> Resources {
+    let resources = container.resources.clone().unwrap_or_default();
+    let (requests, limits) = (resources.requests.unwrap_or_default(), resources.limits.unwrap_or_default());
+    let cpu = |map: &std::collections::BTreeMap<_, _>| map.get("cpu").and_then(quantity::millis).and_then(|v| u64::try_from(v).ok());
+    Resources {
+        memory_limit_bytes: limits.get("memory").and_then(quantity::units).filter(|v| *v > 0),
+        cpu_request_millis: Some(cpu(&requests).or_else(|| cpu(&limits)).unwrap_or(0)),
+        cpu_limit_millis: cpu(&limits).filter(|v| *v > 0),
+        ..Resources::default()
+    }
+}
+
+/// The pod's limits: the sum of its containers', where every one of them has a limit.
+fn pod_resources(pod: &Pod) -> Resources {
+    let all: Vec<_> = all_containers(pod).map(resources).collect();
+    Resources {
+        memory_limit_bytes: all.iter().map(|r| r.memory_limit_bytes).sum(),
+        cpu_request_millis: all.iter().map(|r| r.cpu_request_millis).sum(),
+        cpu_limit_millis: all.iter().map(|r| r.cpu_limit_millis).sum(),
+        ..Resources::default()
+    }
+}
+
+/// The kubelet's oom_score_adj: by QoS class, and for Burstable by how small the request is.
+fn oom_score(pod: &Pod, container: &Container, node_memory_bytes: i64) -> i32 {
+    match qos_class(pod) {
+        "Guaranteed" => -997,
+        "BestEffort" => 1000,
+        _ => {
+            let requests = container.resources.as_ref().and_then(|r| r.requests.as_ref());
+            let request = requests.and_then(|r| r.get("memory")).and_then(quantity::units).unwrap_or(0);
+            let share = 1000i128 * i128::from(request.max(0)) / i128::from(node_memory_bytes.max(1));
+            i32::try_from(1000 - share.min(1000)).unwrap_or(999).clamp(3, 999)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(pod_spec: serde_json::Value, test: impl Fn(Result<ContainerSpec>)) {
+        let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "p", "namespace": "n", "uid": "u" }, "spec": pod_spec })).expect("a pod");
+        let container = pod.spec.as_ref().expect("a spec").containers[0].clone();
+        let prepared = Prepared {
+            sandbox: SandboxId::parse("s").expect("an id"),
+            image_id: "sha256:1".into(),
+            env: vec![("A".into(), "1".into())],
+            mounts: vec![],
+            log: "/log".into(),
+            node_memory_bytes: 1 << 30,
+        };
+        test(spec(&pod, &container, prepared));
+    }
+
+    #[test]
+    fn the_containers_security_context_wins_over_the_pods() {
+        let pod = json!({
+            "securityContext": { "runAsUser": 1, "runAsGroup": 2, "fsGroup": 3, "supplementalGroups": [4], "runAsNonRoot": true },
+            "containers": [{ "name": "c", "command": ["x", "$(A)$(B)"], "securityContext": {
+                "runAsUser": 9, "capabilities": { "add": ["NET_ADMIN"], "drop": ["ALL"] }, "allowPrivilegeEscalation": false } }],
+        });
+        check(pod, |spec| {
+            let spec = spec.expect("a spec");
+            assert_eq!((spec.user.uid, spec.user.gid, spec.user.must_not_be_root), (Some(9), Some(2), true));
+            assert_eq!(spec.user.additional_gids, [4, 3]);
+            assert_eq!(spec.command, ["x", "1$(B)"]);
+            assert!(spec.security.no_new_privs && !spec.security.privileged);
+            assert_eq!(spec.security.seccomp, Seccomp::RuntimeDefault);
+        });
+    }
+
+    #[test]
+    fn a_profile_that_cannot_be_honoured_is_an_error() {
+        let pod = json!({ "containers": [{ "name": "c", "securityContext": { "seccompProfile": { "type": "Localhost", "localhostProfile": "x" } } }] });
+        check(pod, |spec| assert!(matches!(spec, Err(Error::Unsupported(_)))));
+    }
+
+    #[test]
+    fn limits_become_cgroup_numbers_and_an_oom_score() {
+        let pod = json!({ "containers": [{ "name": "c", "resources": {
+            "limits": { "cpu": "500m", "memory": "64Mi" }, "requests": { "cpu": "100m", "memory": "512Mi" } } }] });
+        check(pod, |spec| {
+            let resources = spec.expect("a spec").resources;
+            assert_eq!(resources.memory_limit_bytes, Some(64 << 20));
+            assert_eq!((resources.cpu_request_millis, resources.cpu_limit_millis), (Some(100), Some(500)));
+            assert_eq!(resources.oom_score_adj, Some(500));
+        });
+    }
+}

@@ -1,0 +1,230 @@
+//! The daemon's parts, assembled in one place.
+//!
+//! One thread, one local executor: the RPC system is not `Send`, and a node's work is waiting, not computing. What blocks (unpacking,
+//! name resolution) goes to a few blocking threads. Invariant: no part reaches another but through what [`Node`] names.
+
+use std::rc::Rc;
+
+use pintle_runtime_bridge::{Runtime, RuntimeConfig};
+use serde_json::Value;
+use tokio::sync::{broadcast, mpsc};
+
+use crate::agent;
+use crate::backoff::Law;
+use crate::error::{Error, Result, Step};
+use crate::event::Recorder;
+use crate::file;
+use crate::image::Images;
+use crate::link::{self, Ends, Kernel, Row};
+use crate::machine::Machine;
+use crate::net::Network;
+use crate::options::NodeOptions;
+use crate::pod::report::Reporter;
+use crate::pod::roster::Roster;
+use crate::pod::steps::Paths;
+
+/// What every part may use.
+pub struct Node {
+    /// As given.
+    pub options: NodeOptions,
+    /// The machine's facts.
+    pub machine: Machine,
+    /// Containers and images.
+    pub runtime: Runtime,
+    /// The link.
+    pub kernel: Kernel,
+    /// Addresses and routes.
+    pub network: Network,
+    /// Pulls.
+    pub images: Images,
+    /// Events.
+    pub events: Recorder,
+    /// Statuses.
+    pub reporter: Reporter,
+    /// Pods.
+    pub roster: Roster,
+}
+
+impl Node {
+    /// Where a pod's files are.
+    pub fn paths(&self, pod: &k8s_openapi::api::core::v1::Pod) -> Paths {
+        Paths::of(&self.options.state_dir, pod)
+    }
+
+    /// How restarts are delayed.
+    pub fn crash_law(&self) -> Law {
+        Law::from_millis(self.options.crash_backoff_ms)
+    }
+
+    /// Whether pods can have addresses.
+    pub fn network_ready(&self) -> bool {
+        *self.network.ready().borrow()
+    }
+}
+
+/// Runs the node until it is told to stop (SIGTERM or SIGINT); containers go on.
+pub fn run(options: NodeOptions) -> Result<()> {
+    options.check()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .build()
+        .step(|| "starting the runtime".into())?;
+    tokio::task::LocalSet::new().block_on(&runtime, serve(options))
+}
+
+async fn serve(options: NodeOptions) -> Result<()> {
+    file::make_dir(&options.state_dir, 0o700)?;
+    file::make_dir(&options.run_dir, 0o700)?;
+    let node = assemble(options).await?;
+    node.roster.bind(&node);
+    let (pod_rows, pods) = mpsc::unbounded_channel();
+    let (node_rows, nodes) = mpsc::unbounded_channel();
+    let ends = {
+        let node = node.clone();
+        Ends { agent: agent::client(node.clone()), pods: pod_rows, nodes: node_rows, node: Rc::new(move || node.machine.node()) }
+    };
+    // From here on exits are heard; those before are in the list that adoption reads.
+    let exits = node.runtime.events();
+    node.roster.adopt(&node).await?;
+    tokio::task::spawn_local(hear_exits(node.clone(), exits));
+    tokio::task::spawn_local(hear_nodes(node.clone(), nodes));
+    tokio::task::spawn_local(hear_pods(node.clone(), pods));
+    tokio::task::spawn_local(hear_connections(node.clone()));
+    tokio::task::spawn_local(node.reporter.clone().send(node.kernel.clone()));
+    tokio::task::spawn_local(node.events.clone().send(node.kernel.clone()));
+    let options = node.options.clone();
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).step(|| "listening for SIGTERM".into())?;
+    tokio::select! {
+        () = link::keep(&options, node.kernel.clone(), ends) => {}
+        _ = terminate.recv() => tracing::info!("stopping; containers go on"),
+        _ = tokio::signal::ctrl_c() => tracing::info!("stopping; containers go on"),
+    }
+    Ok(())
+}
+
+async fn assemble(options: NodeOptions) -> Result<Rc<Node>> {
+    let config = RuntimeConfig {
+        run_dir: Some(options.run_dir.clone()),
+        cgroup_parent: options.cgroup_parent(),
+        ..RuntimeConfig::new(options.state_dir.join("runtime"))
+    };
+    let runtime = Runtime::open(config).await?;
+    let kernel = Kernel::default();
+    let events = Recorder::new(&options.name);
+    let law = Law::from_millis(options.image_backoff_ms);
+    let images = Images::new(runtime.clone(), kernel.clone(), events.clone(), options.mirrors()?, law);
+    Ok(Rc::new(Node {
+        machine: Machine::look(&options),
+        network: Network::open(&options.bridge, options.state_dir.join("addresses"))?,
+        reporter: Reporter::default(),
+        roster: Roster::default(),
+        runtime,
+        kernel,
+        images,
+        events,
+        options,
+    }))
+}
+
+async fn hear_exits(node: Rc<Node>, mut events: broadcast::Receiver<pintle_runtime_bridge::Event>) {
+    loop {
+        match events.recv().await {
+            Ok(event) => node.roster.on_event(&node.runtime, event).await,
+            Err(broadcast::error::RecvError::Lagged(_)) => node.roster.reconcile(&node.runtime).await,
+            Err(broadcast::error::RecvError::Closed) => return tracing::error!("the runtime's events have ended"),
+        }
+    }
+}
+
+async fn hear_pods(node: Rc<Node>, mut rows: mpsc::UnboundedReceiver<Row>) {
+    while let Some(row) = rows.recv().await {
+        node.roster.on_row(row);
+    }
+}
+
+async fn hear_connections(node: Rc<Node>) {
+    let mut connections = node.kernel.connections();
+    while connections.changed().await.is_ok() {
+        node.roster.on_connected();
+    }
+}
+
+/// Keeps the node's own podCIDR and the routes to the others.
+async fn hear_nodes(node: Rc<Node>, mut rows: mpsc::UnboundedReceiver<Row>) {
+    let mut seen: Option<std::collections::BTreeSet<String>> = None;
+    let mut known = std::collections::BTreeSet::new();
+    while let Some(row) = rows.recv().await {
+        match row {
+            Row::Put(bytes) => {
+                let Some(other) = Peer::parse(&bytes) else { continue };
+                if let Some(seen) = &mut seen {
+                    seen.insert(other.name.clone());
+                }
+                known.insert(other.name.clone());
+                if let Err(error) = take_peer(&node, &other).await {
+                    tracing::warn!(node = other.name, error = Error::chain(&error), "cannot follow a Node object");
+                }
+            }
+            Row::Delete(bytes) => {
+                let Some(other) = Peer::parse(&bytes) else { continue };
+                known.remove(&other.name);
+                drop_route(&node, &other.name).await;
+            }
+            Row::Reset => seen = Some(std::collections::BTreeSet::new()),
+            Row::Synced => {
+                let Some(seen) = seen.take() else { continue };
+                for gone in known.difference(&seen) {
+                    drop_route(&node, gone).await;
+                }
+                known = seen;
+            }
+        }
+    }
+}
+
+async fn drop_route(node: &Node, name: &str) {
+    if let Err(error) = node.network.set_route(name, None).await {
+        tracing::warn!(node = name, error = Error::chain(&error), "a route stays");
+    }
+}
+
+async fn take_peer(node: &Node, peer: &Peer) -> Result<()> {
+    let cidr = match &peer.pod_cidr {
+        Some(text) => Some(text.parse()?),
+        None => None,
+    };
+    if peer.name == node.options.name {
+        if let Some(cidr) = cidr {
+            let was_ready = node.network_ready();
+            node.network.set_pod_cidr(cidr).await?;
+            if !was_ready {
+                node.roster.look_again();
+            }
+        }
+        return Ok(());
+    }
+    // A node with our own address shares our namespace: there is nothing to route.
+    let target = cidr.zip(peer.address.filter(|address| *address != node.machine.address));
+    node.network.set_route(&peer.name, target).await
+}
+
+/// What matters of a Node object.
+struct Peer {
+    name: String,
+    pod_cidr: Option<String>,
+    address: Option<std::net::Ipv4Addr>,
+}
+
+impl Peer {
+    /// From a whole Node, or from a row with those fields alone.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let value: Value = serde_json::from_slice(bytes).ok()?;
+        let internal = |a: &&Value| a["type"] == "InternalIP";
+        Some(Self {
+            name: value["metadata"]["name"].as_str()?.to_owned(),
+            pod_cidr: value["spec"]["podCIDR"].as_str().filter(|c| !c.is_empty()).map(str::to_owned),
+            address: value["status"]["addresses"].as_array().and_then(|all| all.iter().find(internal)?["address"].as_str()?.parse().ok()),
+        })
+    }
+}

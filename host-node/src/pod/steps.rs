@@ -1,0 +1,396 @@
+//! What actions do: each step takes what it needs, acts, and returns; the worker alone writes the record.
+//!
+//! Steps may be repeated after a crash in their middle: each begins by making sure that what it makes does not exist twice.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Container, LifecycleHandler, Pod, Secret, Service};
+use pintle_runtime_bridge::{ContainerId, ExecSpec, Exit, Mount, SandboxId};
+
+use super::record::{Attempt, SandboxRecord, host_network, name, namespace, uid};
+use crate::container::downward::Facts;
+use crate::container::env::{Mention, Sources, environment, mentions, service_variables};
+use crate::container::{Prepared, files, sandbox_spec, spec};
+use crate::error::{Error, Result};
+use crate::file;
+use crate::link::Reference;
+use crate::node::Node;
+use crate::probe;
+use crate::volume::{self, Workshop, mounts};
+
+/// Which container, for a step.
+pub struct Start {
+    /// The pod.
+    pub pod: Rc<Pod>,
+    /// The container.
+    pub container: Container,
+    /// What it resolved to.
+    pub image_id: String,
+    /// The pod's sandbox.
+    pub sandbox: SandboxRecord,
+    /// Attempts before this one.
+    pub restarts: u32,
+}
+
+/// The files of one pod.
+pub struct Paths {
+    /// `pods/<uid>`.
+    pub dir: PathBuf,
+    /// `logs/<namespace>_<name>_<uid>`.
+    pub logs: PathBuf,
+}
+
+impl Paths {
+    /// Where a pod's files are; the pod has been validated.
+    pub fn of(state_dir: &Path, pod: &Pod) -> Self {
+        let logs = format!("{}_{}_{}", namespace(pod), name(pod), uid(pod));
+        Self { dir: state_dir.join("pods").join(uid(pod)), logs: state_dir.join("logs").join(logs) }
+    }
+}
+
+/// Volumes, sandbox, network.
+pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
+    let paths = node.paths(pod);
+    file::make_dir(&paths.dir, 0o700)?;
+    let facts = facts(node, pod, None);
+    volume::prepare(pod, &Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts }).await?;
+    let sandbox = node.runtime.create_sandbox(sandbox_spec(pod, files::hostname(pod, &node.options.name))).await?;
+    match plug_in(node, pod, &paths, sandbox.netns_path.clone()).await {
+        Ok(address) => Ok(SandboxRecord {
+            id: sandbox.id.to_string(),
+            netns: sandbox.netns_path,
+            address: Some(address),
+            ready_at: Timestamp::now(),
+        }),
+        Err(error) => {
+            if let Err(second) = node.runtime.remove_sandbox(&sandbox.id).await {
+                tracing::warn!(sandbox = %sandbox.id, error = %second, "a half-made sandbox stays");
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn plug_in(node: &Node, pod: &Pod, paths: &Paths, netns: Option<PathBuf>) -> Result<Ipv4Addr> {
+    let address = match (host_network(pod), netns) {
+        (true, _) => node.machine.address,
+        (false, Some(path)) => node.network.attach(uid(pod), &path).await?,
+        (false, None) => return Err(Error::Unsupported("a sandbox without a network namespace".into())),
+    };
+    let cluster = node.kernel.config();
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    let hosts = files::hosts(pod, &node.options.name, &cluster, Some(address), &read(Path::new("/etc/hosts")));
+    file::replace(&paths.dir.join("hosts"), hosts.as_bytes(), 0o644)?;
+    let resolv = files::resolv_conf(pod, &cluster, &read(&node.options.resolv_conf));
+    file::replace(&paths.dir.join("resolv.conf"), resolv.as_bytes(), 0o644)?;
+    let hostname = format!("{}\n", files::hostname(pod, &node.options.name));
+    file::replace(&paths.dir.join("hostname"), hostname.as_bytes(), 0o644)?;
+    Ok(address)
+}
+
+fn facts(node: &Node, pod: &Pod, pod_address: Option<Ipv4Addr>) -> Facts {
+    let mut facts = node.machine.facts();
+    facts.pod_address = pod_address.or(host_network(pod).then_some(node.machine.address));
+    facts
+}
+
+/// Makes a container, not yet started.
+pub async fn create(node: &Node, start: &Start) -> Result<Attempt> {
+    let Start { pod, container, image_id, sandbox, restarts } = start;
+    let paths = node.paths(pod);
+    let facts = facts(node, pod, sandbox.address);
+    let sources = fetch_sources(node, pod, container).await?;
+    let services = services(node, pod).await;
+    let env = environment(pod, container, &services, &sources, &facts)?;
+    let env = with_hostname(env, &files::hostname(pod, &node.options.name));
+    let message_file = paths.dir.join("messages").join(format!("{}-{restarts}", container.name));
+    file::make_dir(message_file.parent().unwrap_or(&paths.dir), 0o700)?;
+    file::replace(&message_file, b"", 0o666)?;
+    let log = paths.logs.join(&container.name).join(format!("{restarts}.log"));
+    let prepared = Prepared {
+        sandbox: SandboxId::parse(&sandbox.id)?,
+        image_id: image_id.clone(),
+        env,
+        mounts: container_mounts(pod, container, &paths, &message_file, &facts)?,
+        log: log.clone(),
+        node_memory_bytes: facts.allocatable_memory_bytes,
+    };
+    let spec = spec(pod, container, prepared)?;
+    refuse_root(node, &spec).await?;
+    let id = node.runtime.create_container(spec).await?;
+    Ok(Attempt {
+        id: id.to_string(),
+        image: container.image.clone().unwrap_or_default(),
+        image_id: image_id.clone(),
+        started_at: None,
+        end: None,
+        log,
+        message_file,
+        hook_done: container.lifecycle.as_ref().is_none_or(|l| l.post_start.is_none()),
+    })
+}
+
+fn with_hostname(mut env: Vec<(String, String)>, hostname: &str) -> Vec<(String, String)> {
+    if !env.iter().any(|(name, _)| name == "HOSTNAME") {
+        env.insert(0, ("HOSTNAME".to_owned(), hostname.to_owned()));
+    }
+    env
+}
+
+/// runAsNonRoot is a matter of configuration, told before anything is started.
+async fn refuse_root(node: &Node, spec: &pintle_runtime_bridge::ContainerSpec) -> Result<()> {
+    if !spec.user.must_not_be_root {
+        return Ok(());
+    }
+    let refuse = |text: &str| Err(Error::ContainerConfig(text.to_owned()));
+    match spec.user.uid {
+        Some(0) => return refuse("container's runAsUser breaks non-root policy"),
+        Some(_) => return Ok(()),
+        None => {}
+    }
+    let image_user = node.runtime.image(&spec.image).await.map(|info| info.user).unwrap_or_default();
+    match image_user.split(':').next().unwrap_or_default() {
+        "" | "0" | "root" => refuse("container has runAsNonRoot and image will run as root"),
+        user if user.bytes().all(|b| b.is_ascii_digit()) => Ok(()),
+        user => refuse(&format!("container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root")),
+    }
+}
+
+async fn fetch_sources(node: &Node, pod: &Pod, container: &Container) -> Result<Sources> {
+    let mut sources = Sources::default();
+    for mention in mentions(container) {
+        let (resource, name) = match &mention {
+            Mention::ConfigMap(name) => ("configmaps", name.clone()),
+            Mention::Secret(name) => ("secrets", name.clone()),
+        };
+        let bytes = match node.kernel.get(&Reference::core(resource, namespace(pod), &name)).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => return Err(error),
+        };
+        let malformed = |source| Error::Malformed { what: format!("{resource} {name}"), source };
+        match mention {
+            Mention::ConfigMap(_) => {
+                let map: ConfigMap = serde_json::from_slice(&bytes).map_err(malformed)?;
+                sources.config_maps.insert(name.clone(), map);
+            }
+            Mention::Secret(_) => {
+                let secret: Secret = serde_json::from_slice(&bytes).map_err(malformed)?;
+                sources.secrets.insert(name.clone(), secret);
+            }
+        }
+    }
+    Ok(sources)
+}
+
+/// The variables of `default/kubernetes`, when there is such a service.
+async fn services(node: &Node, _pod: &Pod) -> Vec<(String, String)> {
+    let Ok(bytes) = node.kernel.get(&Reference::core("services", "default", "kubernetes")).await else { return Vec::new() };
+    let Some(spec) = serde_json::from_slice::<Service>(&bytes).ok().and_then(|s| s.spec) else { return Vec::new() };
+    let Some(address) = spec.cluster_ip.filter(|ip| !ip.is_empty() && ip != "None") else { return Vec::new() };
+    let port = |p: k8s_openapi::api::core::v1::ServicePort| {
+        Some((p.name, u16::try_from(p.port).ok()?, p.protocol.unwrap_or_else(|| "TCP".to_owned())))
+    };
+    let ports: Vec<_> = spec.ports.into_iter().flatten().filter_map(port).collect();
+    service_variables("kubernetes", &address, &ports)
+}
+
+fn container_mounts(pod: &Pod, container: &Container, paths: &Paths, message_file: &Path, facts: &Facts) -> Result<Vec<Mount>> {
+    let mut list = Vec::new();
+    let mut taken = Vec::new();
+    for (index, wanted) in container.volume_mounts.iter().flatten().enumerate() {
+        let mut source = volume::source(pod, &paths.dir, &wanted.name)?;
+        let sub_path = match (&wanted.sub_path, &wanted.sub_path_expr) {
+            (Some(path), _) if !path.is_empty() => Some(path.clone()),
+            (_, Some(expr)) if !expr.is_empty() => Some(expand_sub_path(pod, container, expr, facts)?),
+            _ => None,
+        };
+        if let Some(sub_path) = sub_path {
+            let handle = paths.dir.join("subpaths").join(&container.name).join(index.to_string());
+            source = mounts::bind_sub_path(&source, &sub_path, &handle)?;
+        }
+        let mut mount = Mount::bind(source, wanted.mount_path.clone());
+        mount.read_only = wanted.read_only == Some(true);
+        mount.recursive_read_only = mount.read_only && matches!(wanted.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
+        mount.propagation = match wanted.mount_propagation.as_deref() {
+            Some("HostToContainer") => pintle_runtime_bridge::Propagation::FromHost,
+            Some("Bidirectional") => pintle_runtime_bridge::Propagation::Both,
+            _ => pintle_runtime_bridge::Propagation::Private,
+        };
+        taken.push(wanted.mount_path.trim_end_matches('/').to_owned());
+        list.push(mount);
+    }
+    let root_read_only = container.security_context.as_ref().is_some_and(|c| c.read_only_root_filesystem == Some(true));
+    for (file_name, target) in [("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname")] {
+        if !taken.iter().any(|path| path == target) {
+            let mut mount = Mount::bind(paths.dir.join(file_name), target);
+            mount.read_only = root_read_only;
+            list.push(mount);
+        }
+    }
+    let message_path = container.termination_message_path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/dev/termination-log");
+    list.push(Mount::bind(message_file, message_path));
+    // A mount below another one comes after it.
+    list.sort_by_key(|mount| mount.target.trim_end_matches('/').matches('/').count());
+    Ok(list)
+}
+
+/// subPathExpr may use variables of literal and downward-API values only; anything else in it is refused.
+fn expand_sub_path(pod: &Pod, container: &Container, expr: &str, facts: &Facts) -> Result<String> {
+    let lookup = |name: &str| {
+        let var = container.env.iter().flatten().find(|v| v.name == name)?;
+        match var.value_from.as_ref().and_then(|s| s.field_ref.as_ref()) {
+            Some(field) => crate::container::downward::field(pod, &field.field_path, facts).ok(),
+            None => var.value.clone(),
+        }
+    };
+    let path = crate::container::env::expand(expr, lookup);
+    if path.contains("$(") {
+        return Err(Error::ContainerConfig(format!("subPathExpr {expr:?} mentions a variable that is not set")));
+    }
+    Ok(path)
+}
+
+/// How a start ended.
+pub enum StartEnd {
+    /// It runs, and its postStart hook (if any) succeeded.
+    Up,
+    /// It could not be started.
+    Failed(String),
+    /// It runs, but its postStart hook failed.
+    HookFailed(String),
+}
+
+/// Starts a created container; `started` is told as soon as its program runs, before the hook.
+pub async fn start(node: &Node, pod: &Pod, container: &Container, attempt: &Attempt, address: Option<Ipv4Addr>, started: impl FnOnce()) -> StartEnd {
+    let id = match ContainerId::parse(&attempt.id) {
+        Ok(id) => id,
+        Err(error) => return StartEnd::Failed(error.to_string()),
+    };
+    if let Err(error) = node.runtime.start(&id).await {
+        return StartEnd::Failed(Error::chain(&error));
+    }
+    started();
+    let hook = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
+    match hook {
+        None => StartEnd::Up,
+        Some(hook) => match run_hook(node, pod, container, &id, hook, address).await {
+            Ok(()) => StartEnd::Up,
+            Err(error) => StartEnd::HookFailed(Error::chain(&error)),
+        },
+    }
+}
+
+async fn run_hook(node: &Node, pod: &Pod, container: &Container, id: &ContainerId, hook: &LifecycleHandler, address: Option<Ipv4Addr>) -> Result<()> {
+    if let Some(exec) = &hook.exec {
+        let (exit, output) = exec_quietly(node, id, exec.command.clone().unwrap_or_default()).await?;
+        return match exit.code {
+            0 => Ok(()),
+            code => Err(Error::invalid("hook", format!("command exited with {code}: {output}"))),
+        };
+    }
+    if let Some(sleep) = &hook.sleep {
+        tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
+        return Ok(());
+    }
+    let target = probe::Target { pod, container, address };
+    if let Some(get) = &hook.http_get {
+        return probe::http(&target, get).await.and_then(probe::Answer::into_result);
+    }
+    if let Some(socket) = &hook.tcp_socket {
+        return probe::tcp(&target, socket.host.as_deref(), &socket.port).await;
+    }
+    Ok(())
+}
+
+/// Runs a command in a container and waits; gives the exit and the first KiB of its output.
+pub async fn exec_quietly(node: &Node, id: &ContainerId, command: Vec<String>) -> Result<(Exit, String)> {
+    use tokio::io::AsyncReadExt;
+    let mut session = node.runtime.exec(id, ExecSpec { command, ..ExecSpec::default() }).await?;
+    let (stdout, stderr) = (session.stdout.take(), session.stderr.take());
+    let drain = async |stream: Option<pintle_runtime_bridge::OutputStream>| {
+        let mut kept = Vec::new();
+        if let Some(mut stream) = stream {
+            let mut block = [0u8; 1024];
+            while let Ok(count @ 1..) = stream.read(&mut block).await {
+                kept.extend_from_slice(&block[..count.min(1024usize.saturating_sub(kept.len()))]);
+            }
+        }
+        kept
+    };
+    // A grandchild may hold the streams open: the exit counts, not their end.
+    let exit = {
+        let streams = async { tokio::join!(drain(stdout), drain(stderr)) };
+        tokio::pin!(streams);
+        let mut output = Vec::new();
+        let exit = tokio::select! {
+            exit = session.wait() => exit,
+            (out, err) = &mut streams => { output = [out, err].concat(); session.wait().await }
+        };
+        if output.is_empty()
+            && let Ok((out, err)) = tokio::time::timeout(Duration::from_millis(50), streams).await
+        {
+            output = [out, err].concat();
+        }
+        (exit?, String::from_utf8_lossy(&output).into_owned())
+    };
+    Ok(exit)
+}
+
+/// preStop, stop signal, and SIGKILL when `grace` is over.
+pub async fn stop(node: &Node, pod: &Pod, container: &Container, id: &str, grace: Duration, address: Option<Ipv4Addr>) -> Result<Exit> {
+    let id = ContainerId::parse(id)?;
+    let began = tokio::time::Instant::now();
+    let hook = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
+    if let Some(hook) = hook.filter(|_| !grace.is_zero()) {
+        match tokio::time::timeout(grace, run_hook(node, pod, container, &id, hook, address)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let message = format!("PreStopHook failed: {}", Error::chain(&error));
+                node.events.record(pod, Some(&container.name), crate::event::Kind::Warning, "FailedPreStopHook", &message);
+            }
+            Err(_) => tracing::info!(container = container.name, "preStop did not finish within the grace period"),
+        }
+    }
+    let left = grace.saturating_sub(began.elapsed());
+    // After a hook that used up its time the container still gets two seconds, as the kubelet gives.
+    let left = if hook.is_some() && !grace.is_zero() { left.max(Duration::from_secs(2)) } else { left };
+    Ok(node.runtime.stop(&id, left).await?)
+}
+
+/// Removes containers, network, sandbox and volumes of a pod in which nothing runs.
+pub async fn tear_down(node: &Node, pod: &Pod, containers: &[String], sandbox: Option<&SandboxRecord>) -> Result<()> {
+    for id in containers {
+        node.runtime.remove(&ContainerId::parse(id)?).await?;
+    }
+    if !host_network(pod) {
+        node.network.detach(uid(pod)).await?;
+    }
+    if let Some(sandbox) = sandbox {
+        node.runtime.remove_sandbox(&SandboxId::parse(&sandbox.id)?).await?;
+    }
+    let dir = node.paths(pod).dir;
+    mounts::unmount_below(&dir)?;
+    for part in ["volumes", "subpaths"] {
+        file::remove_tree(&dir.join(part))?;
+    }
+    Ok(())
+}
+
+/// Sends the last status and has the object deleted.
+pub async fn remove(node: &Node, pod: &Reference, status: Vec<u8>) -> Result<()> {
+    node.reporter.withdraw(&pod.uid);
+    let settled = |result: Result<()>| match result {
+        Err(Error::Refused { code: 404 | 409 | 410, .. }) => Ok(()),
+        other => other,
+    };
+    let outcomes = node.kernel.update_pod_statuses(&[(pod.clone(), status)]).await?;
+    for outcome in outcomes {
+        settled(outcome.map(|_| ()))?;
+    }
+    settled(node.kernel.remove_pod(pod).await)
+}

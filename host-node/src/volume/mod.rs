@@ -1,0 +1,118 @@
+//! A pod's volumes on this machine.
+//!
+//! Every volume becomes a path of the node: a directory below `pods/<uid>/volumes`, or a path that hostPath names. Kinds that need a
+//! driver are refused with a clear error. Invariants: what users name (keys, paths, subPaths) never leads outside its volume; everything
+//! mounted here lies below the pod's directory, so that one sweep of the mount table cleans it up.
+
+pub mod atomic;
+pub mod mounts;
+pub mod project;
+
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, Pod, Volume};
+
+use crate::container::downward::Facts;
+use crate::error::{Error, Result, Step};
+use crate::file;
+use crate::link::Kernel;
+use crate::quantity;
+
+/// What volumes are made from.
+pub struct Workshop<'a> {
+    /// Where objects and tokens come from.
+    pub kernel: &'a Kernel,
+    /// The pod's directory.
+    pub pod_dir: &'a Path,
+    /// For the downward API.
+    pub facts: &'a Facts,
+}
+
+/// Makes all volumes of a pod. Repeating it is harmless.
+pub async fn prepare(pod: &Pod, workshop: &Workshop<'_>) -> Result<()> {
+    for volume in pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or(&[]) {
+        prepare_one(pod, volume, workshop).await?;
+    }
+    Ok(())
+}
+
+async fn prepare_one(pod: &Pod, volume: &Volume, workshop: &Workshop<'_>) -> Result<()> {
+    let path = directory(workshop.pod_dir, &volume.name)?;
+    let fs_group = pod.spec.as_ref().and_then(|s| s.security_context.as_ref()).and_then(|c| c.fs_group).and_then(|g| u32::try_from(g).ok());
+    if let Some(source) = &volume.empty_dir {
+        return empty_dir(&path, source, fs_group);
+    }
+    if let Some(source) = &volume.host_path {
+        return host_path(source);
+    }
+    match project::files(pod, volume, workshop).await? {
+        Some(files) => {
+            let ownership = atomic::Ownership { uid: None, gid: fs_group };
+            atomic::project(&path, &files, ownership).map(|_| ())
+        }
+        None => Err(Error::Unsupported(format!("the kind of volume {:?}", volume.name))),
+    }
+}
+
+/// Where a volume's content is on the node.
+pub fn source(pod: &Pod, pod_dir: &Path, name: &str) -> Result<PathBuf> {
+    let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or(&[]);
+    let volume = volumes.iter().find(|v| v.name == name);
+    let volume = volume.ok_or_else(|| Error::ContainerConfig(format!("the pod has no volume {name:?}")))?;
+    match &volume.host_path {
+        Some(host) => Ok(PathBuf::from(&host.path)),
+        None => directory(pod_dir, name),
+    }
+}
+
+fn directory(pod_dir: &Path, name: &str) -> Result<PathBuf> {
+    atomic::check_relative(name)?;
+    if name.contains('/') {
+        return Err(Error::UnsafePath(name.to_owned()));
+    }
+    Ok(pod_dir.join("volumes").join(name))
+}
+
+fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, fs_group: Option<u32>) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    file::make_dir(path, 0o777)?;
+    match source.medium.as_deref().unwrap_or_default() {
+        "" => {}
+        "Memory" => {
+            let limit = source.size_limit.as_ref().and_then(quantity::units).filter(|bytes| *bytes > 0);
+            let options = limit.map_or("mode=0777".to_owned(), |bytes| format!("mode=0777,size={bytes}"));
+            mounts::tmpfs(path, &options)?;
+        }
+        other => return Err(Error::Unsupported(format!("emptyDir medium {other:?}"))),
+    }
+    file::set_mode(path, if fs_group.is_some() { 0o2777 } else { 0o777 })?;
+    if let Some(group) = fs_group {
+        std::os::unix::fs::chown(path, None, Some(group)).step(|| format!("owning {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Checks, and for the `OrCreate` types makes, what a hostPath names.
+fn host_path(source: &HostPathVolumeSource) -> Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+    let path = Path::new(&source.path);
+    if !path.is_absolute() || path.components().any(|c| c == std::path::Component::ParentDir) {
+        return Err(Error::UnsafePath(source.path.clone()));
+    }
+    let found = std::fs::metadata(path).ok();
+    let kind = found.as_ref().map(std::fs::Metadata::file_type);
+    let wrong = |what: &str| Err(Error::ContainerConfig(format!("hostPath type check failed: {} is not {what}", source.path)));
+    match source.type_.as_deref().unwrap_or_default() {
+        "" => Ok(()),
+        "DirectoryOrCreate" if found.is_none() => file::make_dir(path, 0o755),
+        "FileOrCreate" if found.is_none() => std::fs::File::create(path).map(|_| ()).step(|| format!("making {}", source.path)),
+        "DirectoryOrCreate" | "Directory" => if kind.is_some_and(|k| k.is_dir()) { Ok(()) } else { wrong("a directory") },
+        "FileOrCreate" | "File" => if kind.is_some_and(|k| k.is_file()) { Ok(()) } else { wrong("a file") },
+        "Socket" => if kind.is_some_and(|k| k.is_socket()) { Ok(()) } else { wrong("a socket file") },
+        "CharDevice" => if kind.is_some_and(|k| k.is_char_device()) { Ok(()) } else { wrong("a character device") },
+        "BlockDevice" => if kind.is_some_and(|k| k.is_block_device()) { Ok(()) } else { wrong("a block device") },
+        other => Err(Error::ContainerConfig(format!("hostPath type {other:?} is unknown"))),
+    }
+}

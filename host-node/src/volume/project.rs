@@ -1,0 +1,164 @@
+//! What configMap, secret, downwardAPI and projected volumes contain: file names and bytes.
+//!
+//! Invariant: a missing object or key is an error unless it is marked optional; then it contributes nothing.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, ServiceAccountTokenProjection, Volume, VolumeProjection,
+};
+
+use super::Workshop;
+use super::atomic::File;
+use crate::container::downward;
+use crate::error::{Error, Result};
+use crate::link::Reference;
+use crate::pod::record::{name, namespace, uid};
+
+const DEFAULT_MODE: u32 = 0o644;
+type Files = BTreeMap<String, File>;
+
+/// The files of a projected kind of volume; `None` for other kinds.
+pub async fn files(pod: &Pod, volume: &Volume, workshop: &Workshop<'_>) -> Result<Option<Files>> {
+    if let Some(source) = &volume.config_map {
+        let data = config_map(pod, &source.name, workshop, source.optional).await?;
+        return select(data, source.items.as_deref(), mode(source.default_mode), source.optional, &source.name).map(Some);
+    }
+    if let Some(source) = &volume.secret {
+        let wanted = source.secret_name.as_deref().unwrap_or_default();
+        let data = secret(pod, wanted, workshop, source.optional).await?;
+        return select(data, source.items.as_deref(), mode(source.default_mode), source.optional, wanted).map(Some);
+    }
+    if let Some(source) = &volume.downward_api {
+        return downward_files(pod, source.items.as_deref().unwrap_or(&[]), mode(source.default_mode), workshop).map(Some);
+    }
+    let Some(source) = &volume.projected else { return Ok(None) };
+    let mut files = Files::new();
+    for part in source.sources.iter().flatten() {
+        files.extend(projection(pod, part, mode(source.default_mode), workshop).await?);
+    }
+    Ok(Some(files))
+}
+
+async fn projection(pod: &Pod, part: &VolumeProjection, mode: u32, workshop: &Workshop<'_>) -> Result<Files> {
+    if let Some(source) = &part.config_map {
+        let data = config_map(pod, &source.name, workshop, source.optional).await?;
+        return select(data, source.items.as_deref(), mode, source.optional, &source.name);
+    }
+    if let Some(source) = &part.secret {
+        let data = secret(pod, &source.name, workshop, source.optional).await?;
+        return select(data, source.items.as_deref(), mode, source.optional, &source.name);
+    }
+    if let Some(source) = &part.downward_api {
+        return downward_files(pod, source.items.as_deref().unwrap_or(&[]), mode, workshop);
+    }
+    if let Some(source) = &part.service_account_token {
+        return token(pod, source, mode, workshop).await;
+    }
+    Err(Error::Unsupported("this source of a projected volume".into()))
+}
+
+fn mode(wanted: Option<i32>) -> u32 {
+    wanted.and_then(|m| u32::try_from(m).ok()).unwrap_or(DEFAULT_MODE) & 0o777
+}
+
+/// Keys and bytes; `None`: the object does not exist and may do so.
+type Data = Option<BTreeMap<String, Vec<u8>>>;
+
+async fn config_map(pod: &Pod, name: &str, workshop: &Workshop<'_>, optional: Option<bool>) -> Result<Data> {
+    let object = fetch::<ConfigMap>(pod, "configmaps", "configmap", name, workshop, optional).await?;
+    Ok(object.map(|map| {
+        let text = map.data.into_iter().flatten().map(|(k, v)| (k, v.into_bytes()));
+        text.chain(map.binary_data.into_iter().flatten().map(|(k, v)| (k, v.0))).collect()
+    }))
+}
+
+async fn secret(pod: &Pod, name: &str, workshop: &Workshop<'_>, optional: Option<bool>) -> Result<Data> {
+    let object = fetch::<Secret>(pod, "secrets", "secret", name, workshop, optional).await?;
+    Ok(object.map(|secret| secret.data.into_iter().flatten().map(|(k, v)| (k, v.0)).collect()))
+}
+
+async fn fetch<T: serde::de::DeserializeOwned>(
+    pod: &Pod,
+    resource: &'static str,
+    word: &str,
+    name: &str,
+    workshop: &Workshop<'_>,
+    optional: Option<bool>,
+) -> Result<Option<T>> {
+    match workshop.kernel.get(&Reference::core(resource, namespace(pod), name)).await {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|source| Error::Malformed { what: format!("{word} {name}"), source }),
+        Err(error) if error.is_not_found() && optional == Some(true) => Ok(None),
+        Err(error) if error.is_not_found() => Err(Error::ContainerConfig(format!("{word} {name:?} not found"))),
+        Err(error) => Err(error),
+    }
+}
+
+fn select(data: Data, items: Option<&[KeyToPath]>, mode: u32, optional: Option<bool>, object: &str) -> Result<Files> {
+    let Some(mut data) = data else { return Ok(Files::new()) };
+    let Some(items) = items.filter(|items| !items.is_empty()) else {
+        return Ok(data.into_iter().map(|(key, bytes)| (key, File { bytes, mode })).collect());
+    };
+    let mut files = Files::new();
+    for item in items {
+        match data.remove(&item.key) {
+            Some(bytes) => {
+                let mode = item.mode.and_then(|m| u32::try_from(m).ok()).unwrap_or(mode) & 0o777;
+                files.insert(item.path.clone(), File { bytes, mode });
+            }
+            None if optional == Some(true) => {}
+            None => return Err(Error::ContainerConfig(format!("references non-existent key {} of {object}", item.key))),
+        }
+    }
+    Ok(files)
+}
+
+fn downward_files(pod: &Pod, items: &[DownwardAPIVolumeFile], mode: u32, workshop: &Workshop<'_>) -> Result<Files> {
+    let mut files = Files::new();
+    for item in items {
+        let text = match (&item.field_ref, &item.resource_field_ref) {
+            (Some(field), _) => downward::field(pod, &field.field_path, workshop.facts)?,
+            (None, Some(resource)) => downward::resource(pod, None, resource, workshop.facts)?,
+            (None, None) => return Err(Error::ContainerConfig(format!("downwardAPI file {:?} has no source", item.path))),
+        };
+        let mode = item.mode.and_then(|m| u32::try_from(m).ok()).unwrap_or(mode) & 0o777;
+        files.insert(item.path.clone(), File { bytes: text.into_bytes(), mode });
+    }
+    Ok(files)
+}
+
+async fn token(pod: &Pod, source: &ServiceAccountTokenProjection, mode: u32, workshop: &Workshop<'_>) -> Result<Files> {
+    let reference = Reference::core("pods", namespace(pod), name(pod)).with_uid(uid(pod));
+    let account = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()).unwrap_or("default");
+    let audiences: Vec<String> = source.audience.iter().filter(|a| !a.is_empty()).cloned().collect();
+    let seconds = source.expiration_seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(3600);
+    let bytes = workshop.kernel.service_account_token(&reference, account, &audiences, seconds).await?;
+    let request: serde_json::Value =
+        serde_json::from_slice(&bytes).map_err(|source| Error::Malformed { what: "a TokenRequest".into(), source })?;
+    let token = request["status"]["token"].as_str().ok_or_else(|| Error::invalid("a TokenRequest", "no token in its status"))?;
+    // A container that does not run as root must still be able to read its own token.
+    let context = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+    let shared = context.and_then(|c| c.fs_group).is_some();
+    let mode = if shared { 0o600 } else { mode };
+    Ok([(source.path.clone(), File { bytes: token.as_bytes().to_vec(), mode })].into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_choose_keys_paths_and_modes() {
+        let data = || Some([("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())].into());
+        let item = |key: &str, path: &str, mode| KeyToPath { key: key.into(), path: path.into(), mode };
+        let check = |items: Option<&[KeyToPath]>, optional, expected: Option<&[(&str, u32)]>| {
+            let found = select(data(), items, 0o644, optional, "m").ok();
+            let found = found.map(|f| f.into_iter().map(|(name, file)| (name, file.mode)).collect::<Vec<_>>());
+            assert_eq!(found, expected.map(|e| e.iter().map(|(n, m)| ((*n).to_owned(), *m)).collect()));
+        };
+        check(None, None, Some(&[("a", 0o644), ("b", 0o644)]));
+        check(Some(&[item("a", "d/x", Some(0o400))]), None, Some(&[("d/x", 0o400)]));
+        check(Some(&[item("none", "x", None)]), None, None);
+        check(Some(&[item("none", "x", None)]), Some(true), Some(&[]));
+    }
+}
