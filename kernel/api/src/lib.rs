@@ -16,6 +16,7 @@ pub mod defaults;
 pub mod patch;
 pub mod path;
 pub mod pod;
+pub mod printer;
 pub mod quantity;
 pub mod resource;
 pub mod selector;

@@ -4,6 +4,7 @@ mod decode;
 mod defaults;
 mod fixtures;
 mod patch;
+mod printer;
 mod selector;
 mod status;
 mod strategy;

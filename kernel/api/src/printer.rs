@@ -1,0 +1,117 @@
+//! Tables for people: `meta.k8s.io` Table objects, as `kubectl get` prints them.
+//!
+//! Which columns a kind has is a row of [`columns`]; how a cell is computed is a JSON pointer or a function beside it.
+//! Kinds without a row have their name and age. Ages are relative to a time that the caller passes in.
+
+mod cells;
+mod columns;
+mod duration;
+mod pods;
+
+pub use duration::human_duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::resource::Resource;
+
+/// What comes with each row: `includeObject` of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum IncludeObject {
+    /// Nothing but the cells.
+    None,
+    /// The object's metadata.
+    #[default]
+    Metadata,
+    /// The whole object.
+    Object,
+}
+
+/// One column.
+#[derive(Clone, Copy)]
+pub(crate) struct Column {
+    name: &'static str,
+    /// OpenAPI type: string, integer or boolean.
+    kind: &'static str,
+    /// 0 is always shown, 1 with `-o wide`.
+    priority: u8,
+    cell: Cell,
+}
+
+/// How a cell comes about.
+#[derive(Clone, Copy)]
+pub(crate) enum Cell {
+    /// `metadata.name`.
+    Name,
+    /// The time since creation.
+    Age,
+    /// What is at a JSON pointer; `<none>` where nothing is.
+    At(&'static str),
+    /// A number at a JSON pointer; 0 where nothing is.
+    Count(&'static str),
+    /// The time since what is at a JSON pointer.
+    Since(&'static str),
+    /// Anything else.
+    Of(fn(&Value, Timestamp) -> Value),
+}
+
+impl Column {
+    fn value(&self, object: &Value, now: Timestamp) -> Value {
+        match self.cell {
+            Cell::Name => object["metadata"]["name"].clone(),
+            Cell::Age => json!(duration::since(&object["metadata"]["creationTimestamp"], now)),
+            Cell::At(pointer) => match object.pointer(pointer) {
+                None | Some(Value::Null) => json!("<none>"),
+                Some(Value::String(text)) if text.is_empty() => json!("<none>"),
+                Some(value) if self.kind == "string" && !value.is_string() => json!(value.to_string()),
+                Some(value) => value.clone(),
+            },
+            Cell::Count(pointer) => object.pointer(pointer).filter(|v| v.is_number()).cloned().unwrap_or_else(|| json!(0)),
+            Cell::Since(pointer) => json!(duration::since(object.pointer(pointer).unwrap_or(&Value::Null), now)),
+            Cell::Of(compute) => compute(object, now),
+        }
+    }
+
+    fn definition(&self) -> Value {
+        let format = if matches!(self.cell, Cell::Name) { "name" } else { "" };
+        json!({"name": self.name, "type": self.kind, "format": format, "description": "", "priority": self.priority})
+    }
+}
+
+/// The column definitions of a resource's tables.
+pub fn column_definitions(resource: &Resource) -> Value {
+    columns::of(resource).iter().map(Column::definition).collect()
+}
+
+/// One row: the cells, and what the request wants of the object.
+pub fn row(resource: &Resource, object: &Value, include: IncludeObject, version: &str, now: Timestamp) -> Value {
+    let cells: Vec<Value> = columns::of(resource).iter().map(|column| column.value(object, now)).collect();
+    let shown = match include {
+        IncludeObject::None => Value::Null,
+        IncludeObject::Object => object.clone(),
+        IncludeObject::Metadata => {
+            json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": object["metadata"]})
+        }
+    };
+    let mut row = json!({"cells": cells, "object": shown});
+    if let Some(conditions) = pods::row_conditions(resource, object) {
+        row["conditions"] = conditions;
+    }
+    row
+}
+
+/// A whole table. `version` is that of `meta.k8s.io`: v1 or v1beta1; `metadata` is the list's.
+pub fn table<'a>(
+    resource: &Resource,
+    objects: impl IntoIterator<Item = &'a Value>,
+    metadata: Value,
+    include: IncludeObject,
+    version: &str,
+    now: Timestamp,
+) -> Value {
+    let rows: Vec<Value> = objects.into_iter().map(|object| row(resource, object, include, version, now)).collect();
+    json!({
+        "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata,
+        "columnDefinitions": column_definitions(resource), "rows": rows,
+    })
+}
