@@ -49,6 +49,11 @@ impl<'a> Request<'a> {
         self.related_bytes(name).iter().map(|bytes| parse(name, bytes)).collect()
     }
 
+    /// Whether the kernel sent a list called `name` at all; a list with a `when` is not always sent, and none is not the same as empty.
+    pub fn has_related(&self, name: &str) -> bool {
+        self.related.iter().any(|(key, _)| *key == name)
+    }
+
     /// The same, not parsed.
     pub fn related_bytes(&self, name: &str) -> &[&'a [u8]] {
         self.related.iter().find(|(key, _)| *key == name).map_or(&[], |(_, objects)| objects)

@@ -156,6 +156,11 @@ impl Partial {
     pub fn group(&self) -> &str {
         self.api_version.split_once('/').map_or("", |(group, _)| group)
     }
+
+    /// Which object it is, by the usual plural of its kind.
+    pub fn target(&self) -> ObjectRef {
+        ObjectRef::of(self.group(), &plural(&self.kind), &self.metadata)
+    }
 }
 
 /// The metadata of an object, as far as modules use them.

@@ -140,6 +140,7 @@ impl FakeKernel {
         let before = self.store.revision;
         let mut refused = false;
         let gone = std::mem::take(&mut self.gone);
+        let news = !gone.is_empty();
         let view = self.view.as_ref().unwrap_or(&self.store);
         let mut targets: Vec<ObjectRef> = self.manifest.primaries(view);
         targets.extend(gone);
@@ -151,7 +152,7 @@ impl FakeKernel {
                 Carried::Crashed => return Ok(Round::Crashed),
             }
         }
-        Ok(if self.store.revision == before && !refused && self.gone.is_empty() { Round::Quiet } else { Round::Busy })
+        Ok(if self.store.revision == before && !refused && !news && self.gone.is_empty() { Round::Quiet } else { Round::Busy })
     }
 
     /// Rounds until one is quiet. An error when the controller fails, an invariant breaks, or it never rests.

@@ -138,15 +138,18 @@ impl Store {
         match &write.action {
             Action::Create(_) => Ok(None),
             Action::Update(new) => self.replace(key, &old, new.clone(), &write.subresource),
-            Action::Patch(PatchKind::Merge, body) => {
+            Action::Patch(kind @ (PatchKind::Merge | PatchKind::Strategic), body) => {
                 let mut new = old.clone();
                 merge(&mut new, body);
+                if *kind == PatchKind::Strategic {
+                    merge_conditions(&mut new, &old);
+                }
                 if body.pointer("/metadata/resourceVersion").is_none() {
                     new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
                 }
                 self.replace(key, &old, new, &write.subresource)
             }
-            Action::Patch(..) => Err(Refusal::Unsupported("only merge patches")),
+            Action::Patch(..) => Err(Refusal::Unsupported("only merge patches, and strategic ones of conditions")),
             Action::Delete(options) => self.delete(key, old, options),
         }
     }
@@ -299,6 +302,19 @@ fn merge(target: &mut Value, patch: &Value) {
             _ => {}
         }
     }
+}
+
+/// What a strategic merge patch does to `status.conditions`, the one keyed list that the kit knows: those not in the patch stay.
+fn merge_conditions(new: &mut Value, old: &Value) {
+    let (Some(patched), Some(before)) = (new["status"]["conditions"].as_array().cloned(), old["status"]["conditions"].as_array()) else { return };
+    let mut conditions = before.clone();
+    for condition in patched {
+        match conditions.iter_mut().find(|c| c["type"] == condition["type"]) {
+            Some(known) => merge(known, &condition),
+            None => conditions.push(condition),
+        }
+    }
+    new["status"]["conditions"] = Value::Array(conditions);
 }
 
 pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
