@@ -14,6 +14,9 @@ pub enum Error {
     /// The client certificate verifier could not be set up.
     #[error("setting up client certificates")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
+    /// The key for tokens is not usable.
+    #[error("the service account key")]
+    Token(#[source] jsonwebtoken::errors::Error),
     /// The address cannot be listened on.
     #[error("listening on {address}")]
     Listen {

@@ -10,16 +10,37 @@
 //! 4. Every queue and buffer has a bound; who is too slow is disconnected, not waited for.
 //! 5. A machine's connection can do what its node may do, and no more, whatever it sends.
 //!
-//! Reading order: `config`, `pki`, `tls`, `request`, `pipeline` (the heart), then what it calls.
+//! Reading order: `config`, `server` (start and stop), `listener`, `pipeline` (the heart), then what it calls: `request`, `identity`,
+//! `limits`, `dispatch` with `objects`, `watching`, `connect`, `reviews`, `discovery`, `openapi`, `health`; `negotiate`, `encode`, `shape`, `body`.
+//! Beside them `stream` (sessions with clients) and `node` (the link to machines).
 
+mod body;
 mod config;
+mod connect;
+mod discovery;
+mod dispatch;
+mod encode;
 mod error;
+mod health;
+mod identity;
+mod limits;
+mod listener;
+mod metrics;
+mod negotiate;
+mod node;
+mod objects;
+mod openapi;
+mod pipeline;
 mod pki;
 mod request;
+mod reviews;
 mod server;
+mod shape;
+mod stream;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod watching;
 
 pub use config::{Check, ClusterSettings, Introspection, Metric, Nothing, ServerConfig};
 pub use error::{Error, Result};

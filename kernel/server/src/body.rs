@@ -1,0 +1,195 @@
+//! Bodies of answers: nothing, one piece, a list written from shared objects as it is sent, or a stream.
+//!
+//! Invariant: whatever the size of a list, no more than one buffer of it ([`CHUNK_BYTES`]) is copied at a time.
+
+use std::convert::Infallible;
+use std::io::Write as _;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures::Stream;
+use futures::stream::BoxStream;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+
+/// How much of a list is written at once.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// The body of an answer.
+pub(crate) enum Body {
+    Full(Option<Bytes>),
+    List(ListBody),
+    Stream(BoxStream<'static, Bytes>),
+}
+
+impl Body {
+    pub(crate) fn empty() -> Body {
+        Body::Full(None)
+    }
+
+    pub(crate) fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Body {
+        Body::Stream(Box::pin(stream))
+    }
+
+    /// Bytes that will be sent, when that is known.
+    pub(crate) fn known_length(&self) -> Option<u64> {
+        match self {
+            Body::Full(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Body::List(list) if list.gzip.is_none() => Some(list.left),
+            Body::List(_) | Body::Stream(_) => None,
+        }
+    }
+
+    /// The same, compressed.
+    pub(crate) fn gzipped(self) -> Body {
+        match self {
+            Body::Full(Some(bytes)) => {
+                let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+                // Writing to a Vec does not fail.
+                let _ = encoder.write_all(&bytes);
+                Body::Full(Some(encoder.finish().unwrap_or_default().into()))
+            }
+            Body::List(list) => Body::List(ListBody { gzip: Some(GzEncoder::new(Vec::new(), Compression::fast())), ..list }),
+            other => other,
+        }
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Body {
+        Body::Full(Some(bytes))
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let chunk = match self.get_mut() {
+            Body::Full(bytes) => bytes.take().filter(|bytes| !bytes.is_empty()),
+            Body::List(list) => list.next(),
+            Body::Stream(stream) => match stream.as_mut().poll_next(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(chunk) => chunk,
+            },
+        };
+        Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Body::List(_) | Body::Stream(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.known_length().map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+}
+
+/// A list: a head, items that share the registry's bytes, a tail.
+pub(crate) struct ListBody {
+    head: Bytes,
+    items: std::vec::IntoIter<Bytes>,
+    opening: &'static [u8],
+    first: bool,
+    tail: Bytes,
+    left: u64,
+    gzip: Option<GzEncoder<Vec<u8>>>,
+}
+
+impl ListBody {
+    /// `head`, then each item with `opening` before it, comma-separated, then `tail`.
+    pub(crate) fn new(head: Bytes, items: Vec<Bytes>, opening: &'static [u8], tail: Bytes) -> ListBody {
+        let commas = items.len().saturating_sub(1);
+        let content: usize = items.iter().map(|item| item.len() + opening.len()).sum();
+        let left = (head.len() + content + commas + tail.len()) as u64;
+        ListBody { head, items: items.into_iter(), opening, first: true, tail, left, gzip: None }
+    }
+
+    /// All of it in one piece.
+    pub(crate) fn whole(mut self) -> Bytes {
+        let mut whole = Vec::with_capacity(usize::try_from(self.left).unwrap_or(0));
+        while let Some(chunk) = self.next() {
+            whole.extend_from_slice(&chunk);
+        }
+        whole.into()
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let chunk = self.next_plain();
+            let Some(mut encoder) = self.gzip.take() else { return chunk };
+            let Some(chunk) = chunk else {
+                let end = encoder.finish().unwrap_or_default();
+                return (!end.is_empty()).then(|| end.into());
+            };
+            let _ = encoder.write_all(&chunk);
+            let compressed = std::mem::take(encoder.get_mut());
+            self.gzip = Some(encoder);
+            if !compressed.is_empty() {
+                return Some(compressed.into());
+            }
+        }
+    }
+
+    fn next_plain(&mut self) -> Option<Bytes> {
+        if self.left == 0 {
+            return None;
+        }
+        let capacity = usize::try_from(self.left).unwrap_or(usize::MAX).min(CHUNK_BYTES + 4096);
+        let mut chunk = BytesMut::with_capacity(capacity);
+        chunk.put(std::mem::take(&mut self.head));
+        while chunk.len() < CHUNK_BYTES {
+            let Some(item) = self.items.next() else {
+                chunk.put(std::mem::take(&mut self.tail));
+                break;
+            };
+            if !std::mem::take(&mut self.first) {
+                chunk.put_u8(b',');
+            }
+            chunk.put_slice(self.opening);
+            chunk.put(item);
+        }
+        self.left = self.left.saturating_sub(chunk.len() as u64);
+        Some(chunk.freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+
+    fn list(items: usize) -> ListBody {
+        let items = (0..items).map(|n| Bytes::from(format!("\"n\":{n}}}"))).collect();
+        ListBody::new(Bytes::from_static(b"{\"items\":["), items, b"{", Bytes::from_static(b"]}"))
+    }
+
+    fn drain(mut list: ListBody) -> Vec<u8> {
+        std::iter::from_fn(|| list.next()).flatten().collect()
+    }
+
+    #[test]
+    fn a_list_has_the_length_it_says_and_is_json() {
+        for items in [0, 1, 2, 50_000] {
+            let said = list(items).left;
+            let bytes = drain(list(items));
+            assert_eq!(bytes.len() as u64, said);
+            let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+            assert_eq!(value["items"].as_array().unwrap().len(), items);
+        }
+    }
+
+    #[test]
+    fn a_gzipped_list_unzips_to_the_list() {
+        let Body::List(zipped) = Body::List(list(50_000)).gzipped() else { panic!() };
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(&drain(zipped)[..]).read_to_end(&mut plain).unwrap();
+        assert_eq!(plain, drain(list(50_000)));
+    }
+}

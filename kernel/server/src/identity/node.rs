@@ -1,0 +1,158 @@
+//! What a machine may do: touch its own node and lease, the pods bound to it, and read what those pods mention.
+//!
+//! One rule set for both ways in: HTTPS with a node's certificate, and the node link. Invariant: nothing here looks at what the machine claims, only
+//! at the name in its certificate and at stored objects.
+
+use pintle_registry::{Caller, Index, Object, Registry, ResourceKey};
+use serde_json::Value;
+
+use super::rbac::Action;
+
+/// The namespace of the machines' leases.
+pub(crate) const LEASE_NAMESPACE: &str = "kube-node-lease";
+
+/// A machine's authority, by its name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NodeAuthority<'a> {
+    node: &'a str,
+}
+
+impl<'a> NodeAuthority<'a> {
+    /// Of the node of this name.
+    pub(crate) fn named(node: &'a str) -> NodeAuthority<'a> {
+        NodeAuthority { node }
+    }
+
+    /// Of a caller that is a machine.
+    pub(crate) fn of(caller: &'a Caller) -> Option<NodeAuthority<'a>> {
+        let node = caller.user.strip_prefix("system:node:")?;
+        caller.groups.iter().any(|group| group == "system:nodes").then_some(NodeAuthority { node })
+    }
+
+    /// Whether the machine may. A table: what it needs, and for which objects.
+    pub(crate) fn allows(self, registry: &Registry, action: &Action<'_>) -> bool {
+        let own = action.name == self.node;
+        let reading = action.verb == "get";
+        match (action.group, action.resource, action.subresource) {
+            ("", "nodes", "") => matches!(action.verb, "get" | "update" | "patch") && own || action.verb == "create",
+            ("", "nodes", "status") => matches!(action.verb, "get" | "update" | "patch") && own,
+            ("coordination.k8s.io", "leases", "") => {
+                action.namespace == LEASE_NAMESPACE && (own && action.verb != "list" || action.verb == "create" && (own || action.name.is_empty()))
+            }
+            ("", "pods", "") => matches!(action.verb, "get" | "delete") && self.has_pod(registry, action.namespace, action.name),
+            ("", "pods", "status") => {
+                matches!(action.verb, "get" | "update" | "patch") && self.has_pod(registry, action.namespace, action.name)
+            }
+            ("", "services", "") | ("node.k8s.io", "runtimeclasses", "") | ("storage.k8s.io", "csidrivers", "") => {
+                matches!(action.verb, "get" | "list" | "watch")
+            }
+            ("" | "events.k8s.io", "events", "") => matches!(action.verb, "create" | "patch" | "update"),
+            ("", "configmaps" | "secrets" | "persistentvolumeclaims" | "serviceaccounts", "") => {
+                reading && self.mentions(registry, action.resource, action.namespace, action.name)
+            }
+            ("", "namespaces", "") => reading && self.has_pod_in(registry, action.name),
+            ("", "serviceaccounts", "token") => {
+                action.verb == "create" && self.mentions(registry, "serviceaccounts", action.namespace, action.name)
+            }
+            _ => false,
+        }
+    }
+
+    /// The pod is bound to this node.
+    fn has_pod(self, registry: &Registry, namespace: &str, name: &str) -> bool {
+        let pod = registry.get_cached(&ResourceKey::new("", "pods"), namespace, name);
+        pod.is_some_and(|pod| pod.field("spec.nodeName") == Some(self.node))
+    }
+
+    /// Some pod of the namespace is bound to this node.
+    fn has_pod_in(self, registry: &Registry, namespace: &str) -> bool {
+        self.pods(registry).iter().any(|pod| *pod.meta().namespace == *namespace)
+    }
+
+    /// Some pod that is bound to this node mentions the object.
+    fn mentions(self, registry: &Registry, resource: &str, namespace: &str, name: &str) -> bool {
+        let pods = self.pods(registry);
+        let mut here = pods.iter().filter(|pod| *pod.meta().namespace == *namespace);
+        here.any(|pod| pod.value().is_ok_and(|pod| pod_mentions(&pod, resource, name)))
+    }
+
+    fn pods(self, registry: &Registry) -> Vec<std::sync::Arc<Object>> {
+        registry.list_index(&ResourceKey::new("", "pods"), &Index::Field("spec.nodeName".to_owned()), self.node).0
+    }
+}
+
+/// Where in a pod's spec, a volume, a projected source or a container a name of the resource may stand, as JSON pointers.
+struct Mentions {
+    resource: &'static str,
+    spec: &'static [&'static str],
+    volume: &'static [&'static str],
+    env_from: &'static str,
+    env: &'static str,
+}
+
+const MENTIONS: [Mentions; 4] = [
+    Mentions { resource: "serviceaccounts", spec: &["/serviceAccountName"], volume: &[], env_from: "", env: "" },
+    Mentions {
+        resource: "configmaps",
+        spec: &[],
+        volume: &["/configMap/name"],
+        env_from: "/configMapRef/name",
+        env: "/valueFrom/configMapKeyRef/name",
+    },
+    Mentions {
+        resource: "secrets",
+        spec: &[],
+        volume: &["/secret/secretName", "/secret/name", "/csi/nodePublishSecretRef/name"],
+        env_from: "/secretRef/name",
+        env: "/valueFrom/secretKeyRef/name",
+    },
+    Mentions { resource: "persistentvolumeclaims", spec: &[], volume: &["/persistentVolumeClaim/claimName"], env_from: "", env: "" },
+];
+
+fn pod_mentions(pod: &Value, resource: &str, name: &str) -> bool {
+    let Some(row) = MENTIONS.iter().find(|row| row.resource == resource) else { return false };
+    let spec = &pod["spec"];
+    let says = |value: &Value, pointer: &str| !pointer.is_empty() && value.pointer(pointer).and_then(Value::as_str) == Some(name);
+    let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
+    let in_volume = |volume: &Value| {
+        let sources = volume.pointer("/projected/sources").and_then(Value::as_array).into_iter().flatten();
+        std::iter::once(volume).chain(sources).any(|source| row.volume.iter().any(|pointer| says(source, pointer)))
+    };
+    let in_container = |container: &Value| {
+        list(container, "envFrom").iter().any(|from| says(from, row.env_from)) || list(container, "env").iter().any(|env| says(env, row.env))
+    };
+    row.spec.iter().any(|pointer| says(spec, pointer))
+        || (resource == "secrets" && list(spec, "imagePullSecrets").iter().any(|secret| says(secret, "/name")))
+        || (resource == "serviceaccounts" && name == "default" && spec["serviceAccountName"].is_null())
+        || list(spec, "volumes").iter().any(in_volume)
+        || ["containers", "initContainers", "ephemeralContainers"].iter().any(|key| list(spec, key).iter().any(in_container))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_mentions_what_it_mounts_reads_and_pulls_with() {
+        let pod = serde_json::json!({ "spec": {
+            "serviceAccountName": "robot",
+            "imagePullSecrets": [{ "name": "pull" }],
+            "volumes": [
+                { "configMap": { "name": "files" } }, { "secret": { "secretName": "keys" } },
+                { "projected": { "sources": [{ "configMap": { "name": "root-ca" } }, { "secret": { "name": "more" } }] } },
+            ],
+            "containers": [{ "env": [{ "name": "A", "valueFrom": { "secretKeyRef": { "name": "env", "key": "k" } } }] }],
+            "initContainers": [{ "envFrom": [{ "configMapRef": { "name": "settings" } }] }],
+        } });
+        let mentioned = [
+            ("serviceaccounts", "robot"), ("secrets", "pull"), ("configmaps", "files"), ("secrets", "keys"), ("configmaps", "root-ca"),
+            ("secrets", "more"), ("secrets", "env"), ("configmaps", "settings"),
+        ];
+        for (resource, name) in mentioned {
+            assert!(pod_mentions(&pod, resource, name), "{resource} {name}");
+        }
+        for (resource, name) in [("secrets", "files"), ("configmaps", "keys"), ("serviceaccounts", "default"), ("nodes", "robot")] {
+            assert!(!pod_mentions(&pod, resource, name), "{resource} {name}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Role-based access control: the stored roles and bindings, compiled to what a decision needs.
+//!
+//! Pure: [`Rules`] is fed with objects and asked; who feeds it is `authz`. A decision walks the bindings that name the caller, cluster-wide ones
+//! first, then those of the request's namespace. Nothing ever denies; what no rule allows is not allowed.
+
+use std::collections::HashMap;
+
+use pintle_registry::{Caller, Object};
+use serde::Deserialize;
+
+/// What a decision is about.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Action<'a> {
+    pub(crate) verb: &'a str,
+    /// Of a resource; else `path` counts.
+    pub(crate) is_resource: bool,
+    pub(crate) group: &'a str,
+    pub(crate) resource: &'a str,
+    pub(crate) subresource: &'a str,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) path: &'a str,
+}
+
+/// One policy rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Rule {
+    pub(crate) verbs: Vec<String>,
+    pub(crate) api_groups: Vec<String>,
+    pub(crate) resources: Vec<String>,
+    pub(crate) resource_names: Vec<String>,
+    #[serde(rename = "nonResourceURLs")]
+    pub(crate) non_resource_urls: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct RoleRef {
+    kind: String,
+    name: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct Subject {
+    kind: String,
+    name: String,
+    #[serde(default)]
+    namespace: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Binding {
+    role_ref: RoleRef,
+    #[serde(default)]
+    subjects: Option<Vec<Subject>>,
+}
+
+#[derive(Deserialize)]
+struct Role {
+    #[serde(default)]
+    rules: Option<Vec<Rule>>,
+}
+
+type Named<T> = HashMap<Box<str>, T>;
+
+/// Every role and binding.
+#[derive(Debug, Default)]
+pub(crate) struct Rules {
+    cluster_roles: Named<Vec<Rule>>,
+    roles: Named<Named<Vec<Rule>>>,
+    cluster_bindings: Named<Binding>,
+    bindings: Named<Named<Binding>>,
+}
+
+/// The resources of the group that [`Rules`] is made of.
+pub(crate) const RESOURCES: [&str; 4] = ["clusterrolebindings", "clusterroles", "rolebindings", "roles"];
+/// Their group.
+pub(crate) const GROUP: &str = "rbac.authorization.k8s.io";
+
+impl Rules {
+    /// Take in an object as it is now. What cannot be read grants nothing.
+    pub(crate) fn put(&mut self, object: &Object) {
+        let (namespace, name) = (object.meta().namespace.clone(), object.meta().name.clone());
+        let rules = || serde_json::from_slice::<Role>(object.body()).ok().and_then(|role| role.rules).unwrap_or_default();
+        let binding = || serde_json::from_slice::<Binding>(object.body()).ok();
+        match object.resource().plural.as_ref() {
+            "clusterroles" => drop(self.cluster_roles.insert(name, rules())),
+            "roles" => drop(self.roles.entry(namespace).or_default().insert(name, rules())),
+            "clusterrolebindings" => match binding() {
+                Some(binding) => drop(self.cluster_bindings.insert(name, binding)),
+                None => drop(self.cluster_bindings.remove(&name)),
+            },
+            "rolebindings" => match binding() {
+                Some(binding) => drop(self.bindings.entry(namespace).or_default().insert(name, binding)),
+                None => self.remove(object),
+            },
+            _ => {}
+        }
+    }
+
+    /// Forget an object.
+    pub(crate) fn remove(&mut self, object: &Object) {
+        let (namespace, name) = (&object.meta().namespace, &object.meta().name);
+        match object.resource().plural.as_ref() {
+            "clusterroles" => drop(self.cluster_roles.remove(name)),
+            "clusterrolebindings" => drop(self.cluster_bindings.remove(name)),
+            "roles" => remove_nested(&mut self.roles, namespace, name),
+            "rolebindings" => remove_nested(&mut self.bindings, namespace, name),
+            _ => {}
+        }
+    }
+
+    /// Whether some rule allows it.
+    pub(crate) fn allow(&self, caller: &Caller, action: &Action<'_>) -> bool {
+        self.of(caller, action.namespace).any(|rule| rule.allows(action))
+    }
+
+    /// Every rule that holds for the caller in a namespace ("" for none).
+    pub(crate) fn of<'r>(&'r self, caller: &'r Caller, namespace: &'r str) -> impl Iterator<Item = &'r Rule> {
+        let cluster = self.cluster_bindings.values().filter(move |binding| binding.names(caller, "")).filter_map(|binding| self.cluster_roles.get(&*binding.role_ref.name));
+        let local = (!namespace.is_empty()).then(|| self.bindings.get(namespace)).flatten().into_iter().flat_map(HashMap::values);
+        let local = local.filter(move |binding| binding.names(caller, namespace)).filter_map(move |binding| match binding.role_ref.kind.as_str() {
+            "ClusterRole" => self.cluster_roles.get(&*binding.role_ref.name),
+            "Role" => self.roles.get(namespace)?.get(&*binding.role_ref.name),
+            _ => None,
+        });
+        cluster.chain(local).flatten()
+    }
+}
+
+fn remove_nested<T>(from: &mut Named<Named<T>>, namespace: &str, name: &str) {
+    if let Some(named) = from.get_mut(namespace) {
+        named.remove(name);
+        if named.is_empty() {
+            from.remove(namespace);
+        }
+    }
+}
+
+impl Binding {
+    /// Whether a subject is the caller. A service account without a namespace is of the binding's.
+    fn names(&self, caller: &Caller, namespace: &str) -> bool {
+        self.subjects.iter().flatten().any(|subject| match subject.kind.as_str() {
+            "User" => subject.name == caller.user,
+            "Group" => caller.groups.contains(&subject.name),
+            "ServiceAccount" => {
+                let namespace = if subject.namespace.is_empty() { namespace } else { &subject.namespace };
+                let account = caller.user.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+                !namespace.is_empty() && account == Some((namespace, &subject.name))
+            }
+            _ => false,
+        })
+    }
+}
+
+impl Rule {
+    fn allows(&self, action: &Action<'_>) -> bool {
+        if !has(&self.verbs, action.verb) {
+            return false;
+        }
+        if !action.is_resource {
+            return self.non_resource_urls.iter().any(|url| url_matches(url, action.path));
+        }
+        has(&self.api_groups, action.group)
+            && self.resources.iter().any(|resource| resource_matches(resource, action))
+            && (self.resource_names.is_empty() || self.resource_names.iter().any(|name| name == action.name))
+    }
+}
+
+fn has(list: &[String], wanted: &str) -> bool {
+    list.iter().any(|have| have == "*" || have == wanted)
+}
+
+/// `*`, `pods`, `pods/log`, `*/scale`.
+fn resource_matches(rule: &str, action: &Action<'_>) -> bool {
+    match rule.split_once('/') {
+        _ if rule == "*" => true,
+        None => rule == action.resource && action.subresource.is_empty(),
+        Some((resource, subresource)) => subresource == action.subresource && (resource == "*" || resource == action.resource),
+    }
+}
+
+/// Exact, or a prefix that ends in `*`.
+fn url_matches(rule: &str, path: &str) -> bool {
+    rule == path || rule.strip_suffix('*').is_some_and(|prefix| path.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(verbs: &str, groups: &str, resources: &str, names: &str) -> Rule {
+        let list = |text: &str| text.split(' ').filter(|word| !word.is_empty()).map(|word| if word == "core" { String::new() } else { word.to_owned() }).collect();
+        Rule { verbs: list(verbs), api_groups: list(groups), resources: list(resources), resource_names: list(names), non_resource_urls: vec![] }
+    }
+
+    fn check(rule: &Rule, verb: &str, group: &str, resource: &str, name: &str, expected: bool) {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let action = Action { verb, is_resource: true, group, resource, subresource, name, ..Action::default() };
+        assert_eq!(rule.allows(&action), expected, "{rule:?} {action:?}");
+    }
+
+    #[test]
+    fn rules_match_verbs_groups_resources_subresources_and_names() {
+        let pods = rule("get list", "core", "pods pods/log", "");
+        check(&pods, "get", "", "pods", "p", true);
+        check(&pods, "get", "", "pods/log", "p", true);
+        check(&pods, "get", "", "pods/exec", "p", false);
+        check(&pods, "delete", "", "pods", "p", false);
+        check(&pods, "get", "apps", "pods", "p", false);
+        check(&rule("*", "*", "*", ""), "escalate", "x", "y/z", "", true);
+        check(&rule("update", "*", "*/scale", ""), "update", "apps", "deployments/scale", "d", true);
+        check(&rule("update", "*", "*/scale", ""), "update", "apps", "deployments", "d", false);
+        check(&rule("get", "core", "secrets", "one"), "get", "", "secrets", "one", true);
+        check(&rule("get", "core", "secrets", "one"), "list", "", "secrets", "", false);
+    }
+
+    #[test]
+    fn paths_match_exactly_or_by_prefix() {
+        assert!(url_matches("/healthz", "/healthz"));
+        assert!(url_matches("/openapi/*", "/openapi/v3"));
+        assert!(!url_matches("/healthz", "/healthz/x"));
+    }
+
+    #[test]
+    fn a_binding_names_users_groups_and_service_accounts() {
+        let binding: Binding = serde_json::from_value(serde_json::json!({
+            "roleRef": { "kind": "Role", "name": "r" },
+            "subjects": [{ "kind": "ServiceAccount", "name": "s" }, { "kind": "Group", "name": "g" }],
+        }))
+        .unwrap();
+        let account = Caller::user("system:serviceaccount:ns:s", Vec::<String>::new());
+        assert!(binding.names(&account, "ns"));
+        assert!(!binding.names(&account, "other"));
+        assert!(!binding.names(&account, ""));
+        assert!(binding.names(&Caller::user("u", ["g"]), "other"));
+    }
+}

@@ -1,0 +1,163 @@
+//! What the client can read, and what it sent: `Accept`, `Content-Type`, and friends.
+//!
+//! Decided before anything is carried out, so that a write whose answer nobody could read does not happen. Clauses are tried in the client's
+//! order (Kubernetes' clients list them by preference and rarely give weights; a weight of zero is honoured).
+
+use http::HeaderMap;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
+use pintle_api::ApiError;
+
+use crate::request::Query;
+
+/// How a document is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Json,
+    Yaml,
+}
+
+/// What is made of objects before they are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Nothing.
+    Whole,
+    /// `meta.k8s.io` Table.
+    Table,
+    /// `meta.k8s.io` PartialObjectMetadata or its list.
+    Metadata,
+    /// `apidiscovery.k8s.io/v2` APIGroupDiscoveryList.
+    Discovery,
+}
+
+/// What is sent to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) format: Format,
+    pub(crate) shape: Shape,
+    /// `v1` or `v1beta1` of the shape's group.
+    pub(crate) shape_version: &'static str,
+    pub(crate) pretty: bool,
+    pub(crate) gzip: bool,
+}
+
+impl Wanted {
+    /// Plain JSON.
+    pub(crate) const JSON: Wanted = Wanted { format: Format::Json, shape: Shape::Whole, shape_version: "v1", pretty: false, gzip: false };
+
+    /// The content type of such an answer.
+    pub(crate) fn content_type(self) -> &'static str {
+        match (self.format, self.shape) {
+            (Format::Json, Shape::Discovery) => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            (Format::Json, _) => "application/json",
+            (Format::Yaml, _) => "application/yaml",
+        }
+    }
+}
+
+/// The media types that objects are served as, for the message of a 406.
+const SERVED: [&str; 2] = ["application/json", "application/yaml"];
+
+/// Choose what to send among `shapes` (whole documents are always served).
+///
+/// # Errors
+/// 406: nothing that the client reads is served.
+pub(crate) fn wanted(headers: &HeaderMap, query: &Query, shapes: &[Shape]) -> Result<Wanted, ApiError> {
+    let mut accepts = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).peekable();
+    let chosen = match accepts.peek() {
+        None => Wanted::JSON,
+        Some(_) => accepts.find_map(|clause| read_clause(clause, shapes)).ok_or_else(|| ApiError::not_acceptable(&SERVED))?,
+    };
+    Ok(Wanted { pretty: pretty(headers, query), gzip: accepts_gzip(headers), ..chosen })
+}
+
+/// One clause of `Accept`; `None` when it cannot be met.
+fn read_clause(clause: &str, shapes: &[Shape]) -> Option<Wanted> {
+    let mut params = clause.split(';').map(str::trim);
+    let format = match params.next()? {
+        "application/json" | "*/*" | "application/*" => Format::Json,
+        "application/yaml" => Format::Yaml,
+        _ => return None,
+    };
+    let (mut kind, mut version, mut group) = ("", "", "");
+    for param in params {
+        match param.split_once('=').map(|(name, value)| (name.trim(), value.trim().trim_matches('"'))) {
+            Some(("as", value)) => kind = value,
+            Some(("v", value)) => version = value,
+            Some(("g", value)) => group = value,
+            Some(("q", "0" | "0.0" | "0.00" | "0.000")) => return None,
+            _ => {}
+        }
+    }
+    let plain = Wanted { format, ..Wanted::JSON };
+    if kind.is_empty() {
+        return Some(plain);
+    }
+    let shape = match (group, kind) {
+        ("meta.k8s.io", "Table") => Shape::Table,
+        ("meta.k8s.io", "PartialObjectMetadata" | "PartialObjectMetadataList") => Shape::Metadata,
+        ("apidiscovery.k8s.io", "APIGroupDiscoveryList") => Shape::Discovery,
+        _ => return None,
+    };
+    let shape_version = match (shape, version) {
+        (Shape::Discovery, "v2") => "v2",
+        (Shape::Table | Shape::Metadata, "v1") => "v1",
+        (Shape::Table | Shape::Metadata, "v1beta1") => "v1beta1",
+        _ => return None,
+    };
+    shapes.contains(&shape).then_some(Wanted { shape, shape_version, ..plain })
+}
+
+/// `?pretty=`, and by default people's own tools.
+fn pretty(headers: &HeaderMap, query: &Query) -> bool {
+    if query.get("pretty").is_some() {
+        return query.flag("pretty");
+    }
+    let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    ["curl", "Wget", "Mozilla/5.0"].iter().any(|person| agent.starts_with(person))
+}
+
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let mut encodings = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    encodings.any(|encoding| {
+        let mut params = encoding.split(';').map(str::trim);
+        params.next() == Some("gzip") && params.all(|param| !matches!(param, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+    })
+}
+
+/// The media type of the request's body, without parameters; empty when none is said.
+pub(crate) fn content_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(accept: &str, shapes: &[Shape], expected: Option<(Format, Shape)>) {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, accept.parse().unwrap());
+        let seen = wanted(&headers, &Query::default(), shapes).ok().map(|wanted| (wanted.format, wanted.shape));
+        assert_eq!(seen, expected, "{accept}");
+    }
+
+    #[test]
+    fn the_first_clause_that_can_be_met_is_chosen() {
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        check(table, &[Shape::Table], Some((Format::Json, Shape::Table)));
+        check(table, &[], Some((Format::Json, Shape::Whole)));
+        check("application/json;as=Table;v=v1;g=meta.k8s.io", &[], None);
+        check("application/vnd.kubernetes.protobuf,application/json", &[], Some((Format::Json, Shape::Whole)));
+        check("application/vnd.kubernetes.protobuf", &[], None);
+        check("application/yaml", &[], Some((Format::Yaml, Shape::Whole)));
+        check("text/html, */*;q=0.1", &[], Some((Format::Json, Shape::Whole)));
+        check("application/json;q=0", &[], None);
+        check("application/json;as=APIGroupDiscoveryList;g=apidiscovery.k8s.io;v=v2", &[Shape::Discovery], Some((Format::Json, Shape::Discovery)));
+        check("application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList", &[Shape::Discovery], None);
+    }
+
+    #[test]
+    fn no_accept_header_means_json() {
+        assert_eq!(wanted(&HeaderMap::new(), &Query::default(), &[]).unwrap(), Wanted::JSON);
+    }
+}

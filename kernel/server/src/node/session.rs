@@ -1,0 +1,306 @@
+//! What a machine may do: every method of `NodeSession`, through the registry, with the node's identity and no more than `NodeAuthority` allows.
+
+use std::sync::Arc;
+
+use capnp::capability::Rc as CapRc;
+use pintle_api::{ApiError, Schema};
+use pintle_registry::{Body, Caller, DeleteOptions, Object, Patch, ResourceKey, WriteOptions};
+use pintle_wit::common_capnp::{failure, object_ref, outcome};
+use pintle_wit::node_capnp::node_session as rpc;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::status;
+use super::subscription::{self, Watched};
+use crate::identity::authz;
+use crate::identity::node::{LEASE_NAMESPACE, NodeAuthority};
+use crate::identity::rbac::Action;
+use crate::reviews;
+use crate::server::Shared;
+
+/// Pod statuses of one call.
+const STATUSES_MAX: u32 = 1000;
+/// Largest Event.
+const EVENT_BYTES_MAX: usize = 64 * 1024;
+/// What a machine is told of other nodes.
+const NODE_FIELDS: [&str; 4] = ["/metadata/name", "/spec/podCIDR", "/spec/podCIDRs", "/status/addresses"];
+
+/// A machine's session.
+pub(super) struct Session {
+    shared: Arc<Shared>,
+    node: String,
+    caller: Caller,
+    ended: CancellationToken,
+}
+
+/// Names an object; read from the machine.
+struct Reference {
+    group: String,
+    resource: String,
+    namespace: String,
+    name: String,
+    uid: String,
+}
+
+impl Reference {
+    fn read(reader: object_ref::Reader<'_>) -> Result<Reference, capnp::Error> {
+        Ok(Reference {
+            group: reader.get_group()?.to_string()?,
+            resource: reader.get_resource()?.to_string()?,
+            namespace: reader.get_namespace()?.to_string()?,
+            name: reader.get_name()?.to_string()?,
+            uid: reader.get_uid()?.to_string()?,
+        })
+    }
+}
+
+impl Session {
+    pub(super) fn new(shared: Arc<Shared>, node: String, caller: Caller, ended: CancellationToken) -> Session {
+        Session { shared, node, caller, ended }
+    }
+
+    /// A session that a newer one has replaced can do nothing more.
+    fn current(&self) -> Result<(), capnp::Error> {
+        if self.ended.is_cancelled() { Err(capnp::Error::disconnected("this session was replaced by a newer one".into())) } else { Ok(()) }
+    }
+
+    fn check(&self, action: &Action<'_>) -> Result<(), ApiError> {
+        if NodeAuthority::named(&self.node).allows(&self.shared.registry, action) {
+            return Ok(());
+        }
+        let why = authz::reason(&self.caller, action);
+        Err(ApiError::from_code(403, "Forbidden", format!("{} {:?} is forbidden: {why}", action.resource, action.name)))
+    }
+
+    /// A pod that is bound to this node, by its reference.
+    fn own_pod(&self, pod: &Reference) -> Result<Arc<Object>, ApiError> {
+        let object = self.shared.registry.get_cached(&ResourceKey::new("", "pods"), &pod.namespace, &pod.name);
+        let object = object.filter(|object| object.field("spec.nodeName") == Some(&self.node));
+        let object = object.filter(|object| pod.uid.is_empty() || *object.meta().uid == *pod.uid);
+        object.ok_or_else(|| not_found("pods", &pod.name))
+    }
+
+    async fn renew(&self) -> Result<(), ApiError> {
+        let registry = &self.shared.registry;
+        let renew_time = micro_time();
+        let exists = registry.get_cached(&ResourceKey::new("coordination.k8s.io", "leases"), LEASE_NAMESPACE, &self.node).is_some();
+        if exists {
+            let target = registry.resolve("coordination.k8s.io", "v1", "leases", "", LEASE_NAMESPACE, &self.node)?;
+            let seconds = self.shared.cluster.lease_seconds;
+            let patch = json!({ "spec": { "renewTime": renew_time, "holderIdentity": self.node, "leaseDurationSeconds": seconds } }).to_string();
+            registry.patch(&self.caller, &target, Patch::Merge(patch.into()), &WriteOptions::default()).await?;
+            return Ok(());
+        }
+        let node = reviews::object(registry, "nodes", "", &self.node)?;
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {
+                "name": self.node, "namespace": LEASE_NAMESPACE,
+                "ownerReferences": [{ "apiVersion": "v1", "kind": "Node", "name": self.node, "uid": &*node.meta().uid }],
+            },
+            "spec": { "holderIdentity": self.node, "leaseDurationSeconds": self.shared.cluster.lease_seconds, "renewTime": renew_time },
+        });
+        let target = registry.resolve("coordination.k8s.io", "v1", "leases", "", LEASE_NAMESPACE, "")?;
+        registry.create(&self.caller, &target, Body::Value(lease), &WriteOptions::default()).await.map(drop)
+    }
+
+    async fn update_pod(&self, pod: &Reference, text: &[u8]) -> Result<Arc<Object>, ApiError> {
+        let object = self.own_pod(pod)?;
+        let said = parse(text, "a pod's status")?;
+        status::update_pod(&self.shared.registry, &self.caller, &pod.namespace, &pod.name, &object.meta().uid, &said).await
+    }
+
+    async fn remove(&self, pod: &Reference) -> Result<(), ApiError> {
+        let object = self.own_pod(pod)?;
+        let target = self.shared.registry.resolve("", "v1", "pods", "", &pod.namespace, &pod.name)?;
+        let options = DeleteOptions {
+            grace_period_seconds: Some(0),
+            precondition_uid: Some(object.meta().uid.to_string()),
+            ..DeleteOptions::default()
+        };
+        self.shared.registry.delete(&self.caller, &target, &options).await.map(drop)
+    }
+
+    fn read(&self, of: &Reference) -> Result<Arc<Object>, ApiError> {
+        let action = Action {
+            verb: "get",
+            is_resource: true,
+            group: &of.group,
+            resource: &of.resource,
+            namespace: &of.namespace,
+            name: &of.name,
+            ..Action::default()
+        };
+        self.check(&action)?;
+        let object = self.shared.registry.get_cached(&ResourceKey::new(of.group.as_str(), of.resource.as_str()), &of.namespace, &of.name);
+        let object = object.filter(|object| of.uid.is_empty() || *object.meta().uid == *of.uid);
+        object.ok_or_else(|| match Schema::builtin().resource(&of.group, "v1", &of.resource) {
+            Some(resource) => ApiError::not_found(resource, &of.name),
+            None => ApiError::no_route(),
+        })
+    }
+
+    fn token(&self, pod: &Reference, account: &str, audiences: &[String], seconds: u64) -> Result<Value, ApiError> {
+        let object = self.own_pod(pod)?;
+        let value = object.value().map_err(|error| ApiError::internal(format_args!("stored text: {error}")))?;
+        if value.pointer("/spec/serviceAccountName").and_then(Value::as_str).unwrap_or("default") != account {
+            return Err(ApiError::from_code(403, "Forbidden", format!("pod {:?} does not run as service account {account:?}", pod.name)));
+        }
+        let mut spec = json!({ "boundObjectRef": { "kind": "Pod", "apiVersion": "v1", "name": pod.name, "uid": &*object.meta().uid }, "audiences": audiences });
+        if seconds > 0 {
+            spec["expirationSeconds"] = json!(seconds);
+        }
+        reviews::issue_token(&self.shared, &pod.namespace, account, json!({ "spec": spec }))
+    }
+
+    /// Create the event; one of that name is replaced.
+    async fn record(&self, text: &[u8]) -> Result<(), ApiError> {
+        if text.len() > EVENT_BYTES_MAX {
+            return Err(ApiError::too_large(EVENT_BYTES_MAX));
+        }
+        let mut event = parse(text, "an event")?;
+        let field = |key: &str| event.pointer(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (namespace, name) = (field("/metadata/namespace"), field("/metadata/name"));
+        let registry = &self.shared.registry;
+        if registry.get_cached(&ResourceKey::new("", "events"), &namespace, &name).is_some() {
+            let target = registry.resolve("", "v1", "events", "", &namespace, &name)?;
+            if let Some(metadata) = event["metadata"].as_object_mut() {
+                metadata.remove("resourceVersion");
+                metadata.remove("uid");
+            }
+            return registry.update(&self.caller, &target, Body::Value(event), &WriteOptions::default()).await.map(drop);
+        }
+        let target = registry.resolve("", "v1", "events", "", &namespace, "")?;
+        registry.create(&self.caller, &target, Body::Value(event), &WriteOptions::default()).await.map(drop)
+    }
+}
+
+impl rpc::Server for Session {
+    async fn renew_lease(self: CapRc<Self>, _: rpc::RenewLeaseParams, mut results: rpc::RenewLeaseResults) -> Result<(), capnp::Error> {
+        self.current()?;
+        write_failure(self.renew().await, || results.get().init_failure());
+        Ok(())
+    }
+
+    async fn update_node_status(
+        self: CapRc<Self>,
+        params: rpc::UpdateNodeStatusParams,
+        mut results: rpc::UpdateNodeStatusResults,
+    ) -> Result<(), capnp::Error> {
+        self.current()?;
+        let said = parse(params.get()?.get_status()?, "a node's status");
+        let updated = match said {
+            Ok(said) => status::update_node(&self.shared.registry, &self.caller, &self.node, &said).await,
+            Err(error) => Err(error),
+        };
+        write_outcome(updated.as_ref().map(|object| &object.body()[..]), results.get().init_outcome());
+        Ok(())
+    }
+
+    async fn watch_pods(self: CapRc<Self>, params: rpc::WatchPodsParams, mut results: rpc::WatchPodsResults) -> Result<(), capnp::Error> {
+        self.current()?;
+        let watched = Watched { resource: "pods", field_selector: format!("spec.nodeName={}", self.node), fields: &[] };
+        let sink = params.get()?.get_sink()?;
+        results.get().set_subscription(subscription::begin(self.shared.clone(), watched, sink, self.ended.clone()));
+        Ok(())
+    }
+
+    async fn watch_nodes(self: CapRc<Self>, params: rpc::WatchNodesParams, mut results: rpc::WatchNodesResults) -> Result<(), capnp::Error> {
+        self.current()?;
+        let watched = Watched { resource: "nodes", field_selector: String::new(), fields: &NODE_FIELDS };
+        let sink = params.get()?.get_sink()?;
+        results.get().set_subscription(subscription::begin(self.shared.clone(), watched, sink, self.ended.clone()));
+        Ok(())
+    }
+
+    async fn update_pod_statuses(
+        self: CapRc<Self>,
+        params: rpc::UpdatePodStatusesParams,
+        mut results: rpc::UpdatePodStatusesResults,
+    ) -> Result<(), capnp::Error> {
+        self.current()?;
+        let statuses = params.get()?.get_statuses()?;
+        if statuses.len() > STATUSES_MAX {
+            return Err(capnp::Error::failed(format!("more than {STATUSES_MAX} statuses")));
+        }
+        let pods = statuses.iter().map(|status| Ok((Reference::read(status.get_pod()?)?, status.get_status()?))).collect::<Result<Vec<_>, capnp::Error>>()?;
+        // Together: the store commits them as one.
+        let updated = futures::future::join_all(pods.iter().map(|(pod, status)| self.update_pod(pod, status))).await;
+        let mut outcomes = results.get().init_outcomes(updated.len() as u32);
+        for (index, updated) in updated.iter().enumerate() {
+            write_outcome(updated.as_ref().map(|object| &object.body()[..]), outcomes.reborrow().get(index as u32));
+        }
+        Ok(())
+    }
+
+    async fn remove_pod(self: CapRc<Self>, params: rpc::RemovePodParams, mut results: rpc::RemovePodResults) -> Result<(), capnp::Error> {
+        self.current()?;
+        let pod = Reference::read(params.get()?.get_pod()?)?;
+        write_failure(self.remove(&pod).await, || results.get().init_failure());
+        Ok(())
+    }
+
+    async fn get(self: CapRc<Self>, params: rpc::GetParams, mut results: rpc::GetResults) -> Result<(), capnp::Error> {
+        self.current()?;
+        let object = self.read(&Reference::read(params.get()?.get_ref()?)?);
+        write_outcome(object.as_ref().map(|object| &object.body()[..]), results.get().init_outcome());
+        Ok(())
+    }
+
+    async fn service_account_token(
+        self: CapRc<Self>,
+        params: rpc::ServiceAccountTokenParams,
+        mut results: rpc::ServiceAccountTokenResults,
+    ) -> Result<(), capnp::Error> {
+        self.current()?;
+        let params = params.get()?;
+        let pod = Reference::read(params.get_pod()?)?;
+        let audiences = params.get_audiences()?.iter().map(|text| Ok(text?.to_string()?)).collect::<Result<Vec<String>, capnp::Error>>()?;
+        let account = params.get_service_account()?.to_string()?;
+        let token = self.token(&pod, &account, &audiences, params.get_expiration_seconds()).map(|value| value.to_string());
+        write_outcome(token.as_ref().map(|text| text.as_bytes()), results.get().init_outcome());
+        Ok(())
+    }
+
+    async fn record_event(self: CapRc<Self>, params: rpc::RecordEventParams, mut results: rpc::RecordEventResults) -> Result<(), capnp::Error> {
+        self.current()?;
+        let recorded = self.record(params.get()?.get_event()?).await;
+        write_failure(recorded, || results.get().init_failure());
+        Ok(())
+    }
+}
+
+fn parse(text: &[u8], what: &str) -> Result<Value, ApiError> {
+    let value: Value = serde_json::from_slice(text).map_err(|error| ApiError::bad_request(format!("{what}: {error}")))?;
+    if value.is_object() { Ok(value) } else { Err(ApiError::bad_request(format!("{what} is not an object"))) }
+}
+
+/// 404 for an object of the core group.
+pub(super) fn not_found(resource: &str, name: &str) -> ApiError {
+    Schema::builtin().resource("", "v1", resource).map_or_else(ApiError::no_route, |resource| ApiError::not_found(resource, name))
+}
+
+fn micro_time() -> String {
+    format!("{:.6}", jiff::Timestamp::now())
+}
+
+fn write_outcome(outcome: Result<&[u8], &ApiError>, mut to: outcome::Builder<'_>) {
+    match outcome {
+        Ok(object) => to.set_object(object),
+        Err(error) => fill(error, to.init_failure()),
+    }
+}
+
+fn write_failure<'a>(outcome: Result<(), ApiError>, to: impl FnOnce() -> failure::Builder<'a>) {
+    if let Err(error) = outcome {
+        fill(&error, to());
+    }
+}
+
+fn fill(error: &ApiError, mut to: failure::Builder<'_>) {
+    to.set_code(error.code);
+    to.set_reason(error.reason.as_str());
+    to.set_message(error.message.as_str());
+    let seconds = error.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    to.set_retry_after_millis(seconds.saturating_mul(1000));
+}

@@ -1,0 +1,324 @@
+//! Objects: get, list, create, update, patch, delete and their subresources, from a request to the registry and back.
+//!
+//! This only reads query parameters and bodies into the registry's words. What a write means is the registry's business.
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use pintle_api::{ApiError, FieldError, FieldErrorKind, Resource, Verb};
+use pintle_registry as registry;
+use pintle_registry::{
+    Body as Content, DeleteOptions, DryRun, FieldValidation, GetOptions, ListOptions, Patch, Propagation, Registry, Target, VersionMatch,
+    WriteOptions,
+};
+use serde::Deserialize;
+
+use crate::body::Body;
+use crate::encode::{self, Answer};
+use crate::limits::BODY_BYTES_MAX;
+use crate::negotiate::{self, Shape};
+use crate::pipeline::Exchange;
+use crate::request::{Query, RequestInfo};
+use crate::server::Shared;
+use crate::shape::Include;
+
+/// Resources whose deletion is answered with the object, not a Status: as upstream's registries are set up.
+const DELETE_RETURNS_OBJECT: [&str; 9] = [
+    "persistentvolumeclaims", "persistentvolumes", "pods", "podtemplates", "replicationcontrollers", "resourcequotas", "serviceaccounts",
+    "services", "csinodes",
+];
+
+/// Answer a request about objects.
+pub(crate) async fn serve(server: &Shared, exchange: Exchange) -> Result<Response<Body>, ApiError> {
+    let target = target(&server.registry, &exchange.info)?;
+    check_verb(&target.resource, &exchange.info)?;
+    let shapes: &[Shape] = if exchange.info.subresource == "scale" { &[] } else { &[Shape::Table, Shape::Metadata] };
+    let wanted = exchange.wanted(shapes)?;
+    let include = Include::parse(exchange.query.text("includeObject"))?;
+    let answer = match exchange.info.verb {
+        "get" => get(server, &exchange, &target).await,
+        "list" => list(server, &exchange, &target).await,
+        "create" => create(server, exchange, &target).await,
+        "update" => update(server, exchange, &target).await,
+        "patch" => patch(server, exchange, &target).await,
+        "delete" => delete(server, exchange, &target).await,
+        "deletecollection" => delete_collection(server, exchange, &target).await,
+        _ => Err(ApiError::method_not_allowed_path()),
+    }?;
+    encode::encode(answer, wanted, include)
+}
+
+/// What a request's path names. A namespace is not in a namespace, though its path reads so.
+pub(crate) fn target(registry: &Registry, info: &RequestInfo) -> registry::Result<Target> {
+    let namespace = if info.group.is_empty() && info.resource == "namespaces" { "" } else { &info.namespace };
+    if !info.rest.is_empty() {
+        return Err(ApiError::no_route());
+    }
+    // A list's name comes from its field selector; it is not in the path.
+    let name = if matches!(info.verb, "list" | "deletecollection" | "watch") { "" } else { &info.name };
+    registry.resolve(&info.group, &info.version, &info.resource, &info.subresource, namespace, name)
+}
+
+/// Some kinds cannot be written, some not read.
+fn check_verb(resource: &Resource, info: &RequestInfo) -> Result<(), ApiError> {
+    let verbs = match info.subresource.as_str() {
+        "" => resource.verbs,
+        subresource => resource.subresource(subresource).ok_or_else(ApiError::no_route)?.verbs,
+    };
+    let verb = match info.verb {
+        "get" => Verb::Get,
+        "list" => Verb::List,
+        "watch" => Verb::Watch,
+        "create" => Verb::Create,
+        "update" => Verb::Update,
+        "patch" => Verb::Patch,
+        "delete" => Verb::Delete,
+        "deletecollection" => Verb::DeleteCollection,
+        _ => return Err(ApiError::method_not_allowed_path()),
+    };
+    if verbs.contains(verb) { Ok(()) } else { Err(ApiError::method_not_allowed_path()) }
+}
+
+async fn get(server: &Shared, exchange: &Exchange, target: &Target) -> Result<Answer, ApiError> {
+    let options = GetOptions { resource_version: exchange.query.text("resourceVersion").to_owned() };
+    let object = server.registry.get(target, &options).await?;
+    Ok(Answer::Object { code: StatusCode::OK, object, warnings: Vec::new() })
+}
+
+async fn list(server: &Shared, exchange: &Exchange, target: &Target) -> Result<Answer, ApiError> {
+    let page = server.registry.list(target, &list_options(&exchange.query)?).await?;
+    Ok(Answer::List { resource: target.resource.clone(), page })
+}
+
+async fn create(server: &Shared, exchange: Exchange, target: &Target) -> Result<Answer, ApiError> {
+    let options = write_options(&exchange, "CreateOptions")?;
+    let caller = exchange.caller.clone();
+    let content = content(exchange).await?;
+    let written = server.registry.create(&caller, target, content, &options).await?;
+    Ok(match target.subresource.as_str() {
+        "binding" | "eviction" => Answer::Value { code: StatusCode::CREATED, value: encode::success(201), warnings: written.warnings },
+        _ => Answer::Object { code: StatusCode::CREATED, object: written.object, warnings: written.warnings },
+    })
+}
+
+async fn update(server: &Shared, exchange: Exchange, target: &Target) -> Result<Answer, ApiError> {
+    let options = write_options(&exchange, "UpdateOptions")?;
+    let caller = exchange.caller.clone();
+    let content = content(exchange).await?;
+    let written = server.registry.update(&caller, target, content, &options).await?;
+    Ok(written_answer(written))
+}
+
+async fn patch(server: &Shared, exchange: Exchange, target: &Target) -> Result<Answer, ApiError> {
+    const TYPES: [&str; 4] =
+        ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"];
+    let options = write_options(&exchange, "PatchOptions")?;
+    let kind = match negotiate::content_type(exchange.headers()) {
+        "application/json-patch+json" => Patch::Json,
+        "application/merge-patch+json" => Patch::Merge,
+        "application/strategic-merge-patch+json" => Patch::Strategic,
+        "application/apply-patch+yaml" => Patch::Apply,
+        _ => return Err(ApiError::unsupported_media_type(&TYPES)),
+    };
+    let caller = exchange.caller.clone();
+    let patch = kind(read(exchange).await?);
+    let written = server.registry.patch(&caller, target, patch, &options).await?;
+    Ok(written_answer(written))
+}
+
+fn written_answer(written: registry::Written) -> Answer {
+    let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+    Answer::Object { code, object: written.object, warnings: written.warnings }
+}
+
+async fn delete(server: &Shared, exchange: Exchange, target: &Target) -> Result<Answer, ApiError> {
+    let caller = exchange.caller.clone();
+    let Deletion { options, orphans_kept } = delete_options(exchange).await?;
+    let deleted = server.registry.delete(&caller, target, &options).await?;
+    let whole = DELETE_RETURNS_OBJECT.contains(&target.resource.plural.as_ref());
+    if deleted.gone && !whole {
+        let value = pintle_api::status::success(&target.resource, &target.name, &deleted.object.meta().uid);
+        return Ok(Answer::Value { code: StatusCode::OK, value, warnings: deleted.warnings });
+    }
+    let code = if !deleted.gone && orphans_kept == Some(false) { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok(Answer::Object { code, object: deleted.object, warnings: deleted.warnings })
+}
+
+async fn delete_collection(server: &Shared, exchange: Exchange, target: &Target) -> Result<Answer, ApiError> {
+    let selected = list_options(&exchange.query)?;
+    let caller = exchange.caller.clone();
+    let Deletion { options, .. } = delete_options(exchange).await?;
+    let page = server.registry.delete_collection(&caller, target, &options, &selected).await?;
+    Ok(Answer::List { resource: target.resource.clone(), page })
+}
+
+/// The body of a create or update, by its content type.
+async fn content(exchange: Exchange) -> Result<Content, ApiError> {
+    let make = match negotiate::content_type(exchange.headers()) {
+        "" | "application/json" => Content::Json,
+        "application/yaml" => Content::Yaml,
+        "application/vnd.kubernetes.protobuf" => Content::Protobuf,
+        _ => return Err(ApiError::unsupported_media_type(&["application/json", "application/yaml"])),
+    };
+    Ok(make(read(exchange).await?))
+}
+
+/// The whole body, within the limit.
+///
+/// # Errors
+/// 413 beyond the limit; 400 when the client breaks off.
+pub(crate) async fn read(exchange: Exchange) -> Result<Bytes, ApiError> {
+    match Limited::new(exchange.body, BODY_BYTES_MAX).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::too_large(BODY_BYTES_MAX)),
+        Err(_) => Err(ApiError::bad_request("the request's body ended early")),
+    }
+}
+
+fn dry_run(words: &[&str], options: &str) -> Result<DryRun, ApiError> {
+    match words {
+        [] => Ok(DryRun::No),
+        words if words.iter().all(|word| *word == "All") => Ok(DryRun::All),
+        words => {
+            let error = FieldError::new("dryRun", FieldErrorKind::NotSupported, words.join(","), "supported values: \"All\"");
+            Err(ApiError::invalid_kind("meta.k8s.io", options, "", &[error]))
+        }
+    }
+}
+
+fn write_options(exchange: &Exchange, options: &str) -> Result<WriteOptions, ApiError> {
+    let query = &exchange.query;
+    let field_validation = match query.text("fieldValidation") {
+        "" | "Warn" => FieldValidation::Warn,
+        "Ignore" => FieldValidation::Ignore,
+        "Strict" => FieldValidation::Strict,
+        other => {
+            let detail = "supported values: \"Ignore\", \"Strict\", \"Warn\"";
+            let error = FieldError::new("fieldValidation", FieldErrorKind::NotSupported, other, detail);
+            return Err(ApiError::invalid_kind("meta.k8s.io", options, "", &[error]));
+        }
+    };
+    let words: Vec<&str> = query.all("dryRun").filter(|word| !word.is_empty()).collect();
+    Ok(WriteOptions { dry_run: dry_run(&words, options)?, field_validation, field_manager: field_manager(exchange) })
+}
+
+/// As said, else the user agent up to its first slash.
+fn field_manager(exchange: &Exchange) -> String {
+    let said = exchange.query.text("fieldManager");
+    if !said.is_empty() {
+        return said.to_owned();
+    }
+    let agent = exchange.headers().get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    agent.split('/').next().unwrap_or_default().to_owned()
+}
+
+/// # Errors
+/// 400 for numbers that are none.
+pub(crate) fn list_options(query: &Query) -> Result<ListOptions, ApiError> {
+    let limit = query.text("limit");
+    Ok(ListOptions {
+        label_selector: query.text("labelSelector").to_owned(),
+        field_selector: query.text("fieldSelector").to_owned(),
+        limit: if limit.is_empty() { 0 } else { limit.parse().map_err(|_| bad_parameter("limit", limit))? },
+        continue_token: query.text("continue").to_owned(),
+        resource_version: query.text("resourceVersion").to_owned(),
+        version_match: version_match(query)?,
+    })
+}
+
+pub(crate) fn version_match(query: &Query) -> Result<Option<VersionMatch>, ApiError> {
+    match query.text("resourceVersionMatch") {
+        "" => Ok(None),
+        "Exact" => Ok(Some(VersionMatch::Exact)),
+        "NotOlderThan" => Ok(Some(VersionMatch::NotOlderThan)),
+        other => {
+            let detail = "supported values: \"Exact\", \"NotOlderThan\"";
+            let error = FieldError::new("resourceVersionMatch", FieldErrorKind::NotSupported, other, detail);
+            Err(ApiError::invalid_kind("meta.k8s.io", "ListOptions", "", &[error]))
+        }
+    }
+}
+
+/// 400 for a parameter that does not parse.
+pub(crate) fn bad_parameter(name: &str, value: &str) -> ApiError {
+    ApiError::bad_request(format!("unable to decode query parameter {name}: {value:?}"))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct DeleteBody {
+    kind: String,
+    grace_period_seconds: Option<i64>,
+    preconditions: Option<Preconditions>,
+    orphan_dependents: Option<bool>,
+    propagation_policy: Option<String>,
+    dry_run: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Preconditions {
+    uid: Option<String>,
+    resource_version: Option<String>,
+}
+
+struct Deletion {
+    options: DeleteOptions,
+    orphans_kept: Option<bool>,
+}
+
+/// From the body, or from the query when there is none.
+async fn delete_options(exchange: Exchange) -> Result<Deletion, ApiError> {
+    let yaml = negotiate::content_type(exchange.headers()) == "application/yaml";
+    let mut body = query_delete_body(&exchange.query)?;
+    let text = read(exchange).await?;
+    if !text.is_empty() {
+        let bad = |error: &dyn std::fmt::Display| ApiError::bad_request(format!("unable to decode DeleteOptions: {error}"));
+        body = if yaml {
+            let text = std::str::from_utf8(&text).map_err(|error| bad(&error))?;
+            serde_saphyr::from_str(text).map_err(|error| bad(&error))?
+        } else {
+            serde_json::from_slice(&text).map_err(|error| bad(&error))?
+        };
+        if !matches!(body.kind.as_str(), "" | "DeleteOptions") {
+            return Err(ApiError::bad_request(format!("decoded object cannot be converted to DeleteOptions: it is a {}", body.kind)));
+        }
+    }
+    let invalid = |field: &str, value: &str, detail: &str| {
+        let error = FieldError::new(field, FieldErrorKind::NotSupported, value, detail);
+        ApiError::invalid_kind("meta.k8s.io", "DeleteOptions", "", &[error])
+    };
+    let propagation = match (body.propagation_policy.as_deref(), body.orphan_dependents) {
+        (Some(_), Some(_)) => return Err(ApiError::bad_request("orphanDependents and propagationPolicy cannot be both set")),
+        (None | Some(""), None) => None,
+        (Some("Background"), _) | (None, Some(false)) => Some(Propagation::Background),
+        (Some("Foreground"), _) => Some(Propagation::Foreground),
+        (Some("Orphan"), _) | (None, Some(true)) => Some(Propagation::Orphan),
+        (Some(other), None) => {
+            return Err(invalid("propagationPolicy", other, "supported values: \"Foreground\", \"Background\", \"Orphan\""));
+        }
+    };
+    let words: Vec<&str> = body.dry_run.iter().flatten().map(String::as_str).collect();
+    let preconditions = body.preconditions.unwrap_or_default();
+    let options = DeleteOptions {
+        grace_period_seconds: body.grace_period_seconds,
+        precondition_uid: preconditions.uid,
+        precondition_resource_version: preconditions.resource_version,
+        propagation,
+        dry_run: dry_run(&words, "DeleteOptions")?,
+    };
+    Ok(Deletion { options, orphans_kept: body.orphan_dependents })
+}
+
+fn query_delete_body(query: &Query) -> Result<DeleteBody, ApiError> {
+    let grace = query.get("gracePeriodSeconds");
+    let orphans = query.get("orphanDependents");
+    let dry_run: Vec<String> = query.all("dryRun").filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    Ok(DeleteBody {
+        grace_period_seconds: grace.map(|text| text.parse().map_err(|_| bad_parameter("gracePeriodSeconds", text))).transpose()?,
+        orphan_dependents: orphans.map(|_| query.flag("orphanDependents")),
+        propagation_policy: query.get("propagationPolicy").map(str::to_owned),
+        dry_run: (!dry_run.is_empty()).then_some(dry_run),
+        ..DeleteBody::default()
+    })
+}

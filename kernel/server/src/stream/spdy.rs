@@ -1,0 +1,289 @@
+//! One SPDY/3.1 connection as a server: the client opens streams, data flows both ways on each.
+//!
+//! Two tasks, one reading and one writing, joined by bounded queues. SPDY's window updates are not used by Kubernetes' clients; what keeps memory
+//! bounded here is that a stream whose queue is full stops the reading of the whole connection. Invariant: a stream's `data` ends exactly
+//! when the client has finished or reset it, or the connection is gone.
+
+use std::collections::HashMap;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::process::CHUNK_BYTES_MAX;
+use super::spdy_frame::{self, BadFrame, Control, HEAD_BYTES, Head, Headers, Reader};
+
+/// Chunks in flight on one stream.
+const CHUNKS_IN_FLIGHT: usize = 4;
+/// Frames that wait to be written.
+const FRAMES_IN_FLIGHT: usize = 16;
+/// Streams that a client may have open at once.
+const STREAMS_MAX: usize = 512;
+const REFUSED_STREAM: u32 = 3;
+
+/// A stream that the client opened.
+pub(crate) struct Stream {
+    pub(crate) headers: Headers,
+    pub(crate) data: mpsc::Receiver<Bytes>,
+    pub(crate) out: StreamWriter,
+}
+
+/// Our side of a stream.
+#[derive(Clone)]
+pub(crate) struct StreamWriter {
+    id: u32,
+    frames: mpsc::Sender<Out>,
+}
+
+/// A connection; dropping it ends it.
+pub(crate) struct Connection {
+    streams: mpsc::Receiver<Stream>,
+    frames: mpsc::Sender<Out>,
+    reading: JoinHandle<()>,
+    writing: JoinHandle<()>,
+}
+
+enum Out {
+    SynReply(u32),
+    Data { id: u32, fin: bool, data: Bytes },
+    Raw(Bytes),
+    /// Everything queued so far is written, then the connection is shut.
+    Shut,
+}
+
+/// The connection is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the connection is gone")]
+pub(crate) struct Gone;
+
+impl Stream {
+    /// The value of a header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl StreamWriter {
+    /// Write; waits for room.
+    pub(crate) async fn write(&self, mut data: Bytes) -> Result<(), Gone> {
+        while !data.is_empty() {
+            let chunk = data.split_to(data.len().min(CHUNK_BYTES_MAX));
+            self.frames.send(Out::Data { id: self.id, fin: false, data: chunk }).await.map_err(|_| Gone)?;
+        }
+        Ok(())
+    }
+
+    /// No more from us on this stream.
+    pub(crate) async fn finish(&self) -> Result<(), Gone> {
+        self.frames.send(Out::Data { id: self.id, fin: true, data: Bytes::new() }).await.map_err(|_| Gone)
+    }
+
+    /// Give the stream up.
+    pub(crate) async fn reset(&self) -> Result<(), Gone> {
+        self.frames.send(Out::Raw(spdy_frame::rst_stream(self.id, REFUSED_STREAM))).await.map_err(|_| Gone)
+    }
+}
+
+impl Connection {
+    /// Speak SPDY on `io`.
+    pub(crate) fn serve(io: impl AsyncRead + AsyncWrite + Send + 'static) -> Connection {
+        let (read, write) = tokio::io::split(io);
+        let (opened, streams) = mpsc::channel(STREAMS_MAX);
+        let (frames, queue) = mpsc::channel(FRAMES_IN_FLIGHT);
+        let mut state = ReadState { reader: Reader::new(), streams: HashMap::new(), opened, frames: frames.clone() };
+        let reading = tokio::spawn(async move {
+            if let Err(error) = state.run(read).await {
+                tracing::debug!(%error, "SPDY connection ended");
+            }
+        });
+        let writing = tokio::spawn(async move {
+            if let Err(error) = write_frames(write, queue).await {
+                tracing::debug!(%error, "SPDY connection ended");
+            }
+        });
+        Connection { streams, frames, reading, writing }
+    }
+
+    /// The next stream that the client opens; `None` when it is gone.
+    pub(crate) async fn accept(&mut self) -> Option<Stream> {
+        self.streams.recv().await
+    }
+
+    /// Returns when the client is gone.
+    pub(crate) async fn gone(&mut self) {
+        let _ = (&mut self.reading).await;
+    }
+
+    /// Write out what is queued, say goodbye, and wait a moment for the client to hang up first.
+    pub(crate) async fn close(mut self) {
+        let _ = self.frames.send(Out::Raw(spdy_frame::go_away(0))).await;
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), &mut self.reading).await;
+        let _ = self.frames.send(Out::Shut).await;
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), &mut self.writing).await;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.reading.abort();
+        self.writing.abort();
+    }
+}
+
+struct ReadState {
+    reader: Reader,
+    streams: HashMap<u32, mpsc::Sender<Bytes>>,
+    opened: mpsc::Sender<Stream>,
+    frames: mpsc::Sender<Out>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("reading")]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Frame(#[from] BadFrame),
+    #[error(transparent)]
+    Gone(#[from] Gone),
+}
+
+impl ReadState {
+    async fn run(&mut self, mut io: impl AsyncRead + Unpin) -> Result<(), ReadError> {
+        let mut head = [0; HEAD_BYTES];
+        loop {
+            match io.read_exact(&mut head).await {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+            match spdy_frame::head(head)? {
+                Head::Control { kind, flags, length } => {
+                    let mut payload = vec![0; length];
+                    io.read_exact(&mut payload).await?;
+                    let control = self.reader.control(kind, flags, &payload)?;
+                    self.control(control).await?;
+                }
+                Head::Data { id, fin, length } => self.data(&mut io, id, fin, length).await?,
+            }
+        }
+    }
+
+    async fn control(&mut self, control: Control) -> Result<(), Gone> {
+        match control {
+            Control::SynStream { id, fin, headers } => self.open(id, fin, headers).await,
+            Control::RstStream { id } => {
+                self.streams.remove(&id);
+                Ok(())
+            }
+            // Clients' pings have odd ids; an even one would be the answer to ours, and we send none.
+            Control::Ping { id } if id % 2 == 1 => self.send(Out::Raw(spdy_frame::ping(id))).await,
+            Control::SynReply { .. } | Control::Ping { .. } | Control::GoAway | Control::Ignored => Ok(()),
+        }
+    }
+
+    async fn open(&mut self, id: u32, fin: bool, headers: Headers) -> Result<(), Gone> {
+        self.streams.retain(|_, data| !data.is_closed());
+        if self.streams.len() >= STREAMS_MAX || self.streams.contains_key(&id) {
+            return self.send(Out::Raw(spdy_frame::rst_stream(id, REFUSED_STREAM))).await;
+        }
+        let (sender, data) = mpsc::channel(CHUNKS_IN_FLIGHT);
+        if !fin {
+            self.streams.insert(id, sender);
+        }
+        self.send(Out::SynReply(id)).await?;
+        let out = StreamWriter { id, frames: self.frames.clone() };
+        self.opened.send(Stream { headers, data, out }).await.map_err(|_| Gone)
+    }
+
+    async fn data(&mut self, io: &mut (impl AsyncRead + Unpin), id: u32, fin: bool, length: usize) -> Result<(), ReadError> {
+        let mut left = length;
+        while left > 0 {
+            let mut chunk = BytesMut::zeroed(left.min(CHUNK_BYTES_MAX));
+            io.read_exact(&mut chunk).await?;
+            left -= chunk.len();
+            if let Some(stream) = self.streams.get(&id)
+                && stream.send(chunk.freeze()).await.is_err()
+            {
+                self.streams.remove(&id);
+            }
+        }
+        if fin {
+            self.streams.remove(&id);
+        }
+        Ok(())
+    }
+
+    async fn send(&self, frame: Out) -> Result<(), Gone> {
+        self.frames.send(frame).await.map_err(|_| Gone)
+    }
+}
+
+async fn write_frames(mut io: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Out>) -> Result<(), ReadError> {
+    let mut writer = spdy_frame::Writer::new();
+    while let Some(frame) = queue.recv().await {
+        match frame {
+            Out::SynReply(id) => io.write_all(&writer.syn_reply(id, &[])?).await?,
+            Out::Data { id, fin, data } => {
+                io.write_all(&spdy_frame::data_head(id, fin, data.len())).await?;
+                io.write_all(&data).await?;
+            }
+            Out::Raw(frame) => io.write_all(&frame).await?,
+            Out::Shut => break,
+        }
+        if queue.is_empty() {
+            io.flush().await?;
+        }
+    }
+    io.flush().await?;
+    io.shutdown().await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::spdy_frame::Writer;
+
+    #[tokio::test]
+    async fn a_stream_carries_data_both_ways_and_ends_where_the_client_ends_it() {
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let mut connection = Connection::serve(server);
+        let mut writer = Writer::new();
+        client.write_all(&writer.syn_stream(1, false, &[("streamtype", "stdin")]).unwrap()).await.unwrap();
+        client.write_all(&spdy_frame::data_head(1, true, 2)).await.unwrap();
+        client.write_all(b"hi").await.unwrap();
+
+        let mut stream = connection.accept().await.unwrap();
+        assert_eq!(stream.header("streamtype"), Some("stdin"));
+        assert_eq!(stream.data.recv().await.unwrap(), "hi");
+        assert_eq!(stream.data.recv().await, None);
+        stream.out.write(Bytes::from_static(b"yo")).await.unwrap();
+        stream.out.finish().await.unwrap();
+
+        let mut reader = Reader::new();
+        let mut head = [0; HEAD_BYTES];
+        client.read_exact(&mut head).await.unwrap();
+        let Head::Control { kind, flags, length } = spdy_frame::head(head).unwrap() else { panic!() };
+        let mut payload = vec![0; length];
+        client.read_exact(&mut payload).await.unwrap();
+        assert_eq!(reader.control(kind, flags, &payload).unwrap(), Control::SynReply { id: 1, fin: false, headers: vec![] });
+        client.read_exact(&mut head).await.unwrap();
+        assert_eq!(spdy_frame::head(head).unwrap(), Head::Data { id: 1, fin: false, length: 2 });
+        let mut data = [0; 2];
+        client.read_exact(&mut data).await.unwrap();
+        assert_eq!(&data, b"yo");
+        client.read_exact(&mut head).await.unwrap();
+        assert_eq!(spdy_frame::head(head).unwrap(), Head::Data { id: 1, fin: true, length: 0 });
+    }
+
+    #[tokio::test]
+    async fn garbage_ends_the_connection() {
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let mut connection = Connection::serve(server);
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        // "GET " reads as a data frame of stream 0x47455420 whose length never comes.
+        drop(client);
+        assert!(connection.accept().await.is_none());
+    }
+}
