@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::future::{FutureExt, join_all};
 use pintle_store::{Error, Expect, Options, RangeQuery, RedbStore, Revision, Store, Txn};
 
 use crate::disk::{Plan, SimDisk};
@@ -176,16 +176,25 @@ async fn failed_operation_is_answered_truly_and_the_store_goes_on() {
     let start = furnished().await;
     for round in 0..240 {
         let disk = start.after_power_cut();
-        let store = Arc::new(RedbStore::open_on(disk.clone(), options()).expect("opens"));
+        // Room for all events of the run: this watch is to be fed from memory throughout.
+        let options = Options { watch_buffer_bytes: 1024 * 1024, ..options() };
+        let store = Arc::new(RedbStore::open_on(disk.clone(), options).expect("opens"));
         let at = 1 + random.below(60);
         let plan = match round % 3 {
             0 => Plan { fail_sync: Some(at), ..Plan::default() },
             1 => Plan { fail_write: Some(at * 5), ..Plan::default() },
             _ => Plan { fail_read: Some(at), ..Plan::default() },
         };
+        let started = store.current();
+        let mut watch = store.watch(Bytes::new(), started).await.expect("watch");
+        assert!(watch.next().now_or_never().is_none(), "nothing to say yet");
         disk.plan(plan);
         let witness = work(store.clone()).await;
         disk.plan(Plan::default());
+        // A watch that was there all along is told everything that reads show.
+        for revision in started.0 + 1..=store.current().0 {
+            assert_eq!(next(&mut watch).await.revision, Revision(revision));
+        }
         // What was answered must also survive the power going right after.
         let unplugged = disk.after_power_cut();
         verify(&store, &witness).await;

@@ -35,6 +35,7 @@ const CASES: &[Case] = cases![
     compaction_ends_a_watch_it_overtakes,
     concurrent_updates_of_one_key_lose_none,
     concurrent_writers_get_distinct_revisions,
+    list_then_watch_misses_and_repeats_nothing_under_load,
     abandoned_txn_happens_whole_or_not_at_all,
     dropped_watch_is_forgotten,
 ];
@@ -472,6 +473,36 @@ async fn concurrent_writers_get_distinct_revisions(store: Arc<dyn Store>) {
     }
     all.sort_unstable();
     assert_eq!(all, (2..2 + 512).map(Revision).collect::<Vec<_>>());
+}
+
+/// What every informer does. The revision of a list may be newer than what watches have been told yet.
+async fn list_then_watch_misses_and_repeats_nothing_under_load(store: Arc<dyn Store>) {
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for round in 0..150 {
+                    put(&*store, &format!("/p/{writer}"), &text(round)).await;
+                }
+            })
+        })
+        .collect();
+    let last = Revision(1 + 4 * 150);
+    let mut listed = Revision(1);
+    while listed < last {
+        let page = store.range(RangeQuery::prefix("/p/")).await.expect("range");
+        assert!(page.revision >= listed, "lists go forward");
+        listed = page.revision;
+        let mut watch = store.watch("/p/".into(), listed).await.expect("what was listed can be watched");
+        assert!(watch.progress() >= listed);
+        let ahead = Revision(last.0.min(listed.0 + 5));
+        for revision in listed.0 + 1..=ahead.0 {
+            assert_eq!(next(&mut watch).await.revision, Revision(revision));
+        }
+    }
+    for writer in join_all(writers).await {
+        writer.expect("no panic");
+    }
 }
 
 async fn abandoned_txn_happens_whole_or_not_at_all(store: Arc<dyn Store>) {
