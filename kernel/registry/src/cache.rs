@@ -232,6 +232,11 @@ impl Shard {
         }
     }
 
+    /// No more changes will come.
+    pub(crate) fn end_watches(&self) {
+        self.state.read().watchers.end();
+    }
+
     pub(crate) fn forget(&self, watcher: &Arc<Watcher>) {
         self.state.write().watchers.remove(watcher);
     }

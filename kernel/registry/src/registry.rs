@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use pintle_api::{ApiError, Schema};
 use pintle_store::{Revision, Store};
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::admission::Admission;
 use crate::allocate::Allocators;
@@ -134,11 +135,12 @@ pub struct Registry {
     pub(crate) fed: Arc<Fed>,
     pub(crate) catalog: RwLock<Arc<Catalog>>,
     pub(crate) admission: RwLock<Option<Arc<dyn Admission>>>,
+    tasks: Mutex<Vec<AbortHandle>>,
 }
 
 impl Registry {
-    /// Load everything from the store and follow it from there. Needs a tokio runtime. Background tasks end when the
-    /// registry is dropped.
+    /// Load everything from the store and follow it from there. Needs a tokio runtime. Background tasks, watches and
+    /// subscriptions end when the registry is dropped.
     ///
     /// # Errors
     /// The store's, or damage in it.
@@ -159,10 +161,14 @@ impl Registry {
             fed,
             catalog: RwLock::new(Arc::new(catalog)),
             admission: RwLock::new(None),
+            tasks: Mutex::default(),
         });
-        tokio::spawn(follower::follow(store, Arc::downgrade(&registry.fed), watch));
-        tokio::spawn(upkeep::compact(Arc::downgrade(&registry)));
-        tokio::spawn(upkeep::expire_events(Arc::downgrade(&registry)));
+        let tasks = [
+            tokio::spawn(follower::follow(store, Arc::downgrade(&registry.fed), watch)),
+            tokio::spawn(upkeep::compact(Arc::downgrade(&registry))),
+            tokio::spawn(upkeep::expire_events(Arc::downgrade(&registry))),
+        ];
+        *registry.tasks.lock() = tasks.iter().map(JoinHandle::abort_handle).collect();
         Ok(registry)
     }
 
@@ -377,5 +383,13 @@ impl Registry {
                 ApiError::service_unavailable("the store cannot answer just now")
             }
         }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.tasks.lock().iter().for_each(AbortHandle::abort);
+        self.fed.cache.shards().iter().for_each(|shard| shard.end_watches());
+        self.fed.subscribers.end();
     }
 }

@@ -91,10 +91,9 @@ impl Subscribers {
             }
         }
     }
-}
 
-impl Drop for Subscribers {
-    fn drop(&mut self) {
+    /// No more changes will come.
+    pub(crate) fn end(&self) {
         self.all.read().iter().for_each(|subscriber| subscriber.queue.close());
     }
 }

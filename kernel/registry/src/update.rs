@@ -67,6 +67,9 @@ impl Registry {
 
     /// `None`: somebody else was faster.
     async fn revise_attempt(&self, writing: &mut Writing<'_>, mut new: Value, current: &Arc<Object>, old: &Value) -> Result<Option<Written>> {
+        // Before the successor is made: what it keeps, and whether the generation grows, is seen on the whole object.
+        writing.default(&mut new);
+        writing.mutate(&mut new, Some(current)).await?;
         let subresource = writing.target.subresource.clone();
         // A scale changes the object itself. A binding is the kernel's own edit, of spec and status alike, and changes no
         // wanted state: the generation stays.
@@ -75,12 +78,10 @@ impl Registry {
             strategy::prepare_update(writing.resource(), rules, &mut new, old)?;
             kinds::prepare_update(writing.resource(), &subresource, &mut new, old);
         }
-        writing.default(&mut new);
         let claims = match kinds::is_service(writing.resource()) && rules.is_none() {
             true => Some(self.fed.allocators.assign(&mut new, Some(old)).map_err(|err| writing.invalid(&new, &[err]))?),
             false => None,
         };
-        writing.mutate(&mut new, Some(current)).await?;
         check_finalizers(writing, &new, old)?;
         writing.check_update(&new, old)?;
         if strategy::is_noop(&new, old) && !is_finished(writing, &new) {

@@ -69,6 +69,11 @@ impl Watchers {
         }
     }
 
+    /// No more changes will come.
+    pub(crate) fn end(&self) {
+        self.waiting.values().flatten().for_each(|watcher| watcher.queue.close());
+    }
+
     /// Hand a change to the watches that it concerns.
     pub(crate) fn dispatch(&self, event: &Event) {
         if self.waiting.is_empty() {

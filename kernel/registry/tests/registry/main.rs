@@ -1,0 +1,12 @@
+//! The registry over a real store. `world` holds what the cases share; each module is one promise of the crate's front
+//! page.
+
+mod admission;
+mod deletes;
+mod lists;
+mod restart;
+mod speed;
+mod subresources;
+mod watches;
+mod world;
+mod writes;
