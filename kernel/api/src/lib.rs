@@ -13,6 +13,7 @@
 
 pub mod decode;
 pub mod defaults;
+pub mod discovery;
 pub mod patch;
 pub mod path;
 pub mod pod;

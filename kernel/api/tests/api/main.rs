@@ -2,6 +2,7 @@
 
 mod decode;
 mod defaults;
+mod discovery;
 mod fixtures;
 mod patch;
 mod printer;
