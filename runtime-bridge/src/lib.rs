@@ -12,10 +12,14 @@
 //! A program that uses this crate calls [`helper::maybe_run`] first thing in `main`, before any thread starts.
 
 pub mod helper;
+mod bundle;
 mod cgroup;
+mod device_filter;
 mod error;
 mod exec;
 pub mod image;
+mod link;
+mod purge;
 mod runtime;
 mod spec;
 mod state;

@@ -220,8 +220,16 @@ impl Mount {
 /// What a mount shows.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum MountSource {
-    /// A file or directory of the node.
+    /// A file or directory of the node. The path is followed as the node sees it: it must come from a trusted place.
     Bind(PathBuf),
+    /// A path inside a volume that the pod may have written to (Kubernetes' subPath): resolved beneath the volume, no
+    /// link leads out of it, made as a directory when missing.
+    BindWithin {
+        /// The volume's directory on the node.
+        volume: PathBuf,
+        /// Relative path in it.
+        path: String,
+    },
     /// A fresh tmpfs that dies with the container.
     Tmpfs {
         /// Size limit in bytes.

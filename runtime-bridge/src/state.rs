@@ -2,21 +2,26 @@
 //!
 //! Layout below the state directory:
 //! ```text
-//! containers/<id>/spec.json     ContainerSpec, written once by the daemon
-//! containers/<id>/bundle.json   what the spec and the image come to (argv, env, layers, cgroups), once, by the daemon
+//! containers/<id>/bundle.json   the spec and what it and the image come to (argv, env, layers, cgroup); once, by the daemon
 //! containers/<id>/status.json   phase, pid, start time, exit; written by the helper alone, by rename
 //! containers/<id>/upper, work   the writable layer
-//! sandboxes/<id>/spec.json      SandboxSpec
+//! sandboxes/<id>.json           the sandbox's spec; once, by the daemon
+//! images/                       see the image module
 //! run/                          sockets, namespace pins, fifos (or wherever RuntimeConfig::run_dir says)
 //! ```
 //! Invariant: a status file is replaced as a whole; a reader sees the old or the new one, never half of one.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{ContainerId, SandboxId};
+use crate::error::{Error, Result};
+use crate::spec::{ContainerId, ContainerSpec, SandboxId, SandboxSpec, User};
 
 /// Where a container stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,4 +153,126 @@ pub struct Stats {
     pub pids: u64,
     /// When it was read, nanoseconds since the epoch.
     pub at_ns: i64,
+}
+
+/// What a container comes to after spec and image were put together: all that a helper needs to start it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Bundle {
+    pub(crate) spec: ContainerSpec,
+    pub(crate) sandbox: SandboxId,
+    pub(crate) image_id: String,
+    pub(crate) argv: Vec<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) cwd: String,
+    pub(crate) user: User,
+    pub(crate) stop_signal: i32,
+    /// Directories below the layer directory, uppermost first.
+    pub(crate) layers: Vec<String>,
+    /// Below every hierarchy's root.
+    pub(crate) cgroup: String,
+    pub(crate) created_at_ns: i64,
+}
+
+/// What the helper writes about a container that it has started.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) pid: i32,
+    /// Field 22 of /proc/<pid>/stat: tells a process from a later one with its pid.
+    pub(crate) start_ticks: u64,
+    pub(crate) boot_id: String,
+    pub(crate) started_at_ns: i64,
+    pub(crate) exit: Option<Exit>,
+}
+
+/// A sandbox's file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SandboxRecord {
+    pub(crate) spec: SandboxSpec,
+    /// Below every hierarchy's root.
+    pub(crate) cgroup: String,
+    pub(crate) boot_id: String,
+    pub(crate) created_at_ns: i64,
+}
+
+/// The paths of a runtime's directories.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub(crate) state: PathBuf,
+    pub(crate) run: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(state: &Path, run: Option<&Path>) -> Self {
+        Self { state: state.to_owned(), run: run.map_or_else(|| state.join("run"), Path::to_owned) }
+    }
+    pub(crate) fn containers(&self) -> PathBuf {
+        self.state.join("containers")
+    }
+    pub(crate) fn container(&self, id: &ContainerId) -> PathBuf {
+        self.containers().join(id.as_str())
+    }
+    pub(crate) fn bundle(&self, id: &ContainerId) -> PathBuf {
+        self.container(id).join("bundle.json")
+    }
+    pub(crate) fn status(&self, id: &ContainerId) -> PathBuf {
+        self.container(id).join("status.json")
+    }
+    pub(crate) fn sandboxes(&self) -> PathBuf {
+        self.state.join("sandboxes")
+    }
+    pub(crate) fn sandbox(&self, id: &SandboxId) -> PathBuf {
+        self.sandboxes().join(format!("{id}.json"))
+    }
+    pub(crate) fn images(&self) -> PathBuf {
+        self.state.join("images")
+    }
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.images().join("layers")
+    }
+    /// Fifos of a container's stdio.
+    pub(crate) fn stdio(&self, id: &ContainerId) -> PathBuf {
+        self.run.join("stdio").join(id.as_str())
+    }
+    /// Namespace pins and the shared /dev/shm of a sandbox.
+    pub(crate) fn pins(&self, id: &SandboxId) -> PathBuf {
+        self.run.join("sandboxes").join(id.as_str())
+    }
+    /// The empty directory that every container mounts its root on, each in its own mount namespace.
+    pub(crate) fn root_mount(&self) -> PathBuf {
+        self.run.join("rootfs")
+    }
+}
+
+/// Nanoseconds since the epoch.
+pub(crate) fn now_ns() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Identifies this boot of the machine.
+pub(crate) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Replaces `path` as a whole.
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(&serde_json::to_vec(value)?)?;
+    std::fs::rename(&temporary, path)
+}
+
+/// Reads a state file; `None` when there is none.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::os(format!("read {}", path.display()), e)),
+    };
+    match serde_json::from_slice(&bytes) {
+        Ok(value) => Ok(Some(value)),
+        Err(e) => Err(Error::DamagedState { path: path.to_owned(), reason: e.to_string() }),
+    }
 }

@@ -1,15 +1,38 @@
 //! Images: references, the content-addressed store, pulls and imports.
+//!
+//! Layout below `images/`:
+//! ```text
+//! layers/<24 hex of the diff id>/   one unpacked layer; shared by every image that has it
+//! records/<64 hex of the id>.json   what is known of an image: config, layers, names
+//! blobs/<64 hex>                    manifests and configs as they came
+//! unpacking/                        layers on their way; emptied when the store is opened
+//! ```
+//! Invariants: nothing appears under `layers/` or `records/` before every digest on the way to it was verified; a record names
+//! only layers that are there.
+
+mod reference;
+mod source;
+mod store;
+mod unpack;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+pub use reference::ImageRef;
+pub(crate) use store::{Record, Store};
 
 /// An image id: the digest of its config, `sha256:<64 hex>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ImageId(pub(crate) String);
+
+impl ImageId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 impl fmt::Display for ImageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -17,47 +40,14 @@ impl fmt::Display for ImageId {
     }
 }
 
-/// A parsed and normalised reference: `registry/repository:tag` or `...@sha256:...`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageRef {
-    pub(crate) registry: String,
-    pub(crate) repository: String,
-    pub(crate) tag: Option<String>,
-    pub(crate) digest: Option<String>,
-}
-
-impl ImageRef {
-    /// Parses a reference as Kubernetes users write it (`busybox`, `ghcr.io/a/b:1`, `127.0.0.1:5000/x@sha256:...`).
-    ///
-    /// # Errors
-    /// [`crate::ImageError::InvalidName`] (kubelet's InvalidImageName).
-    pub fn parse(text: &str) -> Result<Self> {
-        let _ = text;
-        Err(crate::Error::Unsupported("references"))
-    }
-}
-
-impl fmt::Display for ImageRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.registry, self.repository)?;
-        if let Some(tag) = &self.tag {
-            write!(f, ":{tag}")?;
-        }
-        if let Some(digest) = &self.digest {
-            write!(f, "@{digest}")?;
-        }
-        Ok(())
-    }
-}
-
 /// How to pull.
 #[derive(Clone, Debug, Default)]
 pub struct PullOptions {
-    /// Credentials; anonymous without.
+    /// Credentials; anonymous without. Never sent to a mirror.
     pub credentials: Option<Credentials>,
     /// Tried in order before the reference's own registry.
     pub mirrors: Vec<Mirror>,
-    /// Registries (`host:port`) spoken to in plain HTTP; loopback ones always may be.
+    /// Registries (`host:port`) spoken to in plain HTTP; loopback ones always are.
     pub plain_http: Vec<String>,
 }
 
@@ -107,9 +97,9 @@ impl Default for ImageLimits {
 pub enum PullProgress {
     /// The manifest is here.
     Resolved {
-        /// Number of layers, and compressed bytes, still to fetch.
+        /// Number of layers still to fetch.
         layers: usize,
-        /// Compressed bytes.
+        /// Compressed bytes of these.
         bytes: u64,
     },
     /// A layer is unpacked.
@@ -150,4 +140,67 @@ pub struct ImageInfo {
     pub stop_signal: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+}
+
+/// A pointer to content, as manifests have it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Descriptor {
+    #[serde(default)]
+    pub(crate) media_type: Option<String>,
+    pub(crate) digest: String,
+    #[serde(default)]
+    pub(crate) size: u64,
+    #[serde(default)]
+    pub(crate) platform: Option<Platform>,
+    #[serde(default)]
+    pub(crate) annotations: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Platform {
+    #[serde(default)]
+    pub(crate) architecture: String,
+    #[serde(default)]
+    pub(crate) os: String,
+}
+
+/// A manifest, or an index of manifests: which one is told by what it has.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Document {
+    #[serde(default)]
+    pub(crate) config: Option<Descriptor>,
+    #[serde(default)]
+    pub(crate) layers: Vec<Descriptor>,
+    #[serde(default)]
+    pub(crate) manifests: Vec<Descriptor>,
+}
+
+/// The parts of an image's config that matter here.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct ConfigFile {
+    #[serde(default)]
+    pub(crate) config: Option<ProcessConfig>,
+    #[serde(default)]
+    pub(crate) rootfs: RootFs,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct RootFs {
+    #[serde(default)]
+    pub(crate) diff_ids: Vec<String>,
+}
+
+/// Every list may be absent or null.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct ProcessConfig {
+    pub(crate) user: Option<String>,
+    pub(crate) exposed_ports: Option<BTreeMap<String, serde_json::Value>>,
+    pub(crate) env: Option<Vec<String>>,
+    pub(crate) entrypoint: Option<Vec<String>>,
+    pub(crate) cmd: Option<Vec<String>>,
+    pub(crate) working_dir: Option<String>,
+    pub(crate) labels: Option<BTreeMap<String, String>>,
+    pub(crate) stop_signal: Option<String>,
 }

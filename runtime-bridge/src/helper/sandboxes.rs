@@ -1,0 +1,251 @@
+//! The namespaces of sandboxes: made by the helper stepping into new ones and back, pinned by bind mounts.
+//!
+//! No process holds a sandbox's namespaces open (except the init of a shared PID namespace, which the kernel demands);
+//! the pins do, so they survive helper and daemon. Invariant: whatever happens, the helper ends up in its own
+//! namespaces again, or it aborts: a helper that serves from within a pod's namespace would be an escape.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::libc;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::protocol::Refusal;
+use crate::cgroup::{Entry, Hierarchies};
+use crate::spec::{NetNs, Resources, SandboxId, Scope};
+use crate::state::{Layout, SandboxRecord, boot_id, read_json, write_json};
+use crate::sys::{self, Cloned};
+
+const SHM_BYTES: u64 = 64 << 20;
+
+/// Namespace kinds that a sandbox pins: file name and clone flag.
+pub(crate) const PINNED: &[(&str, libc::c_int)] =
+    &[("net", libc::CLONE_NEWNET), ("ipc", libc::CLONE_NEWIPC), ("uts", libc::CLONE_NEWUTS)];
+
+/// The helper's own namespaces, to come back to.
+pub(crate) struct Home {
+    kinds: Vec<(File, libc::c_int)>,
+    pid: File,
+}
+
+/// A sandbox's namespaces.
+pub(crate) struct Namespaces {
+    pub(crate) record: SandboxRecord,
+    /// Kinds that the sandbox has of its own.
+    pub(crate) own: Vec<(OwnedFd, libc::c_int)>,
+    /// Init of the shared PID namespace.
+    pub(crate) init: Option<PodInit>,
+}
+
+/// The process that the kernel wants at the root of a PID namespace.
+pub(crate) struct PodInit {
+    pidfd: OwnedFd,
+}
+
+impl Home {
+    pub(crate) fn open() -> io::Result<Self> {
+        let kinds = PINNED
+            .iter()
+            .map(|(name, kind)| Ok((File::open(format!("/proc/self/ns/{name}"))?, *kind)))
+            .collect::<io::Result<Vec<_>>>()?;
+        Ok(Self { kinds, pid: File::open("/proc/self/ns/pid")? })
+    }
+
+    fn come_back(&self, kinds: libc::c_int) {
+        for (file, kind) in self.kinds.iter().filter(|(_, kind)| kinds & kind != 0) {
+            if sys::setns(file.as_fd(), *kind).is_err() {
+                std::process::abort();
+            }
+        }
+    }
+
+    /// Runs `clone` with children going to the PID namespace of `target`. The child returns from here in that namespace.
+    pub(crate) fn clone_in_pid_namespace(
+        &self,
+        target: &OwnedFd,
+        clone: impl FnOnce() -> io::Result<Cloned>,
+    ) -> io::Result<Cloned> {
+        sys::setns(target.as_fd(), libc::CLONE_NEWPID)?;
+        let cloned = clone();
+        if !matches!(cloned, Ok(Cloned::Child)) && sys::setns(self.pid.as_fd(), libc::CLONE_NEWPID).is_err() {
+            std::process::abort();
+        }
+        cloned
+    }
+}
+
+impl PodInit {
+    pub(crate) fn pidfd(&self) -> &OwnedFd {
+        &self.pidfd
+    }
+}
+
+impl Namespaces {
+    /// Makes what `record` asks for.
+    pub(crate) fn create(
+        home: &Home,
+        layout: &Layout,
+        hierarchies: &Hierarchies,
+        id: &SandboxId,
+        record: SandboxRecord,
+    ) -> Result<Self, Refusal> {
+        let pins = layout.pins(id);
+        std::fs::create_dir_all(&pins).map_err(|e| Refusal::os("make pin directory", e))?;
+        mount_shm(&record, &pins).map_err(|e| Refusal::os("mount shared memory", e))?;
+        let wanted = own_kinds(&record);
+        sys::unshare(wanted).map_err(|e| Refusal::os("unshare", e))?;
+        let made = set_up(&record, &pins, wanted);
+        home.come_back(wanted);
+        let mut own = made?;
+        if let NetNs::Path(path) = &record.spec.netns {
+            let file = File::open(path).map_err(|e| Refusal::os(format!("open {}", path.display()), e))?;
+            own.push((file.into(), libc::CLONE_NEWNET));
+        }
+        let init = match record.spec.pid {
+            Some(Scope::Pod) => Some(start_pod_init(hierarchies, &record, &pins)?),
+            _ => None,
+        };
+        Ok(Self { record, own, init })
+    }
+
+    /// Opens the pins that an earlier helper made.
+    pub(crate) fn adopt(layout: &Layout, id: &SandboxId, record: SandboxRecord) -> io::Result<Self> {
+        let pins = layout.pins(id);
+        let mut own = Vec::new();
+        let wanted = own_kinds(&record);
+        for (name, kind) in PINNED.iter().filter(|(_, kind)| wanted & kind != 0) {
+            own.push((File::open(pins.join(name))?.into(), *kind));
+        }
+        if let NetNs::Path(path) = &record.spec.netns {
+            own.push((File::open(path)?.into(), libc::CLONE_NEWNET));
+        }
+        let init = match read_json::<(i32, u64)>(&pins.join("init.json")) {
+            Ok(Some((pid, ticks))) => super::processes::same_process(pid, ticks).map(|pidfd| PodInit { pidfd }),
+            _ => None,
+        };
+        Ok(Self { record, own, init })
+    }
+
+    /// Lets go of everything and unpins.
+    pub(crate) fn remove(self, layout: &Layout, id: &SandboxId) -> io::Result<()> {
+        if let Some(init) = &self.init {
+            let _ = sys::pidfd_signal(init.pidfd.as_fd(), libc::SIGKILL);
+        }
+        drop(self.own);
+        unpin(&layout.pins(id))
+    }
+}
+
+/// Takes every pin of a sandbox down and removes its directory.
+pub(crate) fn unpin(pins: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(pins).into_iter().flatten().flatten() {
+        let path = entry.path();
+        // Not a mount point any more (or never): nothing to take down.
+        let _ = umount2(&path, MntFlags::MNT_DETACH);
+        let removed =
+            if entry.file_type()?.is_dir() { std::fs::remove_dir(&path) } else { std::fs::remove_file(&path) };
+        removed?;
+    }
+    match std::fs::remove_dir(pins) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+fn own_kinds(record: &SandboxRecord) -> libc::c_int {
+    let spec = &record.spec;
+    let mut kinds = 0;
+    if spec.netns == NetNs::New {
+        kinds |= libc::CLONE_NEWNET;
+    }
+    if spec.ipc != Scope::Host {
+        kinds |= libc::CLONE_NEWIPC;
+    }
+    if spec.uts != Scope::Host {
+        kinds |= libc::CLONE_NEWUTS;
+    }
+    kinds
+}
+
+/// Runs inside the new namespaces: names, sysctls, loopback, pins.
+fn set_up(record: &SandboxRecord, pins: &Path, kinds: libc::c_int) -> Result<Vec<(OwnedFd, libc::c_int)>, Refusal> {
+    if let Some(hostname) = record.spec.hostname.as_ref().filter(|_| kinds & libc::CLONE_NEWUTS != 0) {
+        nix::unistd::sethostname(hostname).map_err(|e| Refusal::os("sethostname", e))?;
+    }
+    if kinds & libc::CLONE_NEWNET != 0 {
+        sys::loopback_up().map_err(|e| Refusal::os("bring lo up", e))?;
+    }
+    for (name, value) in &record.spec.sysctls {
+        let file = format!("/proc/sys/{}", name.replace('.', "/"));
+        std::fs::write(&file, value).map_err(|e| Refusal::os(format!("sysctl {name}"), e))?;
+    }
+    let mut own = Vec::new();
+    for (name, kind) in PINNED.iter().filter(|(_, kind)| kinds & kind != 0) {
+        let pin = pins.join(name);
+        let source = format!("/proc/self/ns/{name}");
+        File::create(&pin).map_err(|e| Refusal::os("make pin", e))?;
+        mount(Some(source.as_str()), &pin, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .map_err(|e| Refusal::os(format!("pin {name}"), e))?;
+        own.push((File::open(source).map_err(|e| Refusal::os("open namespace", e))?.into(), *kind));
+    }
+    Ok(own)
+}
+
+fn mount_shm(record: &SandboxRecord, pins: &Path) -> io::Result<()> {
+    if record.spec.ipc == Scope::Host {
+        return Ok(());
+    }
+    let target = pins.join("shm");
+    std::fs::create_dir_all(&target)?;
+    let options = format!("mode=1777,size={}", record.spec.shm_bytes.unwrap_or(SHM_BYTES));
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("shm"), &target, Some("tmpfs"), flags, Some(options.as_str()))?;
+    Ok(())
+}
+
+fn start_pod_init(hierarchies: &Hierarchies, record: &SandboxRecord, pins: &Path) -> Result<PodInit, Refusal> {
+    let group = format!("{}/init", record.cgroup);
+    let entry = hierarchies.entry(&group, &Resources::default()).map_err(|e| Refusal::os("open cgroup", e))?;
+    let directory = match &entry {
+        Entry::Directory(fd) => Some(fd.as_fd()),
+        Entry::Tasks(_) => None,
+    };
+    // SAFETY: the helper is single-threaded.
+    match unsafe { sys::clone3(libc::CLONE_NEWPID as u64, directory) } {
+        Err(e) => Err(Refusal::os("clone pod init", e)),
+        Ok(Cloned::Child) => be_pod_init(&entry),
+        Ok(Cloned::Parent { pid, pidfd }) => {
+            let ticks = super::processes::start_ticks(pid).unwrap_or(0);
+            write_json(&pins.join("init.json"), &(pid, ticks)).map_err(|e| Refusal::os("write pod init", e))?;
+            Ok(PodInit { pidfd })
+        }
+    }
+}
+
+/// Reaps orphans of the pod until it is killed.
+fn be_pod_init(entry: &Entry) -> ! {
+    use std::io::Write;
+    if let Entry::Tasks(files) = entry {
+        for mut file in files {
+            let _ = file.write_all(b"0");
+        }
+    }
+    let _ = nix::unistd::setsid();
+    // SAFETY: this process uses none of the descriptors that it inherited.
+    unsafe { libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) };
+    let mut child_ended = nix::sys::signal::SigSet::empty();
+    child_ended.add(nix::sys::signal::Signal::SIGCHLD);
+    let _ = child_ended.thread_block();
+    loop {
+        // SAFETY: a null status pointer is allowed.
+        while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
+        let _ = child_ended.wait();
+    }
+}
+
+/// Reads a sandbox's file, if its namespaces can still exist.
+pub(crate) fn record_of_this_boot(layout: &Layout, id: &SandboxId) -> Option<SandboxRecord> {
+    read_json::<SandboxRecord>(&layout.sandbox(id)).ok().flatten().filter(|record| record.boot_id == boot_id())
+}
