@@ -13,7 +13,7 @@ pub fn write(model: &Model, dir: &Path) {
     let (mut types, mut fields, mut kinds) = (String::new(), String::new(), String::new());
     let mut count = 0;
     for (name, def) in &model.types {
-        let _ = writeln!(types, "TypeRow {{ name: {}, doc: {}, start: {count}, len: {} }},", strings.add(name), docs.add(&def.doc), def.fields.len());
+        let _ = writeln!(types, "TypeRow {{ name: {}, doc: {}, start: {count}, len: {}, atomic: {} }},", strings.add(name), docs.add(&def.doc), def.fields.len(), def.atomic);
         count += def.fields.len();
         for field in &def.fields {
             let target = if field.shape.target.is_empty() { u16::MAX as usize } else { index[field.shape.target.as_str()] };
@@ -57,6 +57,7 @@ pub fn write(model: &Model, dir: &Path) {
         model.types.len(),
         model.kinds.len()
     );
+    let table = format!("{table}pub(crate) static FINGERPRINT: &str = \"{}\";\n", fingerprint(&[&table, &strings.text, &docs.text]));
     for (file, text) in [("table.rs", &table), ("strings.txt", &strings.text), ("docs.txt", &docs.text)] {
         std::fs::write(dir.join(file), text).unwrap_or_else(|e| panic!("{file}: {e}"));
     }
@@ -91,4 +92,16 @@ fn container(container: Container) -> &'static str {
 
 fn element(element: Element) -> String {
     format!("Element::{element:?}")
+}
+
+/// Identifies the table's content, so that documents made of it can be told apart without making them.
+fn fingerprint(parts: &[&str]) -> String {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let half = |seed: u8| {
+        let mut hasher = DefaultHasher::new();
+        seed.hash(&mut hasher);
+        parts.hash(&mut hasher);
+        hasher.finish()
+    };
+    format!("{:016x}{:016x}", half(1), half(2))
 }

@@ -11,6 +11,8 @@ pub struct Model {
 #[derive(Default, Clone)]
 pub struct TypeDef {
     pub doc: String,
+    /// Whether the struct is replaced as a whole.
+    pub atomic: bool,
     pub fields: Vec<FieldDef>,
 }
 

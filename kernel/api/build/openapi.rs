@@ -46,7 +46,7 @@ fn read_type(model: &mut Model, name: &str, text: &str) {
     }
     if first.contains("(pub ") {
         // A struct without fields upstream: its presence is its meaning.
-        model.types.insert(name.to_owned(), TypeDef { doc: docs(head.lines()), fields: Vec::new() });
+        model.types.insert(name.to_owned(), TypeDef { doc: docs(head.lines()), ..TypeDef::default() });
         return;
     }
     let mut def = TypeDef { doc: docs(head.lines()), ..TypeDef::default() };

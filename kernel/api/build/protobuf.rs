@@ -8,13 +8,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Messages by `module path::Name` (`api::core::v1::Pod`), names folded by [`fold`].
-pub type Messages = BTreeMap<String, Vec<PbField>>;
+pub type Messages = BTreeMap<String, Message>;
 
 #[derive(Clone, Default)]
 pub struct PbField {
     folded: String,
     type_name: String,
     tag: u16,
+    markers: Vec<(String, String)>,
+}
+
+/// A message: its fields, and the markers of the message itself.
+#[derive(Default)]
+pub struct Message {
+    fields: Vec<PbField>,
     markers: Vec<(String, String)>,
 }
 
@@ -30,8 +37,9 @@ pub fn read(src: &Path) -> Messages {
 pub fn annotate(model: &mut Model, messages: &Messages) {
     for (name, def) in &mut model.types {
         let Some((module, message)) = find_message(messages, name) else { continue };
+        def.atomic = message.markers.iter().any(|(marker, value)| marker == "structType" && value == "atomic");
         for field in &mut def.fields {
-            annotate_field(messages, &module, message, field, &mut Vec::new());
+            annotate_field(messages, &module, &message.fields, field, &mut Vec::new());
         }
     }
 }
@@ -50,7 +58,7 @@ fn annotate_field(messages: &Messages, module: &str, message: &[PbField], field:
     for pb in message.iter().filter(|pb| EMBEDDED.contains(&pb.folded.as_str())) {
         let Some(inner) = messages.get(&format!("{module}::{}", fold(&pb.type_name))) else { continue };
         outer.push(pb.tag);
-        let found = outer.len() <= 2 && annotate_field(messages, module, inner, field, outer);
+        let found = outer.len() <= 2 && annotate_field(messages, module, &inner.fields, field, outer);
         outer.pop();
         if found {
             return true;
@@ -103,7 +111,7 @@ fn apply_markers(field: &mut FieldDef, markers: &[(String, String)]) {
 }
 
 /// The message for a definition name, or the newest earlier version of it.
-fn find_message<'a>(messages: &'a Messages, definition: &str) -> Option<(String, &'a [PbField])> {
+fn find_message<'a>(messages: &'a Messages, definition: &str) -> Option<(String, &'a Message)> {
     let path = definition.strip_prefix("io.k8s.")?.replace('-', "_");
     let (module, name) = path.rsplit_once('.')?;
     let (base, version) = module.rsplit_once('.').unwrap_or((module, ""));
@@ -111,7 +119,7 @@ fn find_message<'a>(messages: &'a Messages, definition: &str) -> Option<(String,
     let candidates = [version, "v1beta2", "v1beta1", "v1alpha3", "v1alpha2", "v1alpha1"];
     candidates.iter().find_map(|version| {
         let module = format!("{base}::{version}");
-        messages.get(&format!("{module}::{}", fold(name))).map(|message| (module, message.as_slice()))
+        messages.get(&format!("{module}::{}", fold(name))).map(|message| (module, message))
     })
 }
 
@@ -137,9 +145,15 @@ fn read_dir(dir: &Path, module: &str, messages: &mut Messages) {
 
 fn read_module(text: &str, module: &str, messages: &mut Messages) {
     let mut lines = text.lines();
+    let mut markers = Vec::new();
     while let Some(line) = lines.next() {
         if let Some(name) = line.strip_prefix("pub struct ").and_then(|rest| rest.strip_suffix(" {")) {
-            messages.insert(format!("{module}::{}", fold(name)), read_message(&mut lines));
+            let fields = read_message(&mut lines);
+            messages.insert(format!("{module}::{}", fold(name)), Message { fields, markers: std::mem::take(&mut markers) });
+        } else if let Some(doc) = line.strip_prefix("///") {
+            markers.extend(marker(doc));
+        } else if !line.starts_with('#') {
+            markers.clear();
         }
     }
 }

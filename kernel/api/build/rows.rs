@@ -2,7 +2,7 @@
 //!
 //! A type is a line `struct NAME [group/version/plural/scope]: documentation`, then one line a field until an empty line:
 //! `NAME SHAPE [key=value ...]: documentation`. A shape is a scalar's name, a type of the same file, or `list<..>`, `map<..>`.
-//! A correction is `TYPE.FIELD key=value ...`. `#` opens a comment line.
+//! A correction is `TYPE.FIELD key=value ...`; the field `*` is the type itself. `#` opens a comment line.
 
 use crate::model::{Container, Element, FieldDef, KindDef, Model, Scope, Shape, TypeDef};
 use crate::openapi::TYPE_META;
@@ -21,7 +21,7 @@ pub fn read_types(model: &mut Model, file: &Path) {
             ["prefix", value] => prefix = (*value).to_owned(),
             ["struct", name, rest @ ..] => {
                 let full = format!("{prefix}{name}");
-                let mut def = TypeDef { doc: doc.to_owned(), fields: Vec::new() };
+                let mut def = TypeDef { doc: doc.to_owned(), ..TypeDef::default() };
                 if let Some(kind) = rest.first() {
                     add_kind(model, kind, name, &full);
                     for (json, doc) in TYPE_META {
@@ -54,6 +54,10 @@ pub fn read_overrides(model: &mut Model, file: &Path) {
         let (type_name, field_name) = words.next().and_then(|w| w.rsplit_once('.')).unwrap_or_else(|| panic!("{line}"));
         let type_name = format!("io.k8s.{type_name}");
         let def = model.types.get_mut(&type_name).unwrap_or_else(|| panic!("no type for: {line}"));
+        if field_name == "*" {
+            def.atomic = words.next() == Some("element=atomic");
+            continue;
+        }
         let field = def.fields.iter_mut().find(|f| f.json == field_name).unwrap_or_else(|| panic!("no field for: {line}"));
         words.for_each(|word| set(field, word));
     }

@@ -14,6 +14,7 @@
 pub mod decode;
 pub mod defaults;
 pub mod discovery;
+pub mod openapi;
 pub mod patch;
 pub mod path;
 pub mod pod;

@@ -166,6 +166,7 @@ pub(crate) struct TypeRow {
     doc: Text,
     start: u32,
     len: u32,
+    atomic: bool,
 }
 
 pub(crate) struct FieldRow {
@@ -264,6 +265,12 @@ impl Schema {
         self.get(TypeId((TYPES.len() + index) as u32))
     }
 
+    /// Shows everything that was added at runtime to `visit`, in an order and form that change with the content.
+    pub(crate) fn hash_dynamic(&self, visit: &mut dyn FnMut(&str)) {
+        self.types.iter().for_each(|added| visit(&format!("{added:?}")));
+        self.resources.iter().for_each(|added| visit(&format!("{added:?}")));
+    }
+
     /// Every type.
     pub fn types(&self) -> impl Iterator<Item = TypeView<'_>> {
         (0..self.next_type().0).filter_map(|id| self.get(TypeId(id)))
@@ -290,6 +297,11 @@ impl<'a> TypeView<'a> {
             Rows::Builtin(row) => row.doc.doc(),
             Rows::Dynamic(def) => &def.doc,
         }
+    }
+
+    /// Whether values of the type are replaced as a whole rather than merged field by field.
+    pub fn is_atomic(self) -> bool {
+        matches!(self.rows(), Rows::Builtin(TypeRow { atomic: true, .. }))
     }
 
     /// The row of `name`.

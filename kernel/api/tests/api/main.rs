@@ -4,6 +4,7 @@ mod decode;
 mod defaults;
 mod discovery;
 mod fixtures;
+mod openapi;
 mod patch;
 mod printer;
 mod selector;

@@ -79,7 +79,13 @@ fn list_types_and_keys_agree_with_upstreams_merge_schema() {
             *missing.entry(type_name.to_owned()).or_insert(0) += 1;
             continue;
         };
-        if field_name == "*" || !(shape.starts_with("list") || shape.starts_with("map")) {
+        if field_name == "*" {
+            if view.is_atomic() != (relation == "atomic") {
+                disagreements.push(format!("{type_name}: ours atomic={}, upstream's {relation}", view.is_atomic()));
+            }
+            continue;
+        }
+        if !(shape.starts_with("list") || shape.starts_with("map")) {
             continue;
         }
         let Some(field) = view.field(field_name) else {
