@@ -159,7 +159,11 @@ fn camel(rust: &str) -> String {
 
 fn docs<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     let lines: Vec<&str> = lines.filter_map(|line| line.trim().strip_prefix("///")).map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
-    lines.join("\n").replace("\\[", "[").replace("\\]", "]").trim().to_owned()
+    let mut text = lines.join("\n");
+    for c in ["[", "]", "<", ">"] {
+        text = text.replace(&format!("\\{c}"), c);
+    }
+    text.trim().to_owned()
 }
 
 fn shape(owner: &str, text: &str) -> Shape {

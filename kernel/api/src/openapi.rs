@@ -19,6 +19,10 @@ const LAYOUT: u32 = 1;
 const TITLE: &str = "Kubernetes";
 const VERSION: &str = "v1.37.0";
 
+/// What the protobuf form of version 2 is called in answers. Clients also ask for it under an older name with an `@` in
+/// it, which no client can parse: answers never carry that one.
+pub const V2_PROTOBUF_MEDIA_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 /// Which of the two document formats.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Dialect {
@@ -80,7 +84,7 @@ pub fn v2_json(schema: &Schema) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// `GET /openapi/v2` as `application/com.github.proto-openapi.spec.v2.v1.0+protobuf`.
+/// `GET /openapi/v2` as [`V2_PROTOBUF_MEDIA_TYPE`].
 pub fn v2_protobuf(schema: &Schema) -> Vec<u8> {
     let mut document = gnostic::Document::new(TITLE, VERSION);
     each_path(schema, |path, item| document.path(path, item));
