@@ -1,1 +1,58 @@
-//! (to be written)
+//! What Kubernetes' own admission plugins do for every cluster: NamespaceLifecycle, ServiceAccount, DefaultTolerationSeconds, Priority and
+//! TaintNodesByCondition.
+//!
+//! Not here: defaults of fields (the schema's), quotas and limits, and who may do what (authorization).
+//! Invariant: it looks only at what came with the call, and parses of it only what it decides by.
+
+mod lifecycle;
+mod plan;
+mod pod;
+mod priority;
+mod service_account;
+
+use pintle_sdk::Operation;
+use pintle_sdk::prelude::*;
+use serde::Deserialize;
+
+/// Seconds that pods stay on a machine in trouble, unless they say otherwise.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Config {
+    not_ready_toleration_seconds: i64,
+    unreachable_toleration_seconds: i64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config { not_ready_toleration_seconds: 300, unreachable_toleration_seconds: 300 }
+    }
+}
+
+/// The module.
+pub struct Defaults {
+    config: Config,
+}
+
+impl Admission for Defaults {
+    fn start(start: &Start) -> Result<Self> {
+        Ok(Defaults { config: start.config()? })
+    }
+
+    fn review(&self, review: &Review<'_>) -> Result<Verdict> {
+        let target = (review.target.group.as_str(), review.target.resource.as_str());
+        if review.operation == Operation::Delete {
+            return Ok(if target == ("", "namespaces") { lifecycle::delete(&review.target.name) } else { Verdict::allow() });
+        }
+        if review.operation != Operation::Create || !review.subresource.is_empty() {
+            return Ok(Verdict::allow());
+        }
+        let verdict = lifecycle::create(review)?;
+        match target {
+            ("", "pods") if verdict.allowed() => plan::pod(&self.config, review),
+            ("", "nodes") => plan::node(review),
+            _ => Ok(verdict),
+        }
+    }
+}
+
+pintle_sdk::admission!(Defaults);
