@@ -1,11 +1,11 @@
 //! What is served: `/`, `/version`, `/api`, `/apis` and below.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderValue, Response, StatusCode};
-use pintle_api::{ApiError, Resource, Schema};
+use pintle_api::printer::IncludeObject;
+use pintle_api::ApiError;
+use pintle_api::discovery::{self, Root};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -14,21 +14,17 @@ use crate::encode::{self, Answer};
 use crate::negotiate::{Shape, Wanted};
 use crate::pipeline::{Exchange, bare};
 use crate::server::Shared;
-use crate::shape::Include;
+
+/// Paths besides those that discovery knows.
+const PATHS: [&str; 9] = [
+    "/.well-known/openid-configuration", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version",
+];
 
 /// `/`: every path that is served.
-pub(crate) fn index(exchange: &Exchange) -> Result<Response<Body>, ApiError> {
-    let mut paths: Vec<String> = ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
-        .map(str::to_owned)
-        .to_vec();
-    for (group, version) in versions() {
-        if !group.is_empty() {
-            paths.push(format!("/apis/{group}"));
-            paths.push(format!("/apis/{group}/{version}"));
-        }
-    }
+pub(crate) fn index(server: &Shared, exchange: &Exchange) -> Result<Response<Body>, ApiError> {
+    let mut paths = discovery::paths(&server.registry.schema());
+    paths.extend(PATHS.map(str::to_owned));
     paths.sort();
-    paths.dedup();
     value(json!({ "paths": paths }), exchange.wanted(&[])?)
 }
 
@@ -43,28 +39,21 @@ pub(crate) fn version(exchange: &Exchange) -> Result<Response<Body>, ApiError> {
 }
 
 /// `/api...` and `/apis...` without a resource.
-pub(crate) fn serve(server: &Arc<Shared>, exchange: &Exchange, parts: &[&str]) -> Result<Response<Body>, ApiError> {
-    let _ = server;
+pub(crate) fn serve(server: &Shared, exchange: &Exchange, parts: &[&str]) -> Result<Response<Body>, ApiError> {
     let top = parts.len() == 1;
     let wanted = exchange.wanted(if top { &[Shape::Discovery] } else { &[] })?;
+    let schema = server.registry.schema();
     let document = match parts {
-        ["api"] if wanted.shape == Shape::Discovery => aggregated(|group| group.is_empty()),
-        ["apis"] if wanted.shape == Shape::Discovery => aggregated(|group| !group.is_empty()),
-        ["api"] => json!({
-            "kind": "APIVersions", "versions": ["v1"],
-            "serverAddressByClientCIDRs": [{ "clientCIDR": "0.0.0.0/0", "serverAddress": host(exchange) }],
-        }),
-        ["apis"] => json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups().iter().map(|group| group_value(group)).collect::<Vec<_>>() }),
-        ["apis", group] if groups().contains(group) => {
-            let mut value = group_value(group);
-            value["kind"] = json!("APIGroup");
-            value["apiVersion"] = json!("v1");
-            value
-        }
-        ["api", version] => resource_list("", version)?,
-        ["apis", group, version] => resource_list(group, version)?,
-        _ => return Err(ApiError::no_route()),
+        ["api"] if wanted.shape == Shape::Discovery => Some(discovery::aggregated(&schema, Root::Core)),
+        ["apis"] if wanted.shape == Shape::Discovery => Some(discovery::aggregated(&schema, Root::Groups)),
+        ["api"] => Some(discovery::api_versions(host(exchange))),
+        ["apis"] => Some(discovery::group_list(&schema)),
+        ["apis", group] => discovery::group(&schema, group),
+        ["api", version] => discovery::resource_list(&schema, "", version),
+        ["apis", group, version] => discovery::resource_list(&schema, group, version),
+        _ => None,
     };
+    let document = document.ok_or_else(ApiError::no_route)?;
     if top { tagged(&document, wanted, exchange) } else { value(document, wanted) }
 }
 
@@ -73,7 +62,7 @@ fn host(exchange: &Exchange) -> &str {
 }
 
 fn value(value: Value, wanted: Wanted) -> Result<Response<Body>, ApiError> {
-    encode::encode(Answer::value(StatusCode::OK, value), wanted, Include::default())
+    encode::encode(Answer::value(StatusCode::OK, value), wanted, IncludeObject::default())
 }
 
 /// With an ETag, for clients that keep discovery on disk.
@@ -92,57 +81,4 @@ fn tagged(document: &Value, wanted: Wanted, exchange: &Exchange) -> Result<Respo
 /// Bytes as hexadecimal digits, upper case as upstream's tags.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02X}")).collect()
-}
-
-fn versions() -> Vec<(&'static str, &'static str)> {
-    let mut all: Vec<(&str, &str)> = Schema::builtin().resources().map(|resource| (resource.group.as_ref(), resource.version.as_ref())).collect();
-    all.sort_unstable();
-    all.dedup();
-    all
-}
-
-fn groups() -> Vec<&'static str> {
-    let mut groups: Vec<&str> = versions().into_iter().map(|(group, _)| group).filter(|group| !group.is_empty()).collect();
-    groups.dedup();
-    groups
-}
-
-fn group_value(group: &str) -> Value {
-    let versions: Vec<Value> = versions()
-        .into_iter()
-        .rev()
-        .filter(|(have, _)| *have == group)
-        .map(|(group, version)| json!({ "groupVersion": format!("{group}/{version}"), "version": version }))
-        .collect();
-    json!({ "name": group, "versions": versions, "preferredVersion": versions[0] })
-}
-
-fn resource_list(group: &str, version: &str) -> Result<Value, ApiError> {
-    let mut rows = Vec::new();
-    for resource in Schema::builtin().resources().filter(|resource| resource.group == group && resource.version == version) {
-        rows.push(json!({
-            "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced(), "kind": resource.kind,
-            "verbs": verbs(resource.verbs), "shortNames": resource.short_names, "categories": resource.categories,
-        }));
-        for sub in &resource.subresources {
-            rows.push(json!({
-                "name": format!("{}/{}", resource.plural, sub.name), "singularName": "", "namespaced": resource.namespaced(), "kind": sub.kind,
-                "group": sub.group, "version": sub.version, "verbs": verbs(sub.verbs),
-            }));
-        }
-    }
-    if rows.is_empty() {
-        return Err(ApiError::no_route());
-    }
-    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    Ok(json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": rows }))
-}
-
-fn verbs(verbs: pintle_api::Verbs) -> Vec<&'static str> {
-    verbs.iter().map(pintle_api::Verb::as_str).collect()
-}
-
-fn aggregated(_wants: impl Fn(&str) -> bool) -> Value {
-    let _: Option<&Resource> = None;
-    json!({ "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": [] })
 }

@@ -14,7 +14,7 @@ use crate::{connect, discovery, health, objects, openapi, reviews, watching};
 /// Carry out a request. The permit is held for as long as the answer is being made; by a watch or stream, for as long as that lasts.
 pub(crate) async fn dispatch(server: &Arc<Shared>, exchange: Exchange, permit: Permit) -> Result<Response<Body>, ApiError> {
     if !exchange.info.is_resource {
-        return path(server, &exchange);
+        return path(server, &exchange).await;
     }
     let info = &exchange.info;
     if let Some(review) = reviews::Review::find(&info.group, &info.version, &info.resource) {
@@ -32,18 +32,18 @@ pub(crate) async fn dispatch(server: &Arc<Shared>, exchange: Exchange, permit: P
 }
 
 /// What is not a resource.
-fn path(server: &Arc<Shared>, exchange: &Exchange) -> Result<Response<Body>, ApiError> {
+async fn path(server: &Arc<Shared>, exchange: &Exchange) -> Result<Response<Body>, ApiError> {
     if !matches!(exchange.parts.method, Method::GET | Method::HEAD) {
         return Err(ApiError::method_not_allowed_path());
     }
     let path = exchange.info.path.trim_end_matches('/');
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     match parts.as_slice() {
-        [] => discovery::index(exchange),
+        [] => discovery::index(server, exchange),
         ["api" | "apis", ..] => discovery::serve(server, exchange, &parts),
         ["version"] => discovery::version(exchange),
-        ["openapi", "v2"] => openapi::v2(server, exchange),
-        ["openapi", "v3", rest @ ..] => openapi::v3(server, exchange, rest),
+        ["openapi", "v2"] => openapi::v2(server, exchange).await,
+        ["openapi", "v3", rest @ ..] => openapi::v3(server, exchange, rest).await,
         ["livez" | "readyz" | "healthz", ..] => health::serve(server, exchange, &parts),
         ["metrics"] => health::metrics(server),
         [".well-known", "openid-configuration"] => reviews::openid_configuration(exchange),

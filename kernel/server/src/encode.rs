@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use pintle_api::printer::IncludeObject;
 use pintle_api::ApiError;
 use pintle_registry::{ListPage, Object, ResourceInfo};
 use serde_json::{Value, json};
@@ -38,7 +39,7 @@ impl Answer {
 ///
 /// # Errors
 /// 406 for a shape that the kind has not; 500 for stored text that is no JSON.
-pub(crate) fn encode(answer: Answer, wanted: Wanted, include: shape::Include) -> Result<Response<Body>, ApiError> {
+pub(crate) fn encode(answer: Answer, wanted: Wanted, include: IncludeObject) -> Result<Response<Body>, ApiError> {
     let (code, body, warnings) = match answer {
         Answer::Object { code, object, warnings } => (code, object_body(&object, wanted, include)?, warnings),
         Answer::Value { code, value, warnings } => (code, value_body(&value, wanted)?, warnings),
@@ -82,7 +83,7 @@ fn respond(code: StatusCode, mut body: Body, wanted: Wanted) -> Response<Body> {
     response
 }
 
-fn object_body(object: &Arc<Object>, wanted: Wanted, include: shape::Include) -> Result<Body, ApiError> {
+fn object_body(object: &Arc<Object>, wanted: Wanted, include: IncludeObject) -> Result<Body, ApiError> {
     match wanted.shape {
         Shape::Whole | Shape::Discovery => json_body(object.body(), wanted),
         Shape::Table => value_body(&shape::table_of_one(object, wanted.shape_version, include)?, wanted),
@@ -90,7 +91,7 @@ fn object_body(object: &Arc<Object>, wanted: Wanted, include: shape::Include) ->
     }
 }
 
-fn list_body(resource: &ResourceInfo, page: ListPage, wanted: Wanted, include: shape::Include) -> Result<Body, ApiError> {
+fn list_body(resource: &ResourceInfo, page: ListPage, wanted: Wanted, include: IncludeObject) -> Result<Body, ApiError> {
     if wanted.shape == Shape::Table {
         return value_body(&shape::table_of_list(resource, &page, wanted.shape_version, include)?, wanted);
     }

@@ -20,7 +20,7 @@ use crate::negotiate::{self, Shape};
 use crate::pipeline::Exchange;
 use crate::request::{Query, RequestInfo};
 use crate::server::Shared;
-use crate::shape::Include;
+use crate::shape;
 
 /// Resources whose deletion is answered with the object, not a Status: as upstream's registries are set up.
 const DELETE_RETURNS_OBJECT: [&str; 9] = [
@@ -34,7 +34,7 @@ pub(crate) async fn serve(server: &Shared, exchange: Exchange) -> Result<Respons
     check_verb(&target.resource, &exchange.info)?;
     let shapes: &[Shape] = if exchange.info.subresource == "scale" { &[] } else { &[Shape::Table, Shape::Metadata] };
     let wanted = exchange.wanted(shapes)?;
-    let include = Include::parse(exchange.query.text("includeObject"))?;
+    let include = shape::include(exchange.query.text("includeObject"))?;
     let answer = match exchange.info.verb {
         "get" => get(server, &exchange, &target).await,
         "list" => list(server, &exchange, &target).await,

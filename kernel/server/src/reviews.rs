@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
+use pintle_api::printer::IncludeObject;
 use pintle_api::{ApiError, FieldError};
 use pintle_registry::{Caller, Object, Registry, ResourceKey};
 use serde_json::{Value, json};
@@ -18,7 +19,6 @@ use crate::negotiate;
 use crate::objects;
 use crate::pipeline::Exchange;
 use crate::server::Shared;
-use crate::shape::Include;
 
 /// A kind that is answered on the spot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub(crate) async fn serve(server: &Shared, review: Review, exchange: Exchange) -
         }
         Review::SelfSubjectRules => rules(server, &caller, &value["spec"]),
     };
-    encode::encode(Answer::value(StatusCode::CREATED, value), wanted, Include::default())
+    encode::encode(Answer::value(StatusCode::CREATED, value), wanted, IncludeObject::default())
 }
 
 /// The body as an object of this kind.
@@ -195,7 +195,7 @@ pub(crate) async fn token_request(server: &Shared, exchange: Exchange) -> Result
     let (namespace, name) = (exchange.info.namespace.clone(), exchange.info.name.clone());
     let value = read(exchange, "TokenRequest").await?;
     let value = issue_token(server, &namespace, &name, value)?;
-    encode::encode(Answer::value(StatusCode::CREATED, value), wanted, Include::default())
+    encode::encode(Answer::value(StatusCode::CREATED, value), wanted, IncludeObject::default())
 }
 
 /// Shortest and longest life of a token, and what it is when nothing is said; seconds.

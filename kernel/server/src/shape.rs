@@ -3,31 +3,23 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pintle_api::ApiError;
-use pintle_registry::{ListPage, Object, ResourceInfo};
+use pintle_api::printer::{self, IncludeObject};
+use pintle_api::{ApiError, Resource};
+use pintle_registry::{ListPage, Object};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 /// What comes with each row of a table (`?includeObject=`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Include {
-    None,
-    #[default]
-    Metadata,
-    Object,
-}
-
-impl Include {
-    /// # Errors
-    /// 400 for a word that is none of the three.
-    pub(crate) fn parse(text: &str) -> Result<Include, ApiError> {
-        match text {
-            "" | "Metadata" => Ok(Include::Metadata),
-            "None" => Ok(Include::None),
-            "Object" => Ok(Include::Object),
-            _ => Err(ApiError::bad_request(format!("Invalid value {text:?} for includeObject: must be None, Metadata or Object"))),
-        }
+///
+/// # Errors
+/// 400 for a word that is none of the three.
+pub(crate) fn include(text: &str) -> Result<IncludeObject, ApiError> {
+    match text {
+        "" | "Metadata" => Ok(IncludeObject::Metadata),
+        "None" => Ok(IncludeObject::None),
+        "Object" => Ok(IncludeObject::Object),
+        _ => Err(ApiError::bad_request(format!("Invalid value {text:?} for includeObject: must be None, Metadata or Object"))),
     }
 }
 
@@ -55,32 +47,18 @@ pub(crate) fn metadata(object: &Object, version: &str) -> Result<Bytes, ApiError
 }
 
 /// A table of one object: for gets and watch events.
-pub(crate) fn table_of_one(object: &Arc<Object>, version: &str, include: Include) -> Result<Value, ApiError> {
-    table(object.resource(), std::slice::from_ref(object), json!({ "resourceVersion": object.revision().to_string() }), version, include)
+pub(crate) fn table_of_one(object: &Arc<Object>, version: &str, include: IncludeObject) -> Result<Value, ApiError> {
+    let metadata = json!({ "resourceVersion": object.revision().to_string() });
+    table(object.resource(), std::slice::from_ref(object), metadata, version, include)
 }
 
 /// A table of a list.
-pub(crate) fn table_of_list(resource: &ResourceInfo, page: &ListPage, version: &str, include: Include) -> Result<Value, ApiError> {
+pub(crate) fn table_of_list(resource: &Resource, page: &ListPage, version: &str, include: IncludeObject) -> Result<Value, ApiError> {
     table(resource, &page.items, list_metadata(page), version, include)
 }
 
-fn table(_resource: &ResourceInfo, objects: &[Arc<Object>], metadata_of_list: Value, version: &str, include: Include) -> Result<Value, ApiError> {
-    let mut rows = Vec::with_capacity(objects.len());
-    for object in objects {
-        let mut row = json!({ "cells": [object.meta().name, object.meta().creation_timestamp] });
-        match include {
-            Include::None => {}
-            Include::Metadata => row["object"] = serde_json::from_slice(&metadata(object, version)?).map_err(ApiError::internal)?,
-            Include::Object => row["object"] = object.value().map_err(ApiError::internal)?,
-        }
-        rows.push(row);
-    }
-    Ok(json!({
-        "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": metadata_of_list,
-        "columnDefinitions": [
-            { "name": "Name", "type": "string", "format": "name", "description": "Name", "priority": 0 },
-            { "name": "Created At", "type": "date", "format": "", "description": "Created", "priority": 0 },
-        ],
-        "rows": rows,
-    }))
+fn table(resource: &Resource, objects: &[Arc<Object>], metadata: Value, version: &str, include: IncludeObject) -> Result<Value, ApiError> {
+    let values = objects.iter().map(|object| object.value()).collect::<Result<Vec<_>, _>>();
+    let values = values.map_err(|error| ApiError::internal(format_args!("stored text: {error}")))?;
+    Ok(printer::table(resource, &values, metadata, include, version, jiff::Timestamp::now()))
 }

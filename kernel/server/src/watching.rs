@@ -14,6 +14,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::FutureExt as _;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response};
+use pintle_api::printer::IncludeObject;
 use pintle_api::ApiError;
 use pintle_registry::{Bookmarks, InitialEvents, Object, ResourceInfo, Revision, WatchEvent, WatchOptions, WatchStream};
 use serde_json::{Value, json};
@@ -26,7 +27,7 @@ use crate::objects::{bad_parameter, target, version_match};
 use crate::pipeline::Exchange;
 use crate::request::Query;
 use crate::server::{Shared, Stopping};
-use crate::shape::{self, Include};
+use crate::shape;
 
 /// Events that are ready are put together until this much is written.
 const WRITE_BYTES: usize = 32 * 1024;
@@ -40,7 +41,7 @@ pub(crate) async fn serve(server: &Arc<Shared>, exchange: Exchange, permit: Perm
     if wanted.format != Format::Json {
         return Err(ApiError::not_acceptable(&["application/json", "application/json;stream=watch"]));
     }
-    let include = Include::parse(exchange.query.text("includeObject"))?;
+    let include = shape::include(exchange.query.text("includeObject"))?;
     let options = watch_options(&exchange)?;
     let timeout = timeout(&exchange.query)?;
     let events = server.registry.watch(&target, &options).await?;
@@ -141,7 +142,7 @@ impl State {
 /// Writes events as frames of one shape.
 struct Frames {
     wanted: Wanted,
-    include: Include,
+    include: IncludeObject,
     resource: Arc<ResourceInfo>,
     /// A table's columns come with its first event only.
     headed: bool,
