@@ -120,7 +120,7 @@ impl Allocators {
     }
 
     /// Give a new or changed Service what it needs, keeping what it had.
-    pub(crate) fn assign(&self, service: &mut Value, before: Option<&Value>) -> Result<Claims<'_>, FieldError> {
+    pub(crate) fn assign(&self, service: &mut Value, before: Option<&Value>) -> Result<Claims<'_>, Box<FieldError>> {
         let mut claims = Claims { allocators: self, addresses: Vec::new(), ports: Vec::new() };
         let had = before.map(held).unwrap_or_default();
         let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(claims) };
@@ -152,14 +152,14 @@ impl Claims<'_> {
         Numbers { addresses: std::mem::take(&mut self.addresses), ports: std::mem::take(&mut self.ports) }
     }
 
-    fn address(&mut self, spec: &mut Map<String, Value>, had: &Held) -> Result<(), FieldError> {
+    fn address(&mut self, spec: &mut Map<String, Value>, had: &Held) -> Result<(), Box<FieldError>> {
         let asked = text(spec, "clusterIP").filter(|ip| !ip.is_empty()).or_else(|| first_ip(spec)).map(str::to_owned);
         let pool = &self.allocators.addresses;
         let address = match asked.as_deref() {
             Some("None") => "None".to_owned(),
             Some(asked) => {
                 let asked = asked.trim();
-                let refuse = |why: &str| FieldError::invalid("spec.clusterIPs", json!([asked]), format!("failed to allocate IP {asked}: {why}"));
+                let refuse = |why: &str| boxed("spec.clusterIPs", json!([asked]), format!("failed to allocate IP {asked}: {why}"));
                 let number = asked.parse::<Ipv4Addr>().map(u32::from).map_err(|_| refuse("it is not an IPv4 address"))?;
                 if !had.addresses.contains(&number) {
                     if !pool.contains(number) {
@@ -173,7 +173,7 @@ impl Claims<'_> {
                 asked.to_owned()
             }
             None => {
-                let number = pool.take_any().ok_or_else(|| FieldError::invalid("spec.clusterIPs", json!([]), "failed to allocate a serviceIP: range is full"))?;
+                let number = pool.take_any().ok_or_else(|| boxed("spec.clusterIPs", json!([]), "failed to allocate a serviceIP: range is full"))?;
                 self.addresses.push(number);
                 Ipv4Addr::from(number).to_string()
             }
@@ -185,7 +185,7 @@ impl Claims<'_> {
         Ok(())
     }
 
-    fn node_ports(&mut self, spec: &mut Map<String, Value>, had: &Held) -> Result<(), FieldError> {
+    fn node_ports(&mut self, spec: &mut Map<String, Value>, had: &Held) -> Result<(), Box<FieldError>> {
         let pool = &self.allocators.ports;
         let ports = spec.get_mut("ports").and_then(Value::as_array_mut);
         // One port number may serve several protocols of the same Service.
@@ -197,17 +197,17 @@ impl Claims<'_> {
                 Some(Ok(asked)) if own.contains(&asked) => asked,
                 Some(Ok(asked)) if pool.contains(asked) => {
                     if !pool.take(asked) {
-                        return Err(FieldError::invalid(field, asked, "provided port is already allocated"));
+                        return Err(boxed(&field, asked, "provided port is already allocated"));
                     }
                     self.ports.push(asked);
                     asked
                 }
                 Some(_) => {
                     let why = format!("provided port is not in the valid range. The range of valid ports is {}-{}", pool.first, pool.last);
-                    return Err(FieldError::invalid(field, asked.unwrap_or_default(), why));
+                    return Err(boxed(&field, asked.unwrap_or_default(), why));
                 }
                 None => {
-                    let number = pool.take_any().ok_or_else(|| FieldError::invalid(field, 0, "failed to allocate a nodePort: range is full"))?;
+                    let number = pool.take_any().ok_or_else(|| boxed(&field, 0, "failed to allocate a nodePort: range is full"))?;
                     self.ports.push(number);
                     number
                 }
@@ -224,6 +224,10 @@ impl Drop for Claims<'_> {
         self.addresses.iter().for_each(|number| self.allocators.addresses.free(*number));
         self.ports.iter().for_each(|number| self.allocators.ports.free(*number));
     }
+}
+
+fn boxed(path: &str, value: impl Into<Value>, detail: impl Into<String>) -> Box<FieldError> {
+    Box::new(FieldError::invalid(path, value, detail))
 }
 
 fn held(service: &Value) -> Held {

@@ -49,6 +49,7 @@ pub(crate) struct Shard {
 struct State {
     objects: BTreeMap<Arc<str>, Arc<Object>>,
     last_change: Revision,
+    namespaced: bool,
     indexes: Indexes,
     watchers: Watchers,
 }
@@ -187,6 +188,7 @@ impl Shard {
         let state = State {
             objects: BTreeMap::new(),
             last_change: Revision::FIRST,
+            namespaced: resource.namespaced(),
             indexes: Indexes::new(slots),
             watchers: Watchers::new(slots),
         };
@@ -291,6 +293,11 @@ impl State {
     }
 
     fn scan(&self, scan: &Scan<'_>, revision: Revision) -> Snapshot {
+        if scan.start.is_empty()
+            && let Some(found) = self.scan_name(scan, revision)
+        {
+            return found;
+        }
         if scan.limit == 0
             && scan.start.is_empty()
             && let Some(candidates) = scan.selector.candidates(&self.indexes)
@@ -311,6 +318,13 @@ impl State {
             found.objects.push(Arc::clone(object));
         }
         found
+    }
+
+    /// A selector that names one object of one namespace (or of none) is a look-up.
+    fn scan_name(&self, scan: &Scan<'_>, revision: Revision) -> Option<Snapshot> {
+        let name = scan.selector.name().filter(|_| !scan.namespace.is_empty() || !self.namespaced)?;
+        let found = self.objects.get(&*key::suffix(scan.namespace, name)).filter(|object| scan.selector.matches(object));
+        Some(Snapshot { objects: found.into_iter().cloned().collect(), revision, more: false, remaining: 0 })
     }
 
     fn scan_candidates(&self, candidates: &BTreeSet<Arc<str>>, scan: &Scan<'_>, revision: Revision) -> Snapshot {

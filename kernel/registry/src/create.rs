@@ -60,7 +60,7 @@ impl Registry {
         }
         writing.default(&mut value);
         let claims = match kinds::is_service(writing.resource()) {
-            true => Some(self.fed.allocators.assign(&mut value, None).map_err(|err| writing.invalid(&value, &[err]))?),
+            true => Some(self.fed.allocators.assign(&mut value, None).map_err(|err| writing.invalid(&value, &[*err]))?),
             false => None,
         };
         writing.mutate(&mut value, None).await?;

@@ -16,6 +16,7 @@ use crate::object::Object;
 use crate::options::{DeleteOptions, DryRun, ListOptions, Propagation};
 use crate::pipeline::{Commit, Writing};
 use crate::registry::{Deleted, ListPage, Registry, Result};
+use crate::selector::Selector;
 use crate::target::{ResourceInfo, Target};
 
 const FOREGROUND: &str = "foregroundDeletion";
@@ -91,8 +92,15 @@ impl Registry {
         }
     }
 
-    pub(crate) async fn delete_selected(&self, caller: &Caller, target: &Target, options: &DeleteOptions, list: &ListOptions) -> Result<ListPage> {
-        let mut page = self.read_list(target, list).await?;
+    pub(crate) async fn delete_selected(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        options: &DeleteOptions,
+        list: &ListOptions,
+        selector: &Selector,
+    ) -> Result<ListPage> {
+        let mut page = self.read_list(target, list, selector).await?;
         let deletes = page.items.iter().map(|object| {
             let one = target.named(&object.meta.namespace, &object.meta.name);
             async move { self.delete_object(caller, &one, options).await }

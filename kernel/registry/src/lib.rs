@@ -15,7 +15,7 @@
 //! 4. An object's bytes are encoded once, at the write, and shared by every get, list and watch.
 //!
 //! Reading order: `caller`, `target`, `options`, `object`, `event`, `admission` (the vocabulary); `registry` (what parties
-//! call); `pipeline`, `create`, `update`, `delete`, `subresource`, `kinds`, `allocate` (writes); `list`, `watch`,
+//! call); `pipeline`, `create`, `update`, `delete`, `subresource`, `face`, `kinds`, `allocate` (writes); `list`, `watch`,
 //! `selector` (reads); `follower`, `cache`, `index`, `history`, `watchers`, `subscription`, `queue` (what reads stand on);
 //! `key`, `encode`, `extract` (bytes); `bootstrap` and `upkeep`.
 
@@ -30,6 +30,7 @@ mod delete;
 mod encode;
 mod event;
 mod extract;
+mod face;
 mod follower;
 mod history;
 mod index;

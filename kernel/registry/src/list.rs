@@ -66,15 +66,12 @@ impl Registry {
         self.current(target)
     }
 
-    pub(crate) async fn read_list(&self, target: &Target, options: &ListOptions) -> Result<ListPage> {
+    pub(crate) async fn read_list(&self, target: &Target, options: &ListOptions, selector: &Selector) -> Result<ListPage> {
         revision::check_list(options)?;
-        let selector = Selector::parse(&target.resource, &options.label_selector, &options.field_selector)?
-            .naming(&target.name)
-            .within(&target.namespace);
         if !options.continue_token.is_empty() {
-            return self.continue_list(target, options, &selector).await;
+            return self.continue_list(target, options, selector).await;
         }
-        let scan = Scan { namespace: &target.namespace, start: "", selector: &selector, limit: options.limit };
+        let scan = Scan { namespace: &target.namespace, start: "", selector, limit: options.limit };
         match (revision::parse(&options.resource_version)?, options.version_match) {
             (Asked::At(at), Some(VersionMatch::Exact)) => self.list_at(target, &scan, at).await,
             // Upstream: a limit with a version and no match reads that version exactly.

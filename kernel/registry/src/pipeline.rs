@@ -69,7 +69,7 @@ impl Registry {
     }
 
     /// Wait until reads see a transaction that was committed.
-    async fn shown(&self, revision: Revision) -> Result<()> {
+    async fn seen(&self, revision: Revision) -> Result<()> {
         let reached = tokio::time::timeout(Duration::from_secs(SHOW_SECONDS), self.fed.cache.reached(revision)).await;
         reached.map_err(|_| ApiError::timeout("the change is stored, but is not shown yet"))
     }
@@ -89,28 +89,12 @@ impl Writing<'_> {
 
     /// Read a body as an object of the resource.
     pub(crate) fn decode(&mut self, body: &Body, options: &WriteOptions) -> Result<Value> {
-        let (schema, resource) = (&self.catalog.schema, &self.target.resource);
-        let (value, issues) = match body {
-            Body::Json(bytes) => decode::decode(schema, resource, bytes, Format::Json)?,
-            Body::Yaml(bytes) => decode::decode(schema, resource, bytes, Format::Yaml)?,
-            Body::Value(value) => {
-                let mut value = value.clone();
-                decode::check_type_meta(resource, &mut value)?;
-                let issues = decode::conform_resource(schema, resource, &mut value)?;
-                (value, issues)
-            }
-            Body::Protobuf(_) => return Err(ApiError::unsupported_media_type(&["application/json", "application/yaml"])),
-        };
-        self.warnings.extend(options.field_validation.settle(resource, &issues)?);
-        Ok(value)
+        decode_body(&self.catalog, &self.target.resource, body, options, &mut self.warnings)
     }
 
     /// Hold a value that a patch made against the resource's type.
     pub(crate) fn conform(&mut self, value: &mut Value, options: &WriteOptions) -> Result<()> {
-        decode::check_type_meta(&self.target.resource, value)?;
-        let issues = decode::conform_resource(&self.catalog.schema, &self.target.resource, value)?;
-        self.warnings.extend(options.field_validation.settle(&self.target.resource, &issues)?);
-        Ok(())
+        conform_value(&self.catalog, &self.target.resource, value, options, &mut self.warnings)
     }
 
     pub(crate) fn default(&self, value: &mut Value) {
@@ -224,7 +208,7 @@ impl Writing<'_> {
             }
             Err(err) => return Err(registry.store_error(self.resource(), &self.target.name, &err)),
         };
-        registry.shown(revision).await?;
+        registry.seen(revision).await?;
         if let Some(object) = self.shard.get(suffix).filter(|object| object.revision == revision) {
             return Ok(Commit::Done(object));
         }
@@ -246,6 +230,30 @@ impl Writing<'_> {
         };
         made.map(Arc::new).map_err(ApiError::internal)
     }
+}
+
+/// Read a body as an object of a resource.
+pub(crate) fn decode_body(catalog: &Catalog, resource: &ResourceInfo, body: &Body, options: &WriteOptions, warnings: &mut Vec<String>) -> Result<Value> {
+    let (value, issues) = match body {
+        Body::Json(bytes) => decode::decode(&catalog.schema, resource, bytes, Format::Json)?,
+        Body::Yaml(bytes) => decode::decode(&catalog.schema, resource, bytes, Format::Yaml)?,
+        Body::Value(value) => {
+            let mut value = value.clone();
+            conform_value(catalog, resource, &mut value, options, warnings)?;
+            return Ok(value);
+        }
+        Body::Protobuf(_) => return Err(ApiError::unsupported_media_type(&["application/json", "application/yaml"])),
+    };
+    warnings.extend(options.field_validation.settle(resource, &issues)?);
+    Ok(value)
+}
+
+/// Hold a value against a resource's type.
+pub(crate) fn conform_value(catalog: &Catalog, resource: &ResourceInfo, value: &mut Value, options: &WriteOptions, warnings: &mut Vec<String>) -> Result<()> {
+    decode::check_type_meta(resource, value)?;
+    let issues = decode::conform_resource(&catalog.schema, resource, value)?;
+    warnings.extend(options.field_validation.settle(resource, &issues)?);
+    Ok(())
 }
 
 fn refusal(target: &Target, failure: Failure) -> ApiError {

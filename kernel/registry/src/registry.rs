@@ -16,6 +16,7 @@ use crate::follower::{self, Fed};
 use crate::key;
 use crate::kinds;
 use crate::object::Object;
+use crate::selector::Selector;
 use crate::options::{Body, DeleteOptions, GetOptions, ListOptions, Patch, WatchOptions, WriteOptions};
 use crate::subscription::{Subscribers, Subscription, SubscriptionFilter};
 use crate::target::{ResourceInfo, ResourceKey, Target};
@@ -238,6 +239,11 @@ impl Registry {
     /// # Errors
     /// The API's.
     pub async fn create(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
+        let (target, face) = self.unface(target)?;
+        let target = &target;
+        if let Some(face) = face {
+            return self.create_through(&face, caller, target, &body, options).await;
+        }
         match target.subresource.as_str() {
             "" if target.resource.group.is_empty() && target.resource.plural == "bindings" => self.bind_by_body(caller, target, body, options).await,
             "" => self.create_object(caller, target, body, options).await,
@@ -252,10 +258,12 @@ impl Registry {
     /// # Errors
     /// The API's; 409 when the body's resourceVersion is not the current one.
     pub async fn update(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
-        if target.subresource == "scale" {
-            return self.update_scale(caller, target, body, options).await;
+        let (target, face) = self.unface(target)?;
+        match face {
+            Some(face) => self.update_through(&face, caller, &target, &body, options).await,
+            None if target.subresource == "scale" => self.update_scale(caller, &target, body, options).await,
+            None => self.update_object(caller, &target, body, options).await,
         }
-        self.update_object(caller, target, body, options).await
     }
 
     /// Patch an object or a subresource of it. Tried again on a conflict unless the patch itself names a
@@ -264,10 +272,12 @@ impl Registry {
     /// # Errors
     /// The API's. [`Patch::Apply`] is not there yet and says so (415).
     pub async fn patch(&self, caller: &Caller, target: &Target, patch: Patch, options: &WriteOptions) -> Result<Written> {
-        if target.subresource == "scale" {
-            return self.patch_scale(caller, target, &patch, options).await;
+        let (target, face) = self.unface(target)?;
+        match face {
+            Some(face) => self.patch_through(&face, caller, &target, &patch, options).await,
+            None if target.subresource == "scale" => self.patch_scale(caller, &target, &patch, options).await,
+            None => self.patch_object(caller, &target, &patch, options).await,
         }
-        self.patch_object(caller, target, &patch, options).await
     }
 
     /// Delete: now, or mark it and let a grace period or finalizers take their course.
@@ -275,7 +285,9 @@ impl Registry {
     /// # Errors
     /// The API's; 409 when a precondition fails.
     pub async fn delete(&self, caller: &Caller, target: &Target, options: &DeleteOptions) -> Result<Deleted> {
-        self.delete_object(caller, target, options).await
+        let (target, face) = self.unface(target)?;
+        let deleted = self.delete_object(caller, &target, options).await?;
+        face.map_or(Ok(deleted.clone()), |face| face.show_deleted(deleted))
     }
 
     /// Delete each object that the list options select.
@@ -283,7 +295,10 @@ impl Registry {
     /// # Errors
     /// The first error of a delete, other than 404 for objects that others deleted in between.
     pub async fn delete_collection(&self, caller: &Caller, target: &Target, options: &DeleteOptions, list: &ListOptions) -> Result<ListPage> {
-        self.delete_selected(caller, target, options, list).await
+        let selector = self.selector(target, &list.label_selector, &list.field_selector)?;
+        let (target, face) = self.unface(target)?;
+        let page = self.delete_selected(caller, &target, options, list, &selector).await?;
+        face.map_or(Ok(page.clone()), |face| face.show_page(page))
     }
 
     /// Get an object, or its `scale`.
@@ -292,7 +307,10 @@ impl Registry {
     /// 404; 504 for a resourceVersion that is not there yet.
     pub async fn get(&self, target: &Target, options: &GetOptions) -> Result<Arc<Object>> {
         let object = self.read_object(target, options).await?;
-        if target.subresource == "scale" { self.scale_of(&object) } else { Ok(object) }
+        if target.subresource == "scale" {
+            return self.scale_of(&object);
+        }
+        if target.resource.is_stored_face() { Ok(object) } else { self.shown(target, &object) }
     }
 
     /// List.
@@ -300,7 +318,10 @@ impl Registry {
     /// # Errors
     /// 400 for bad selectors, versions and tokens; 410 for an expired token or version; 504 for one not there yet.
     pub async fn list(&self, target: &Target, options: &ListOptions) -> Result<ListPage> {
-        self.read_list(target, options).await
+        let selector = self.selector(target, &options.label_selector, &options.field_selector)?;
+        let (target, face) = self.unface(target)?;
+        let page = self.read_list(&target, options, &selector).await?;
+        face.map_or(Ok(page.clone()), |face| face.show_page(page))
     }
 
     /// Watch.
@@ -350,13 +371,21 @@ impl Registry {
         self.fed.cache.applied()
     }
 
-    /// The shard of a resource, or 405 for a kind that is not stored.
+    /// The shard of a resource (under any face), or 405 for a kind that is not stored.
     pub(crate) fn shard(&self, resource: &ResourceInfo) -> Result<Arc<Shard>> {
-        if !resource.is_stored_face() {
-            let why = format!("{} {} is stored as {} and its conversion is not there yet", resource.group_kind(), resource.version, resource.storage_version);
-            return Err(ApiError::from_code(501, "NotImplemented", why));
-        }
         self.fed.cache.shard(&resource.key).ok_or_else(|| ApiError::method_not_allowed(resource, "this"))
+    }
+
+    /// What a read asks of objects: the field names are those of the face that was asked for.
+    pub(crate) fn selector(&self, target: &Target, labels: &str, fields: &str) -> Result<Selector> {
+        Ok(Selector::parse(&target.resource, labels, fields)?.naming(&target.name).within(&target.namespace))
+    }
+
+    fn shown(&self, target: &Target, object: &Arc<Object>) -> Result<Arc<Object>> {
+        match self.unface(target)? {
+            (_, Some(face)) => face.show(object),
+            (_, None) => Ok(Arc::clone(object)),
+        }
     }
 
     /// The object that a target names, or 404.

@@ -37,6 +37,24 @@ const ROWS: &[(&str, &str, &[&str])] = &[
             "type",
         ],
     ),
+    // The same values in the same order, under this face's names.
+    (
+        "events.k8s.io",
+        "events",
+        &[
+            "regarding.kind=involvedObject.kind",
+            "regarding.namespace=involvedObject.namespace",
+            "regarding.name=involvedObject.name",
+            "regarding.uid=involvedObject.uid",
+            "regarding.apiVersion=involvedObject.apiVersion",
+            "regarding.resourceVersion=involvedObject.resourceVersion",
+            "regarding.fieldPath=involvedObject.fieldPath",
+            "reason",
+            "reportingController=reportingComponent",
+            "deprecatedSource=source.component",
+            "type",
+        ],
+    ),
     ("", "nodes", &["spec.unschedulable|false"]),
     ("", "namespaces", &["status.phase", "name=metadata.name"]),
     ("", "secrets", &["type"]),
@@ -53,7 +71,7 @@ const ROWS: &[(&str, &str, &[&str])] = &[
 
 /// The selectable fields of a resource.
 pub(crate) fn of(resource: &Resource) -> Vec<SelectableField> {
-    let rows = ROWS.iter().filter(|(group, plural, _)| *group == resource.storage_group && *plural == resource.plural);
+    let rows = ROWS.iter().filter(|(group, plural, _)| *group == resource.group && *plural == resource.plural);
     rows.flat_map(|(_, _, fields)| fields.iter().map(|text| field(text))).collect()
 }
 

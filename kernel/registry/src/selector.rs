@@ -1,9 +1,11 @@
-//! Label and field selectors: read once, held against the parsed facts of many objects.
+//! Label and field selectors: read once, held against the parsed facts of many objects. The grammar of labels is the
+//! API's; fields are turned into places among the facts, so that matching looks nothing up by name.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pintle_api::ApiError;
+use pintle_api::selector::LabelSelector;
 
 use crate::index::Indexes;
 use crate::object::Object;
@@ -17,26 +19,10 @@ const TEXT_BYTES_MAX: usize = 64 * 1024;
 /// Everything that a read asks of an object.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Selector {
-    labels: Vec<LabelTerm>,
+    labels: LabelSelector,
     fields: Vec<FieldTerm>,
     /// Set apart from `fields`: the path names it, so it does not count as a selector.
     namespace: Option<Box<str>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct LabelTerm {
-    key: Box<str>,
-    test: Test,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Test {
-    In(Vec<Box<str>>),
-    NotIn(Vec<Box<str>>),
-    Exists,
-    Absent,
-    Greater(i64),
-    Less(i64),
 }
 
 #[derive(Debug, Clone)]
@@ -59,7 +45,7 @@ impl Selector {
         if labels.len() > TEXT_BYTES_MAX || fields.len() > TEXT_BYTES_MAX {
             return Err(ApiError::bad_request("the selector is too long"));
         }
-        Ok(Self { labels: parse_labels(labels)?, fields: parse_fields(resource, fields)?, namespace: None })
+        Ok(Self { labels: LabelSelector::parse(labels)?, fields: parse_fields(resource, fields)?, namespace: None })
     }
 
     /// Also: only this name, unless empty.
@@ -81,11 +67,16 @@ impl Selector {
         !self.labels.is_empty() || !self.fields.is_empty()
     }
 
+    /// The one name that it selects, if it does.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.fields.iter().find(|term| term.equal && term.place == Place::Name).map(|term| &*term.value)
+    }
+
     pub(crate) fn matches(&self, object: &Object) -> bool {
         let meta = &object.meta;
         self.namespace.as_ref().is_none_or(|namespace| *namespace == meta.namespace)
             && self.fields.iter().all(|term| term.matches(object))
-            && self.labels.iter().all(|term| term.matches(meta.label(&term.key)))
+            && self.labels.matches_with(|key| meta.label(key))
     }
 
     /// The narrowest trigger that covers it.
@@ -112,25 +103,7 @@ impl Selector {
             (true, Place::Slot(slot)) => Some(indexes.field(slot, &term.value).unwrap_or(&NONE)),
             _ => None,
         });
-        let by_label = self.labels.iter().filter_map(|term| match &term.test {
-            Test::In(values) if values.len() == 1 => Some(indexes.label(&term.key, &values[0]).unwrap_or(&NONE)),
-            _ => None,
-        });
-        by_field.chain(by_label).min_by_key(|suffixes| suffixes.len())
-    }
-}
-
-impl LabelTerm {
-    fn matches(&self, value: Option<&str>) -> bool {
-        let number = || value.and_then(|value| value.parse::<i64>().ok());
-        match &self.test {
-            Test::In(values) => value.is_some_and(|value| values.iter().any(|one| **one == *value)),
-            Test::NotIn(values) => value.is_none_or(|value| values.iter().all(|one| **one != *value)),
-            Test::Exists => value.is_some(),
-            Test::Absent => value.is_none(),
-            Test::Greater(bound) => number().is_some_and(|number| number > *bound),
-            Test::Less(bound) => number().is_some_and(|number| number < *bound),
-        }
+        by_field.min_by_key(|suffixes| suffixes.len())
     }
 }
 
@@ -146,72 +119,6 @@ impl FieldTerm {
         };
         (*have == self.value) == self.equal
     }
-}
-
-fn parse_labels(text: &str) -> Result<Vec<LabelTerm>> {
-    let mut rest = text.trim();
-    let mut terms = Vec::new();
-    while !rest.is_empty() {
-        let (term, after) = label_term(rest).ok_or_else(|| ApiError::bad_request(format!("unable to parse requirement: invalid label selector {text:?}")))?;
-        terms.push(term);
-        rest = after.trim_start();
-        match rest.strip_prefix(',') {
-            Some(more) if !more.trim().is_empty() => rest = more.trim_start(),
-            None if rest.is_empty() => {}
-            _ => return Err(ApiError::bad_request(format!("unable to parse requirement: invalid label selector {text:?}"))),
-        }
-    }
-    Ok(terms)
-}
-
-/// One requirement, and what follows it.
-fn label_term(text: &str) -> Option<(LabelTerm, &str)> {
-    if let Some(after) = text.strip_prefix('!') {
-        let (key, rest) = word(after.trim_start(), is_key)?;
-        return Some((LabelTerm { key: key.into(), test: Test::Absent }, rest));
-    }
-    let (key, rest) = word(text, is_key)?;
-    let rest = rest.trim_start();
-    let term = |test: Test| LabelTerm { key: key.into(), test };
-    for (operator, set) in [("notin", false), ("in", true)] {
-        if let Some(list) = rest.strip_prefix(operator)
-            && let Some(list) = list.trim_start().strip_prefix('(')
-        {
-            let (values, after) = list.split_once(')')?;
-            let values: Option<Vec<Box<str>>> = values.split(',').map(|value| label_value(value.trim())).collect();
-            let values = values?;
-            return Some((term(if set { Test::In(values) } else { Test::NotIn(values) }), after));
-        }
-    }
-    for operator in ["==", "!=", "=", ">", "<"] {
-        let Some(after) = rest.strip_prefix(operator) else { continue };
-        let after = after.trim_start();
-        let end = after.find(',').unwrap_or(after.len());
-        let value = label_value(after[..end].trim())?;
-        let test = match operator {
-            "!=" => Test::NotIn(vec![value]),
-            ">" => Test::Greater(value.parse().ok()?),
-            "<" => Test::Less(value.parse().ok()?),
-            _ => Test::In(vec![value]),
-        };
-        return Some((term(test), &after[end..]));
-    }
-    (rest.is_empty() || rest.starts_with(',')).then(|| (term(Test::Exists), rest))
-}
-
-fn word(text: &str, allowed: impl Fn(char) -> bool) -> Option<(&str, &str)> {
-    let end = text.find(|c| !allowed(c)).unwrap_or(text.len());
-    let (word, rest) = text.split_at(end);
-    (!word.is_empty() && word.len() <= 317 && word.starts_with(|c: char| c.is_ascii_alphanumeric())).then_some((word, rest))
-}
-
-fn is_key(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/')
-}
-
-fn label_value(text: &str) -> Option<Box<str>> {
-    let fits = text.len() <= 63 && text.chars().all(|c| is_key(c) && c != '/');
-    fits.then(|| text.into())
 }
 
 fn parse_fields(resource: &ResourceInfo, text: &str) -> Result<Vec<FieldTerm>> {
@@ -278,32 +185,6 @@ fn unescape(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check(text: &str, labels: &[(&str, &str)], expected: bool) {
-        let terms = parse_labels(text).expect("parses");
-        let value = |key: &str| labels.iter().find(|(have, _)| *have == key).map(|(_, value)| *value);
-        assert_eq!(terms.iter().all(|term| term.matches(value(&term.key))), expected, "{text}");
-    }
-
-    #[test]
-    fn label_selectors_read_as_upstream_reads_them() {
-        let labels = [("app", "web"), ("tier", "a"), ("n", "5")];
-        for text in ["", "app=web", "app==web,tier=a", "app", "app in (web, x)", "tier notin (b,c)", "!gone", "gone!=x", "n>4,n<6", " app = web , tier "] {
-            check(text, &labels, true);
-        }
-        for text in ["app=x", "app!=web", "!app", "gone", "app in (x)", "tier notin (a)", "n>5", "app="] {
-            check(text, &labels, false);
-        }
-        for bad in ["app=web,", ",", "=x", "a b", "app in web", "app=x y", "n>x", "!"] {
-            assert!(parse_labels(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_label_key_may_begin_like_an_operator() {
-        check("index=1", &[("index", "1")], true);
-        check("notina", &[("notina", "")], true);
-    }
 
     #[test]
     fn field_terms_keep_escaped_commas() {

@@ -29,8 +29,11 @@ pub(crate) enum Source<'a> {
     /// A patch of what is stored.
     Patch(PatchType, &'a Bytes),
     /// A change that the kernel itself makes (binding, scale).
-    Edit(&'a (dyn Fn(&mut Value, &Object) -> Result<()> + Send + Sync)),
+    Edit(&'a Edit<'a>),
 }
+
+/// Turns the stored object's value into its successor.
+pub(crate) type Edit<'a> = dyn Fn(&mut Value, &Object) -> Result<()> + Send + Sync + 'a;
 
 impl Registry {
     pub(crate) async fn update_object(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
@@ -79,7 +82,7 @@ impl Registry {
             kinds::prepare_update(writing.resource(), &subresource, &mut new, old);
         }
         let claims = match kinds::is_service(writing.resource()) && rules.is_none() {
-            true => Some(self.fed.allocators.assign(&mut new, Some(old)).map_err(|err| writing.invalid(&new, &[err]))?),
+            true => Some(self.fed.allocators.assign(&mut new, Some(old)).map_err(|err| writing.invalid(&new, &[*err]))?),
             false => None,
         };
         check_finalizers(writing, &new, old)?;

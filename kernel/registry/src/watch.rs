@@ -26,6 +26,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use crate::cache::{Scan, Shard};
 use crate::encode;
 use crate::event::{Event, EventKind, WatchEvent};
+use crate::face::Face;
 use crate::follower::Fed;
 use crate::key;
 use crate::object::Object;
@@ -33,7 +34,6 @@ use crate::options::{Bookmarks, InitialEvents, WatchOptions};
 use crate::queue::{Popped, Queue};
 use crate::registry::{Registry, Result};
 use crate::revision::{self, Asked};
-use crate::selector::Selector;
 use crate::target::Target;
 use crate::watchers::{Watcher, seen_through};
 
@@ -43,6 +43,8 @@ const REPLAY_POLL_MILLIS: u64 = 5;
 /// A running watch, made by [`Registry::watch`].
 pub struct WatchStream {
     fed: Arc<Fed>,
+    /// The face that the client asked for, if it is not the stored one.
+    face: Option<Face>,
     shard: Arc<Shard>,
     watcher: Arc<Watcher>,
     backlog: VecDeque<WatchEvent>,
@@ -65,7 +67,9 @@ impl Registry {
     pub(crate) async fn start_watch(&self, target: &Target, options: &WatchOptions) -> Result<WatchStream> {
         revision::check_watch(options)?;
         let asked = revision::parse(&options.resource_version)?;
-        let selector = Selector::parse(&target.resource, &options.label_selector, &options.field_selector)?.naming(&target.name);
+        let selector = self.selector(target, &options.label_selector, &options.field_selector)?;
+        let (target, face) = self.unface(target)?;
+        let target = &target;
         let shard = self.shard(&target.resource)?;
         if let (Asked::At(at), Some(InitialEvents::Send)) = (asked, options.initial_events) {
             self.wait_not_older(at).await?;
@@ -75,12 +79,12 @@ impl Registry {
             (Some(InitialEvents::Skip), _) | (None, Asked::At(_)) => false,
         };
         let trigger = selector.trigger(&target.resource, &target.namespace);
-        let selector = selector.within(&target.namespace);
         let watcher = Arc::new(Watcher { selector, trigger, queue: Queue::new(self.config.watch_buffer_events_max) });
         let scan = Scan { namespace: &target.namespace, start: "", selector: &watcher.selector, limit: 0 };
         let snapshot = shard.scan_and_watch(&self.fed.cache, initial.then_some(&scan), Arc::clone(&watcher));
         let mut stream = WatchStream {
             fed: Arc::clone(&self.fed),
+            face,
             shard,
             watcher,
             backlog: snapshot.objects.into_iter().map(WatchEvent::Added).collect(),
@@ -129,6 +133,24 @@ impl WatchStream {
     /// The next event. An error is the last thing a stream yields (410 Expired: the client lists again); `None` after
     /// that. Cancel safe.
     pub async fn next(&mut self) -> Option<Result<WatchEvent>> {
+        let event = self.next_stored().await?;
+        Some(self.shown(event))
+    }
+
+    /// An event that is ready now, without waiting: for writers that gather several into one frame.
+    pub fn try_next(&mut self) -> Option<Result<WatchEvent>> {
+        let event = self.try_next_stored()?;
+        Some(self.shown(event))
+    }
+
+    fn shown(&self, event: Result<WatchEvent>) -> Result<WatchEvent> {
+        match &self.face {
+            Some(face) => face.show_event(event?),
+            None => event,
+        }
+    }
+
+    async fn next_stored(&mut self) -> Option<Result<WatchEvent>> {
         loop {
             if self.ended {
                 return None;
@@ -151,8 +173,7 @@ impl WatchStream {
         }
     }
 
-    /// An event that is ready now, without waiting: for writers that gather several into one frame.
-    pub fn try_next(&mut self) -> Option<Result<WatchEvent>> {
+    fn try_next_stored(&mut self) -> Option<Result<WatchEvent>> {
         if self.ended || self.failed.is_some() || self.replay.is_some() {
             return None;
         }

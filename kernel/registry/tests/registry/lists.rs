@@ -136,3 +136,50 @@ async fn a_projection_of_a_stored_object_holds_the_named_fields() {
     assert_eq!(value["metadata"], json!({"name": "a"}));
     assert_eq!(value["spec"].as_object().map(serde_json::Map::len), Some(1));
 }
+
+#[tokio::test]
+async fn a_second_face_shows_the_same_objects_in_its_own_words() {
+    let world = World::new().await;
+    let event = json!({
+        "apiVersion": "v1", "kind": "Event", "metadata": {"name": "e", "namespace": "default"},
+        "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}, "message": "hello", "reason": "R", "type": "Normal",
+    });
+    world.create("events", event).await.expect("created");
+    let target = world.registry.resolve("events.k8s.io", "v1", "events", "", "default", "e").expect("served");
+    let shown = world.registry.get(&target, &GetOptions::default()).await.expect("there").value().expect("JSON");
+    assert_eq!((&shown["apiVersion"], &shown["note"], &shown["regarding"]["name"]), (&json!("events.k8s.io/v1"), &json!("hello"), &json!("p")));
+    let all = world.registry.resolve("events.k8s.io", "v1", "events", "", "default", "").expect("served");
+    let options = ListOptions { field_selector: "regarding.kind=Pod".to_owned(), ..ListOptions::default() };
+    assert_eq!(names(&world.registry.list(&all, &options).await.expect("listed")), ["e"]);
+    let mut stream = world.registry.watch(&all, &pintle_registry::WatchOptions::default()).await.expect("watched");
+    let patch = pintle_registry::Patch::Merge(crate::world::bytes(&json!({"note": "changed"})));
+    world.registry.patch(&world.caller, &target, patch, &Default::default()).await.expect("patched");
+    assert_eq!(world.get("events", "default", "e").await.expect("there")["message"], "changed");
+    assert_eq!(crate::world::next(&mut stream).await, "ADDED e");
+    let Some(Ok(pintle_registry::WatchEvent::Modified(object))) = stream.next().await else { panic!("an event") };
+    assert_eq!(object.value().expect("JSON")["note"], "changed");
+}
+
+#[tokio::test]
+async fn an_autoscaler_written_in_the_old_version_keeps_what_that_cannot_say() {
+    let world = World::new().await;
+    let scaler = json!({
+        "metadata": {"name": "h", "namespace": "default"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}, "maxReplicas": 5,
+            "metrics": [
+                {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}},
+                {"type": "Resource", "resource": {"name": "memory", "target": {"type": "Utilization", "averageUtilization": 60}}},
+            ],
+        },
+    });
+    world.create("horizontalpodautoscalers.autoscaling", scaler).await.expect("created");
+    let old = world.registry.resolve("autoscaling", "v1", "horizontalpodautoscalers", "", "default", "h").expect("served");
+    let shown = world.registry.get(&old, &GetOptions::default()).await.expect("there").value().expect("JSON");
+    assert_eq!(shown["spec"]["targetCPUUtilizationPercentage"], 70);
+    let patch = pintle_registry::Patch::Merge(crate::world::bytes(&json!({"spec": {"targetCPUUtilizationPercentage": 80}})));
+    world.registry.patch(&world.caller, &old, patch, &Default::default()).await.expect("patched");
+    let metrics = world.get("horizontalpodautoscalers.autoscaling", "default", "h").await.expect("there")["spec"]["metrics"].clone();
+    assert_eq!(metrics.as_array().map(Vec::len), Some(2));
+    assert!(metrics.as_array().into_iter().flatten().any(|metric| metric["resource"]["target"]["averageUtilization"] == 80));
+}
