@@ -77,12 +77,12 @@ impl Registry {
         let (commit, gone) = match plan {
             Plan::Wait => (Commit::Done(Arc::clone(current)), false),
             Plan::Remove if writing.dry_run == DryRun::All => (Commit::Done(Arc::clone(current)), true),
-            Plan::Remove => (writing.remove(&suffix, current.revision, None).await?, true),
+            Plan::Remove => (writing.remove(&suffix, current, None).await?, true),
             Plan::Mark(mark) => {
                 let stored = writing.encode(&marked(writing.resource(), value, &mark))?;
                 match writing.dry_run {
                     DryRun::All => (Commit::Done(writing.pretend(&stored, Some(current))?), false),
-                    DryRun::No => (writing.put(&suffix, stored, Some(current.revision)).await?, false),
+                    DryRun::No => (writing.put(&suffix, stored, Some(current)).await?, false),
                 }
             }
         };

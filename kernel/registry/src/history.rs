@@ -60,18 +60,6 @@ impl History {
         let wanted = state.events.range(first..).take_while(|event| event.revision <= until);
         Some(wanted.filter(|event| event.object.resource.key == *resource).cloned().collect())
     }
-
-    /// The change that transaction `revision` made to the object with this resource, namespace and name.
-    pub(crate) fn find(&self, resource: &ResourceKey, namespace: &str, name: &str, revision: Revision) -> Option<Arc<Event>> {
-        let state = self.state.lock();
-        let first = state.events.partition_point(|event| event.revision < revision);
-        let mut same = state.events.range(first..).take_while(|event| event.revision == revision);
-        same.find(|event| {
-            let object = &event.object;
-            object.resource.key == *resource && *object.meta.namespace == *namespace && *object.meta.name == *name
-        })
-        .cloned()
-    }
 }
 
 fn superseded_bytes(event: &Event) -> usize {

@@ -182,43 +182,48 @@ impl Writing<'_> {
         }
     }
 
-    /// Store an object that must not exist (`expected` is `None`) or must stand at a revision.
-    pub(crate) async fn put(&self, suffix: &str, stored: Bytes, expected: Option<Revision>) -> Result<Commit> {
+    /// Store an object that must not exist (`current` is `None`) or must still be as it was.
+    pub(crate) async fn put(&self, suffix: &str, stored: Bytes, current: Option<&Arc<Object>>) -> Result<Commit> {
         let key = key::of(self.shard.resource.key(), suffix);
-        let txn = match expected {
+        let txn = match current {
             None => Txn::create(key, stored.clone()),
-            Some(revision) => Txn::update(key, revision, stored.clone()),
+            Some(current) => Txn::update(key, current.revision, stored.clone()),
         };
-        self.commit(txn, suffix, Some(&stored)).await
-    }
-
-    /// Remove an object that must stand at a revision. The answer is its last state: `last` if given, else the one stored.
-    pub(crate) async fn remove(&self, suffix: &str, expected: Revision, last: Option<&Bytes>) -> Result<Commit> {
-        let key = key::of(self.shard.resource.key(), suffix);
-        self.commit(Txn::remove(key, expected), suffix, last).await
-    }
-
-    async fn commit(&self, txn: Txn, suffix: &str, answer: Option<&Bytes>) -> Result<Commit> {
-        let registry = self.registry;
-        let revision = match registry.store.txn(txn).await {
-            Ok(revision) => revision,
-            Err(pintle_store::Error::Conflict(conflict)) => {
-                registry.after_race(&conflict).await;
-                return Ok(Commit::Lost);
-            }
-            Err(err) => return Err(registry.store_error(self.resource(), &self.target.name, &err)),
-        };
-        registry.seen(revision).await?;
-        if let Some(object) = self.shard.get(suffix).filter(|object| object.revision == revision) {
-            return Ok(Commit::Done(object));
-        }
-        let (namespace, name) = suffix.split_once('/').unwrap_or(("", suffix));
-        let event = registry.fed.cache.history.find(self.shard.resource.key(), namespace, name, revision);
-        match (answer, event) {
+        let Some(revision) = self.commit(txn).await? else { return Ok(Commit::Lost) };
+        match self.shard.get(suffix).filter(|object| object.revision == revision) {
+            Some(object) => Ok(Commit::Done(object)),
             // Overwritten since by somebody else: the answer is still what this write stored.
-            (Some(stored), _) => encode::publish(&self.shard.resource, stored, revision).map(Arc::new).map(Commit::Done).map_err(ApiError::internal),
-            (None, Some(event)) => Ok(Commit::Done(Arc::clone(&event.object))),
-            (None, None) => Ok(Commit::Lost),
+            None => self.published(&stored, revision),
+        }
+    }
+
+    /// Remove an object that must still be as it was. The answer is its last state: `last` if this write changed it.
+    pub(crate) async fn remove(&self, suffix: &str, current: &Arc<Object>, last: Option<&Bytes>) -> Result<Commit> {
+        let key = key::of(self.shard.resource.key(), suffix);
+        match (self.commit(Txn::remove(key, current.revision)).await?, last) {
+            (None, _) => Ok(Commit::Lost),
+            (Some(revision), Some(stored)) => self.published(stored, revision),
+            (Some(revision), None) => Ok(Commit::Done(Arc::new(encode::restamp(current, revision)))),
+        }
+    }
+
+    fn published(&self, stored: &Bytes, revision: Revision) -> Result<Commit> {
+        let object = encode::publish(&self.shard.resource, stored, revision).map_err(ApiError::internal)?;
+        Ok(Commit::Done(Arc::new(object)))
+    }
+
+    /// The transaction's revision once reads see it; `None` if somebody else was faster.
+    async fn commit(&self, txn: Txn) -> Result<Option<Revision>> {
+        match self.registry.store.txn(txn).await {
+            Ok(revision) => {
+                self.registry.seen(revision).await?;
+                Ok(Some(revision))
+            }
+            Err(pintle_store::Error::Conflict(conflict)) => {
+                self.registry.after_race(&conflict).await;
+                Ok(None)
+            }
+            Err(err) => Err(self.registry.store_error(self.resource(), &self.target.name, &err)),
         }
     }
 

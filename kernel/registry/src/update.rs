@@ -99,9 +99,9 @@ impl Registry {
         let held = claims.map(Claims::hold).unwrap_or_default();
         let suffix = key::suffix(&current.meta.namespace, &current.meta.name);
         let commit = if is_finished(writing, &new) {
-            writing.remove(&suffix, current.revision, Some(&stored)).await?
+            writing.remove(&suffix, current, Some(&stored)).await?
         } else {
-            writing.put(&suffix, stored, Some(current.revision)).await?
+            writing.put(&suffix, stored, Some(current)).await?
         };
         match commit {
             Commit::Done(object) => Ok(Some(self.written(writing, object))),

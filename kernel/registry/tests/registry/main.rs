@@ -3,6 +3,7 @@
 
 mod admission;
 mod deletes;
+mod interrupted;
 mod lists;
 mod restart;
 mod speed;
