@@ -84,6 +84,7 @@ impl Gatherer {
             Relation::Owners => self.matching(owners(registry, centre)),
             Relation::Namespace => of(Index::Namespace, namespace),
             Relation::NamespaceObject => registry.get_cached(&ResourceKey::new("", "namespaces"), "", namespace).into_iter().collect(),
+            Relation::Name if !self.spec.namespace.is_empty() => self.named(registry, &self.spec.namespace, centre.name),
             Relation::Name => self.named(registry, centre.namespace, centre.name),
             Relation::All => self.all(registry),
             Relation::Field(path) => match centre.field_names {
@@ -110,13 +111,7 @@ impl Gatherer {
     }
 
     fn all(&self, registry: &Registry) -> Vec<Arc<Object>> {
-        if !self.spec.namespace.is_empty() {
-            return self.indexed(registry, &Index::Namespace, &self.spec.namespace);
-        }
-        match &self.spec.resource {
-            ResourcePattern::One(key) => all_of(registry, key),
-            ResourcePattern::Everything => stored(registry).flat_map(|key| all_of(registry, &key)).collect(),
-        }
+        self.indexed(registry, &Index::Namespace, &self.spec.namespace)
     }
 
     fn matching(&self, mut objects: Vec<Arc<Object>>) -> Vec<Arc<Object>> {
@@ -147,12 +142,7 @@ pub fn stored(registry: &Registry) -> impl Iterator<Item = ResourceKey> {
 
 /// Every cached object of a resource.
 pub fn all_of(registry: &Registry, key: &ResourceKey) -> Vec<Arc<Object>> {
-    let namespaced = registry.resources().iter().any(|info| info.key() == key && info.scope == pintle_api::Scope::Namespaced);
-    if !namespaced {
-        return registry.list_index(key, &Index::Namespace, "").0;
-    }
-    let namespaces = registry.list_index(&ResourceKey::new("", "namespaces"), &Index::Namespace, "").0;
-    namespaces.iter().flat_map(|n| registry.list_index(key, &Index::Namespace, &n.meta().name).0).collect()
+    registry.list_index(key, &Index::Namespace, "").0
 }
 
 fn owners(registry: &Registry, centre: Centre<'_>) -> Vec<Arc<Object>> {

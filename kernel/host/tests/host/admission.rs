@@ -1,0 +1,85 @@
+//! Admission by a module: verdicts, edits, policies, order.
+
+use crate::world::{World, admission, pod};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_module_edits_and_refuses_pods() {
+    let world = World::new().await;
+    world.apply(admission("gate", json!({}))).await;
+    world.until_state("gate", "Running").await;
+    let made = world.create("", "pods", pod("fine")).await.expect("allowed");
+    assert_eq!(made.meta().label("seen-by"), Some("guest"));
+    let mut bad = pod("bad");
+    bad["spec"]["containers"][0]["securityContext"]["privileged"] = json!(true);
+    let refused = world.create("", "pods", bad).await.expect_err("refused");
+    assert_eq!(refused.code, 403);
+    assert!(refused.message.contains("privileged containers are not allowed"), "{}", refused.message);
+    assert!(world.get("", "pods", "default", "bad").is_none());
+    let stats = world.stats("gate");
+    assert!(stats.calls >= 3 && stats.p50.as_micros() > 0, "{stats:?}");
+    world.delete("pintle.dev", "modules", "", "gate").await;
+    world.until("nobody judges any more", || world.host.stats().modules.is_empty().then_some(())).await;
+    world.until_allowed().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failing_judge_refuses_or_is_ignored_as_its_policy_says() {
+    let world = World::new().await;
+    for (name, policy, sin) in [("strict", "Fail", "trap"), ("lenient", "Ignore", "trap"), ("slow", "Ignore", "loop")] {
+        let mut module = admission(name, json!({"mode": sin}));
+        module["spec"]["admission"]["failurePolicy"] = json!(policy);
+        module["spec"]["admission"]["timeoutMilliseconds"] = json!(50);
+        world.apply(module).await;
+        world.until_state(name, "Running").await;
+        let result = world.create("", "pods", pod(&format!("p-{name}"))).await;
+        match policy {
+            "Fail" => {
+                let refused = result.expect_err("refused");
+                assert_eq!((refused.code, refused.message.contains("could not judge")), (500, true), "{refused}");
+                assert!(!refused.message.contains("gives up"), "what the guest said stays inside");
+            }
+            _ => assert!(result.is_ok(), "{result:?}"),
+        }
+        world.until("the fault is counted", || (world.stats(name).traps > 0).then_some(())).await;
+        world.until("and shown", || world.status(name)["message"].as_str().filter(|m| m.contains("trap") || m.contains("deadline")).map(|_| ())).await;
+        world.delete("pintle.dev", "modules", "", name).await;
+        world.until("it is gone", || world.host.stats().modules.is_empty().then_some(())).await;
+        world.until_allowed().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_threads_are_judged_at_once() {
+    let world = World::new().await;
+    world.apply(admission("gate", json!({}))).await;
+    world.until_state("gate", "Running").await;
+    let creates = (0..200).map(|n| {
+        let registry = world.registry.clone();
+        tokio::spawn(async move {
+            let target = registry.resolve("", "v1", "pods", "", "default", "").expect("served");
+            let body = pintle_registry::Body::Value(pod(&format!("p-{n}")));
+            registry.create(&pintle_registry::Caller::kernel(), &target, body, &Default::default()).await.map(|w| w.object.meta().label("seen-by").map(str::to_owned))
+        })
+    });
+    for create in futures::future::join_all(creates).await {
+        assert_eq!(create.expect("it ran").expect("allowed"), Some("guest".to_owned()));
+    }
+    assert_eq!(world.stats("gate").traps, 0);
+}
+
+impl World {
+    /// Waits until a pod can be created without being edited by anyone.
+    async fn until_allowed(&self) {
+        for attempt in 0..1000 {
+            let name = format!("probe-{attempt}-{}", self.registry.revision());
+            if let Ok(made) = self.create("", "pods", pod(&name)).await
+                && made.meta().label("seen-by").is_none()
+            {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        panic!("somebody still judges");
+    }
+}

@@ -1,0 +1,11 @@
+//! The module host against real WebAssembly and a real registry. `world` is the scene, the others are one file a subject:
+//! `lanes` (engine alone), `controllers`, `scheduling`, `admission`, `lifecycle` (objects, status, code cache), `swap`, `hostile`.
+
+mod admission;
+mod controllers;
+mod hostile;
+mod lanes;
+mod lifecycle;
+mod scheduling;
+mod swap;
+mod world;
