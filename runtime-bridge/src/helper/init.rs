@@ -95,30 +95,28 @@ pub(crate) struct Joining {
 
 /// Becomes the init of a new container.
 pub(crate) fn become_container(plan: NewContainer) -> ! {
-    let report = plan.launch.report.as_raw_fd();
+    let report = plan.launch.report.try_clone();
     let Err(failure) = container(plan);
     fail(report, failure)
 }
 
 /// Becomes a further process of a running container.
 pub(crate) fn become_guest(plan: Joining) -> ! {
-    let report = plan.launch.report.as_raw_fd();
+    let report = plan.launch.report.try_clone();
     let Err(failure) = guest(plan);
     fail(report, failure)
 }
 
-fn fail(report: i32, failure: Failure) -> ! {
-    // SAFETY: the descriptor was in the plan, which moved into a function that ends with exec or with us; should the
-    // plan have been dropped on the way, the send fails harmlessly.
-    let report = unsafe { BorrowedFd::borrow_raw(report) };
-    let _ = protocol::send(report, &Report::Failed { kind: failure.kind, message: failure.message }, &[]);
+/// The report goes out on a copy of the socket: the plan's own may have been dropped on the way to the failure.
+fn fail(report: io::Result<OwnedFd>, failure: Failure) -> ! {
+    if let Ok(report) = report {
+        let _ = protocol::send(report.as_fd(), &Report::Failed { kind: failure.kind, message: failure.message }, &[]);
+    }
     // SAFETY: ends this process without running the helper's exit handlers.
     unsafe { libc::_exit(127) }
 }
 
 fn container(mut plan: NewContainer) -> Result<Infallible, Failure> {
-    // Failures must still find the report socket open, whatever is dropped on the way.
-    let _keep = plan.launch.report.try_clone().map_err(Failure::step("dup report socket"))?;
     fresh_process_state()?;
     for (namespace, kind) in &plan.namespaces {
         sys::setns(namespace.as_fd(), *kind).map_err(Failure::step("join pod namespace"))?;
@@ -142,7 +140,6 @@ fn container(mut plan: NewContainer) -> Result<Infallible, Failure> {
 }
 
 fn guest(mut plan: Joining) -> Result<Infallible, Failure> {
-    let _keep = plan.launch.report.try_clone().map_err(Failure::step("dup report socket"))?;
     fresh_process_state()?;
     enter_cgroups(&plan.launch.entry)?;
     adjust_oom_score(plan.launch.oom_score_adj)?;

@@ -219,7 +219,18 @@ fn mount_overlay(plan: &RootPlan) -> Result<(), Failure> {
 
 fn attach_proc(root: BorrowedFd<'_>) -> Result<(), Failure> {
     let proc = FsContext::open(c"proc").and_then(|c| c.mount(KERNEL_FS)).map_err(Failure::mount("/proc"))?;
-    attach(root, "/proc", &proc)
+    attach_plainly(root, "/proc", &proc)
+}
+
+/// Attaches where the image itself has (or gets) a directory: an image that redirects /proc or /sys is refused.
+fn attach_plainly(root: BorrowedFd<'_>, path: &str, mount: &OwnedFd) -> Result<(), Failure> {
+    let name = relative(path).map_err(Failure::mount(path))?;
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    match sys::openat2(root, &name, flags, 0, IN_ROOT | libc::RESOLVE_NO_SYMLINKS) {
+        Ok(target) => sys::move_mount(mount.as_fd(), target.as_fd()).map_err(Failure::mount(path)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => attach(root, path, mount),
+        Err(e) => Err(Failure::mount(path)(e)),
+    }
 }
 
 fn attach(root: BorrowedFd<'_>, path: &str, mount: &OwnedFd) -> Result<(), Failure> {
@@ -230,7 +241,7 @@ fn attach(root: BorrowedFd<'_>, path: &str, mount: &OwnedFd) -> Result<(), Failu
 fn attach_sys(plan: &RootPlan, root: BorrowedFd<'_>, cgroups: Vec<(String, OwnedFd)>) -> Result<(), Failure> {
     let read_only = if plan.privileged { 0 } else { MOUNT_ATTR_RDONLY };
     let sysfs = FsContext::open(c"sysfs").and_then(|c| c.mount(KERNEL_FS | read_only)).map_err(Failure::mount("/sys"))?;
-    attach(root, "/sys", &sysfs)?;
+    attach_plainly(root, "/sys", &sysfs)?;
     let what = "/sys/fs/cgroup";
     let flags = libc::O_PATH | libc::O_DIRECTORY;
     let Ok(target) = sys::openat2(sysfs.as_fd(), c"fs/cgroup", flags, 0, libc::RESOLVE_BENEATH) else {

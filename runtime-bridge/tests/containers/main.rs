@@ -1,6 +1,11 @@
 //! Real containers, as root, of busybox images that the tests make themselves.
 //!
-//! `life`: start, output, exec, signals, end. Every fixture purges its state directory when it is dropped and checks that nothing is left.
+//! `life`: start, output, exec, signals, end. `confinement`: what a container must not see or do. `images`: layers, pulls,
+//! hostile archives. `adoption`: who dies and what survives. Every fixture purges its state directory when it is dropped and
+//! checks that no mount, cgroup or process is left.
 
+mod adoption;
+mod confinement;
 mod fixture;
+mod images;
 mod life;
