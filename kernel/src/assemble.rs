@@ -80,7 +80,7 @@ pub async fn run(args: KernelArgs) -> Result<(), KernelError> {
 
     let data = &args.data_dir;
     std::fs::create_dir_all(data).map_err(|source| KernelError::Directory { path: data.display().to_string(), source })?;
-    let store = RedbStore::open(&data.join("store.redb"), StoreOptions::default()).await?;
+    let store = RedbStore::open(&data.join("store.redb"), StoreOptions::default())?;
     let registry = Registry::open(Arc::new(store), RegistryConfig::default()).await?;
     registry.bootstrap().await.map_err(KernelError::Bootstrap)?;
 
