@@ -173,7 +173,8 @@ impl Claims<'_> {
                 asked.to_owned()
             }
             None => {
-                let number = pool.take_any().ok_or_else(|| boxed("spec.clusterIPs", json!([]), "failed to allocate a serviceIP: range is full"))?;
+                let number =
+                    pool.take_any().ok_or_else(|| boxed("spec.clusterIPs", json!([]), "failed to allocate a serviceIP: range is full"))?;
                 self.addresses.push(number);
                 Ipv4Addr::from(number).to_string()
             }
@@ -357,7 +358,8 @@ mod tests {
         let plain = check(&allocators, plain, Some(&first)).expect("assigned");
         assert_eq!(plain["spec"]["ports"][0].get("nodePort"), None);
         assert!(allocators.ports.state.lock().taken.is_empty());
-        let external = check(&allocators, json!({"spec": {"type": "ExternalName", "clusterIP": plain["spec"]["clusterIP"]}}), Some(&plain)).expect("assigned");
+        let external = check(&allocators, json!({"spec": {"type": "ExternalName", "clusterIP": plain["spec"]["clusterIP"]}}), Some(&plain))
+            .expect("assigned");
         assert_eq!(external["spec"].get("clusterIP"), None);
         assert!(allocators.addresses.state.lock().taken.is_empty());
     }

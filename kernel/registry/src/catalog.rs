@@ -21,7 +21,8 @@ impl Catalog {
         let all: Vec<Arc<ResourceInfo>> = schema.resources().map(|row| Arc::new(ResourceInfo::new(row.clone()))).collect();
         let path = |info: &ResourceInfo| (info.group.to_string(), info.version.to_string(), info.plural.to_string());
         let by_path = all.iter().map(|info| (path(info), Arc::clone(info))).collect();
-        let stored = all.iter().filter(|info| info.is_stored_face() && is_stored(info)).map(|info| (info.key.clone(), Arc::clone(info))).collect();
+        let stored =
+            all.iter().filter(|info| info.is_stored_face() && is_stored(info)).map(|info| (info.key.clone(), Arc::clone(info))).collect();
         Self { schema, all, by_path, stored }
     }
 

@@ -167,8 +167,7 @@ fn plan(resource: &ResourceInfo, current: &Object, value: &Value, options: &Dele
     Ok(Plan::Mark(Mark { deletion_timestamp: kinds::time_text(deadline), grace_seconds: grace, finalizers, first: false }))
 }
 
-const NAMESPACE_BUSY: &str =
-    "The system is ensuring all content is removed from this namespace.  Upon completion, this namespace will automatically be purged by the system.";
+const NAMESPACE_BUSY: &str = "The system is ensuring all content is removed from this namespace.  Upon completion, this namespace will automatically be purged by the system.";
 
 /// The finalizers that an object has once it is being deleted with this propagation.
 fn finalizers_after(have: &[Box<str>], propagation: Option<Propagation>) -> Vec<String> {

@@ -208,7 +208,8 @@ fn write_projection(json: &[u8], paths: &[&[String]], out: &mut Vec<u8>) -> Resu
     out.push(b'{');
     let mut first = true;
     for (key, value) in members.0 {
-        let below: Vec<&[String]> = paths.iter().filter(|path| path.first().is_some_and(|name| *name == key)).map(|path| &path[1..]).collect();
+        let below: Vec<&[String]> =
+            paths.iter().filter(|path| path.first().is_some_and(|name| *name == key)).map(|path| &path[1..]).collect();
         if below.is_empty() {
             continue;
         }

@@ -56,7 +56,12 @@ impl Registry {
             ("events.k8s.io", "events") => Words::Event,
             ("autoscaling", "horizontalpodautoscalers") => Words::Autoscaler,
             _ => {
-                let why = format!("{} {} is stored as {}, and there is no conversion between them", shown.group_kind(), shown.version, shown.storage_version);
+                let why = format!(
+                    "{} {} is stored as {}, and there is no conversion between them",
+                    shown.group_kind(),
+                    shown.version,
+                    shown.storage_version
+                );
                 return Err(ApiError::from_code(501, "NotImplemented", why));
             }
         };
@@ -68,7 +73,14 @@ impl Registry {
 
 /// Writes through a face.
 impl Registry {
-    pub(crate) async fn create_through(&self, face: &Face, caller: &Caller, target: &Target, body: &Body, options: &WriteOptions) -> Result<Written> {
+    pub(crate) async fn create_through(
+        &self,
+        face: &Face,
+        caller: &Caller,
+        target: &Target,
+        body: &Body,
+        options: &WriteOptions,
+    ) -> Result<Written> {
         let (value, mut warnings) = self.read_face(face, body, options)?;
         let stored = Body::Value(face.to_stored(value, None));
         let written = face.show_written(self.create_object(caller, target, stored, options).await?)?;
@@ -76,7 +88,14 @@ impl Registry {
         Ok(Written { warnings, ..written })
     }
 
-    pub(crate) async fn update_through(&self, face: &Face, caller: &Caller, target: &Target, body: &Body, options: &WriteOptions) -> Result<Written> {
+    pub(crate) async fn update_through(
+        &self,
+        face: &Face,
+        caller: &Caller,
+        target: &Target,
+        body: &Body,
+        options: &WriteOptions,
+    ) -> Result<Written> {
         let (value, warnings) = self.read_face(face, body, options)?;
         // An update that names no version replaces whatever is stored; one that does is held to it.
         let edit = |stored: &mut Value, _: &Object| {
@@ -86,7 +105,14 @@ impl Registry {
         self.edit_through(face, caller, target, &edit, options, warnings).await
     }
 
-    pub(crate) async fn patch_through(&self, face: &Face, caller: &Caller, target: &Target, patch: &Patch, options: &WriteOptions) -> Result<Written> {
+    pub(crate) async fn patch_through(
+        &self,
+        face: &Face,
+        caller: &Caller,
+        target: &Target,
+        patch: &Patch,
+        options: &WriteOptions,
+    ) -> Result<Written> {
         let (language, text) = language_of(patch)?;
         let catalog = Arc::clone(&self.catalog.read());
         let edit = |stored: &mut Value, _: &Object| {
@@ -98,7 +124,15 @@ impl Registry {
         self.edit_through(face, caller, target, &edit, options, Vec::new()).await
     }
 
-    async fn edit_through(&self, face: &Face, caller: &Caller, target: &Target, edit: &Edit<'_>, options: &WriteOptions, mut warnings: Vec<String>) -> Result<Written> {
+    async fn edit_through(
+        &self,
+        face: &Face,
+        caller: &Caller,
+        target: &Target,
+        edit: &Edit<'_>,
+        options: &WriteOptions,
+        mut warnings: Vec<String>,
+    ) -> Result<Written> {
         let writing = self.writing(caller, target, Operation::Update, options.dry_run)?;
         let written = face.show_written(self.revise(writing, Source::Edit(edit), options).await?)?;
         warnings.extend(written.warnings);
@@ -135,7 +169,11 @@ impl Face {
     pub(crate) fn show(&self, object: &Object) -> Result<Arc<Object>> {
         let value = self.to_shown(object.value().map_err(ApiError::internal)?);
         let text = encode::encode(&self.shown, &value).map_err(ApiError::internal)?;
-        let made = if object.revision.0 == 0 { encode::unstored(&self.shown, &text) } else { encode::publish(&self.shown, &text, object.revision) };
+        let made = if object.revision.0 == 0 {
+            encode::unstored(&self.shown, &text)
+        } else {
+            encode::publish(&self.shown, &text, object.revision)
+        };
         made.map(Arc::new).map_err(ApiError::internal)
     }
 
@@ -185,7 +223,8 @@ fn is_cpu(metric: &Value, key: &str) -> bool {
 /// Moves a number of v1 into the list of v2, beside what else the stored object has there.
 fn into_metrics(part: &mut Map<String, Value>, number: &str, list: &str, key: &str, old: Option<&Value>) {
     let load = part.remove(number).filter(Value::is_number);
-    let mut metrics: Vec<Value> = old.and_then(Value::as_array).into_iter().flatten().filter(|metric| !is_cpu(metric, key)).cloned().collect();
+    let mut metrics: Vec<Value> =
+        old.and_then(Value::as_array).into_iter().flatten().filter(|metric| !is_cpu(metric, key)).cloned().collect();
     if let Some(load) = load {
         let mut target = json!({"averageUtilization": load});
         if key == "target" {
@@ -207,7 +246,13 @@ fn autoscaler_to_v2(value: &mut Value, old: Option<&Value>) {
         keep(spec, "behavior", old.and_then(|old| old.pointer("/spec/behavior")));
     }
     if let Some(status) = value.get_mut("status").and_then(Value::as_object_mut) {
-        into_metrics(status, "currentCPUUtilizationPercentage", "currentMetrics", "current", old.and_then(|old| old.pointer("/status/currentMetrics")));
+        into_metrics(
+            status,
+            "currentCPUUtilizationPercentage",
+            "currentMetrics",
+            "current",
+            old.and_then(|old| old.pointer("/status/currentMetrics")),
+        );
         keep(status, "conditions", old.and_then(|old| old.pointer("/status/conditions")));
     }
 }

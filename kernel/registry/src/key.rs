@@ -50,7 +50,11 @@ pub(crate) fn parse(key: &[u8]) -> Option<(ResourceKey, &str)> {
 
 /// Whether a name or namespace can stand in a key: what a kind demands beyond that is the API's business.
 pub(crate) fn is_segment(name: &str) -> bool {
-    !name.is_empty() && name.len() <= NAME_BYTES_MAX && name != "." && name != ".." && !name.bytes().any(|b| b == b'/' || b == b'%' || b < 0x20)
+    !name.is_empty()
+        && name.len() <= NAME_BYTES_MAX
+        && name != "."
+        && name != ".."
+        && !name.bytes().any(|b| b == b'/' || b == b'%' || b < 0x20)
 }
 
 #[cfg(test)]
@@ -59,7 +63,9 @@ mod tests {
 
     #[test]
     fn a_key_parses_back_into_resource_and_suffix() {
-        for (group, plural, namespace, name) in [("", "pods", "default", "web-1"), ("apps", "deployments", "a", "b"), ("", "nodes", "", "n1")] {
+        for (group, plural, namespace, name) in
+            [("", "pods", "default", "web-1"), ("apps", "deployments", "a", "b"), ("", "nodes", "", "n1")]
+        {
             let resource = ResourceKey::new(group, plural);
             let suffix = suffix(namespace, name);
             let key = of(&resource, &suffix);

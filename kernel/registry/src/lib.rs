@@ -59,8 +59,8 @@ pub use event::{Event, EventKind, WatchEvent};
 pub use extract::project;
 pub use object::{Meta, Object, Owner};
 pub use options::{
-    Body, Bookmarks, DeleteOptions, DryRun, GetOptions, InitialEvents, ListOptions, Patch, Propagation, VersionMatch,
-    WatchOptions, WriteOptions,
+    Body, Bookmarks, DeleteOptions, DryRun, GetOptions, InitialEvents, ListOptions, Patch, Propagation, VersionMatch, WatchOptions,
+    WriteOptions,
 };
 pub use pintle_api::decode::FieldValidation;
 pub use pintle_api::{ApiError, Resource, Schema};

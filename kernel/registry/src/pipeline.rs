@@ -238,7 +238,13 @@ impl Writing<'_> {
 }
 
 /// Read a body as an object of a resource.
-pub(crate) fn decode_body(catalog: &Catalog, resource: &ResourceInfo, body: &Body, options: &WriteOptions, warnings: &mut Vec<String>) -> Result<Value> {
+pub(crate) fn decode_body(
+    catalog: &Catalog,
+    resource: &ResourceInfo,
+    body: &Body,
+    options: &WriteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<Value> {
     let (value, issues) = match body {
         Body::Json(bytes) => decode::decode(&catalog.schema, resource, bytes, Format::Json)?,
         Body::Yaml(bytes) => decode::decode(&catalog.schema, resource, bytes, Format::Yaml)?,
@@ -254,7 +260,13 @@ pub(crate) fn decode_body(catalog: &Catalog, resource: &ResourceInfo, body: &Bod
 }
 
 /// Hold a value against a resource's type.
-pub(crate) fn conform_value(catalog: &Catalog, resource: &ResourceInfo, value: &mut Value, options: &WriteOptions, warnings: &mut Vec<String>) -> Result<()> {
+pub(crate) fn conform_value(
+    catalog: &Catalog,
+    resource: &ResourceInfo,
+    value: &mut Value,
+    options: &WriteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
     decode::check_type_meta(resource, value)?;
     let issues = decode::conform_resource(&catalog.schema, resource, value)?;
     warnings.extend(options.field_validation.settle(resource, &issues)?);

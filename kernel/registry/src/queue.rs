@@ -34,11 +34,7 @@ pub(crate) enum Popped<T> {
 
 impl<T> Queue<T> {
     pub(crate) fn new(items_max: usize) -> Self {
-        Self {
-            state: Mutex::new(State { items: VecDeque::new(), overflowed: false, closed: false }),
-            filled: Notify::new(),
-            items_max,
-        }
+        Self { state: Mutex::new(State { items: VecDeque::new(), overflowed: false, closed: false }), filled: Notify::new(), items_max }
     }
 
     /// Add an item, or note the overflow. Items pushed between an overflow and its discovery are dropped too.

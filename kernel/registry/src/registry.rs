@@ -16,8 +16,8 @@ use crate::follower::{self, Fed};
 use crate::key;
 use crate::kinds;
 use crate::object::Object;
-use crate::selector::Selector;
 use crate::options::{Body, DeleteOptions, GetOptions, ListOptions, Patch, WatchOptions, WriteOptions};
+use crate::selector::Selector;
 use crate::subscription::{Subscribers, Subscription, SubscriptionFilter};
 use crate::target::{ResourceInfo, ResourceKey, Target};
 use crate::upkeep;
@@ -245,7 +245,9 @@ impl Registry {
             return self.create_through(&face, caller, target, &body, options).await;
         }
         match target.subresource.as_str() {
-            "" if target.resource.group.is_empty() && target.resource.plural == "bindings" => self.bind_by_body(caller, target, body, options).await,
+            "" if target.resource.group.is_empty() && target.resource.plural == "bindings" => {
+                self.bind_by_body(caller, target, body, options).await
+            }
             "" => self.create_object(caller, target, body, options).await,
             "binding" => self.bind(caller, target, body, options).await,
             "eviction" => self.evict(caller, target, body, options).await,
@@ -294,7 +296,13 @@ impl Registry {
     ///
     /// # Errors
     /// The first error of a delete, other than 404 for objects that others deleted in between.
-    pub async fn delete_collection(&self, caller: &Caller, target: &Target, options: &DeleteOptions, list: &ListOptions) -> Result<ListPage> {
+    pub async fn delete_collection(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        options: &DeleteOptions,
+        list: &ListOptions,
+    ) -> Result<ListPage> {
         let selector = self.selector(target, &list.label_selector, &list.field_selector)?;
         let (target, face) = self.unface(target)?;
         let page = self.delete_selected(caller, &target, options, list, &selector).await?;
@@ -399,7 +407,9 @@ impl Registry {
         use pintle_store::Error;
         match err {
             Error::Conflict(_) => ApiError::stale(resource, name),
-            Error::Compacted { oldest } => ApiError::expired(format!("The resourceVersion is too old; the oldest one available is {oldest}.")),
+            Error::Compacted { oldest } => {
+                ApiError::expired(format!("The resourceVersion is too old; the oldest one available is {oldest}."))
+            }
             Error::FutureRevision { requested, current } => ApiError::too_large_resource_version(requested.0, current.0),
             Error::TooLarge { max, .. } => ApiError::too_large(*max),
             Error::NoSpace => ApiError::from_code(507, "InsufficientStorage", "the disk of the store is full: nothing was stored"),

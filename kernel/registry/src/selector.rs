@@ -128,8 +128,8 @@ fn parse_fields(resource: &ResourceInfo, text: &str) -> Result<Vec<FieldTerm>> {
         if term.is_empty() {
             continue;
         }
-        let (label, value, equal) = field_term(term)
-            .ok_or_else(|| ApiError::bad_request(format!("invalid selector: {term:?}; can't understand {term:?}")))?;
+        let (label, value, equal) =
+            field_term(term).ok_or_else(|| ApiError::bad_request(format!("invalid selector: {term:?}; can't understand {term:?}")))?;
         let place = match label {
             "metadata.name" => Place::Name,
             "metadata.namespace" if resource.namespaced() => Place::Namespace,

@@ -44,7 +44,13 @@ impl Registry {
     }
 
     /// Store the replicas of the scale that `make` makes of the current one.
-    async fn set_scale(&self, caller: &Caller, target: &Target, make: &(dyn Fn(&Value) -> Result<Value> + Send + Sync), options: &WriteOptions) -> Result<Written> {
+    async fn set_scale(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        make: &(dyn Fn(&Value) -> Result<Value> + Send + Sync),
+        options: &WriteOptions,
+    ) -> Result<Written> {
         let edit = |value: &mut Value, current: &Object| {
             let scale = make(&scale_value(value))?;
             let replicas = wanted_replicas(target, &scale)?;
@@ -77,7 +83,11 @@ impl Registry {
         let node = binding.pointer("/target/name").and_then(Value::as_str).unwrap_or_default().to_owned();
         let kind = binding.pointer("/target/kind").and_then(Value::as_str).unwrap_or_default();
         if node.is_empty() || !matches!(kind, "" | "Node") {
-            let field = if node.is_empty() { FieldError::required("target.name", "") } else { FieldError::not_supported("target.kind", kind, &["Node"]) };
+            let field = if node.is_empty() {
+                FieldError::required("target.name", "")
+            } else {
+                FieldError::not_supported("target.kind", kind, &["Node"])
+            };
             return Err(ApiError::invalid_kind("", "Binding", &target.name, &[field]));
         }
         let uid = binding.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
@@ -170,7 +180,9 @@ fn scale_value(object: &Value) -> Value {
         }
     }
     let selector = match &object["spec"]["selector"] {
-        Value::Object(map) if map.contains_key("matchLabels") || map.contains_key("matchExpressions") => LabelSelector::from_object(&object["spec"]["selector"]).ok(),
+        Value::Object(map) if map.contains_key("matchLabels") || map.contains_key("matchExpressions") => {
+            LabelSelector::from_object(&object["spec"]["selector"]).ok()
+        }
         Value::Object(_) => Some(LabelSelector::from_map(&object["spec"]["selector"])),
         _ => None,
     };

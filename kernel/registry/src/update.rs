@@ -69,7 +69,13 @@ impl Registry {
     }
 
     /// `None`: somebody else was faster.
-    async fn revise_attempt(&self, writing: &mut Writing<'_>, mut new: Value, current: &Arc<Object>, old: &Value) -> Result<Option<Written>> {
+    async fn revise_attempt(
+        &self,
+        writing: &mut Writing<'_>,
+        mut new: Value,
+        current: &Arc<Object>,
+        old: &Value,
+    ) -> Result<Option<Written>> {
         // Before the successor is made: what it keeps, and whether the generation grows, is seen on the whole object.
         writing.default(&mut new);
         writing.mutate(&mut new, Some(current)).await?;

@@ -12,8 +12,8 @@ use crate::key;
 use crate::kinds;
 use crate::registry::Registry;
 
-/// How often expired Events are looked for, seconds.
-const EXPIRY_PERIOD_SECONDS: u64 = 60;
+/// How often expired Events are looked for at least, seconds; a shorter time to live is looked for more often.
+const EXPIRY_PERIOD_SECONDS_MAX: u64 = 60;
 /// Events removed in one transaction.
 const EXPIRY_BATCH: usize = 256;
 
@@ -42,7 +42,8 @@ pub(crate) async fn compact(registry: Weak<Registry>) {
 /// Remove core Events that are older than their time to live.
 pub(crate) async fn expire_events(registry: Weak<Registry>) {
     loop {
-        sleep(Duration::from_secs(EXPIRY_PERIOD_SECONDS)).await;
+        let Some(ttl) = registry.upgrade().map(|registry| registry.config.event_ttl_seconds) else { return };
+        sleep(Duration::from_secs(ttl.clamp(1, EXPIRY_PERIOD_SECONDS_MAX))).await;
         let Some(registry) = registry.upgrade() else { return };
         expire_before(&registry, horizon(registry.config.event_ttl_seconds)).await;
     }

@@ -297,7 +297,12 @@ impl Drop for WatchStream {
 }
 
 /// A change of the store's history as the cache would have shown it.
-fn replayed(shard: &Shard, namespace: &str, change: &pintle_store::Event, revision: Revision) -> std::result::Result<Option<Event>, encode::Unreadable> {
+fn replayed(
+    shard: &Shard,
+    namespace: &str,
+    change: &pintle_store::Event,
+    revision: Revision,
+) -> std::result::Result<Option<Event>, encode::Unreadable> {
     let publish = |value: &[u8], at: Revision| encode::publish(&shard.resource, value, at).map(Arc::new);
     let previous: Option<Arc<Object>> = match (change.prev(), change.prev_revision) {
         (Some(value), Some(at)) => Some(publish(value, at)?),

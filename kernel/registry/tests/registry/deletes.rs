@@ -116,7 +116,8 @@ async fn preconditions_are_held() {
 #[tokio::test]
 async fn a_namespace_terminates_until_it_is_finalized() {
     let world = World::new().await;
-    let made = world.create("namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}})).await.expect("created");
+    let made =
+        world.create("namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}})).await.expect("created");
     let value = made.value().expect("JSON");
     assert_eq!((&value["status"]["phase"], &value["spec"]["finalizers"]), (&json!("Active"), &json!(["kubernetes"])));
     let patched = world.merge("namespaces", "", "a", json!({"spec": {"finalizers": []}})).await.expect("kept");

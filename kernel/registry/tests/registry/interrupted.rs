@@ -144,7 +144,9 @@ async fn what_was_compacted_away_unseen_is_found_by_reading_again() {
     // Behind the registry's back, as another kernel would.
     let key = |name: &str| format!("/registry/core/configmaps/default/{name}");
     let text = |name: &str, value: &str| {
-        format!(r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"{name}","namespace":"default"}},"data":{{"value":"{value}"}}}}"#)
+        format!(
+            r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"{name}","namespace":"default"}},"data":{{"value":"{value}"}}}}"#
+        )
     };
     store.txn(Txn::new().put(key("a"), text("a", "2"))).await.expect("changed");
     store.txn(Txn::new().delete(key("b"))).await.expect("deleted");

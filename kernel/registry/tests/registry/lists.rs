@@ -67,7 +67,9 @@ async fn selectors_choose_by_label_and_by_field() {
     object["spec"]["nodeName"] = json!("n1");
     world.create("pods", object).await.expect("created");
     world.create("pods", pod("b")).await.expect("created");
-    for (selector, expected) in [("spec.nodeName=n1", "a"), ("spec.nodeName=", "b"), ("spec.nodeName!=n1", "b"), ("status.phase=Pending,metadata.name=a", "a")] {
+    for (selector, expected) in
+        [("spec.nodeName=n1", "a"), ("spec.nodeName=", "b"), ("spec.nodeName!=n1", "b"), ("status.phase=Pending,metadata.name=a", "a")]
+    {
         let options = ListOptions { field_selector: selector.to_owned(), ..ListOptions::default() };
         assert_eq!(names(&world.list("pods", "", &options).await.expect("listed")), [expected], "{selector}");
     }
@@ -78,7 +80,11 @@ async fn resource_versions_of_reads_mean_what_upstream_says() {
     let world = filled(3).await;
     let old = world.registry.revision();
     world.config("later", "1").await;
-    let at = |resource_version: &str, version_match| ListOptions { resource_version: resource_version.to_owned(), version_match, ..ListOptions::default() };
+    let at = |resource_version: &str, version_match| ListOptions {
+        resource_version: resource_version.to_owned(),
+        version_match,
+        ..ListOptions::default()
+    };
     let list = async |options: ListOptions| world.list("configmaps", "default", &options).await;
     assert_eq!(list(at(&old.to_string(), Some(VersionMatch::Exact))).await.expect("exact").items.len(), 3);
     assert_eq!(list(at(&old.to_string(), Some(VersionMatch::NotOlderThan))).await.expect("newest").items.len(), 4);
@@ -107,7 +113,8 @@ async fn indexes_follow_every_change() {
     let world = World::new().await;
     let pods = ResourceKey::new("", "pods");
     let mut object = pod("a");
-    object["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "rs", "uid": "u-1", "controller": true}]);
+    object["metadata"]["ownerReferences"] =
+        json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "rs", "uid": "u-1", "controller": true}]);
     world.create("pods", object).await.expect("created");
     let mut config = config_map("c", "1");
     config["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "rs", "uid": "u-1"}]);
@@ -147,7 +154,10 @@ async fn a_second_face_shows_the_same_objects_in_its_own_words() {
     world.create("events", event).await.expect("created");
     let target = world.registry.resolve("events.k8s.io", "v1", "events", "", "default", "e").expect("served");
     let shown = world.registry.get(&target, &GetOptions::default()).await.expect("there").value().expect("JSON");
-    assert_eq!((&shown["apiVersion"], &shown["note"], &shown["regarding"]["name"]), (&json!("events.k8s.io/v1"), &json!("hello"), &json!("p")));
+    assert_eq!(
+        (&shown["apiVersion"], &shown["note"], &shown["regarding"]["name"]),
+        (&json!("events.k8s.io/v1"), &json!("hello"), &json!("p"))
+    );
     let all = world.registry.resolve("events.k8s.io", "v1", "events", "", "default", "").expect("served");
     let options = ListOptions { field_selector: "regarding.kind=Pod".to_owned(), ..ListOptions::default() };
     assert_eq!(names(&world.registry.list(&all, &options).await.expect("listed")), ["e"]);

@@ -8,6 +8,7 @@ mod lists;
 mod restart;
 mod speed;
 mod subresources;
+mod upkeep;
 mod watches;
 mod world;
 mod writes;

@@ -70,7 +70,8 @@ async fn the_system_namespaces_are_made_once() {
 #[tokio::test]
 async fn allocated_addresses_survive_a_restart() {
     let world = World::new().await;
-    let service = |name: &str| json!({"metadata": {"name": name, "namespace": "default"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+    let service =
+        |name: &str| json!({"metadata": {"name": name, "namespace": "default"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
     let first = world.create("services", service("a")).await.expect("created").value().expect("JSON");
     let world = world.restart(RegistryConfig::default()).await;
     let mut same = service("b");

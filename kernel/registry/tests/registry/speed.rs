@@ -81,7 +81,11 @@ async fn an_object_is_in_memory_about_once() {
         world.config(&format!("cm-{at}"), &"x".repeat(SIZE)).await;
     }
     let grown = resident_bytes().saturating_sub(before);
-    println!("{COUNT} objects of {SIZE} bytes: {:.1} MB resident more, {:.1} MB of objects", grown as f64 / 1e6, (COUNT * SIZE) as f64 / 1e6);
+    println!(
+        "{COUNT} objects of {SIZE} bytes: {:.1} MB resident more, {:.1} MB of objects",
+        grown as f64 / 1e6,
+        (COUNT * SIZE) as f64 / 1e6
+    );
     // The store's page cache and windows come on top, but not in proportion.
     assert!(grown < COUNT * SIZE * 2 + 80_000_000, "{grown}");
 }

@@ -13,7 +13,10 @@ async fn a_status_write_leaves_the_spec_and_a_spec_write_leaves_the_status() {
     value["spec"]["replicas"] = json!(9);
     let after = world.update_part("deployments.apps", "status", &value).await.expect("status").value().expect("JSON");
     assert_eq!((&after["spec"]["replicas"], &after["status"]["replicas"]), (&json!(3), &json!(2)));
-    let after = world.merge("deployments.apps", "default", "a", json!({"spec": {"replicas": 4}, "status": {"replicas": 7}})).await.expect("patched");
+    let after = world
+        .merge("deployments.apps", "default", "a", json!({"spec": {"replicas": 4}, "status": {"replicas": 7}}))
+        .await
+        .expect("patched");
     let after = after.value().expect("JSON");
     assert_eq!((&after["spec"]["replicas"], &after["status"]["replicas"]), (&json!(4), &json!(2)));
 }
@@ -54,7 +57,10 @@ async fn a_pod_is_bound_once() {
     let binding = json!({"metadata": {"name": "a"}, "target": {"kind": "Node", "name": "n1"}});
     let bound = post(&world, "a", "binding", binding.clone()).await.expect("bound");
     assert_eq!((&bound["spec"]["nodeName"], &bound["metadata"]["generation"]), (&json!("n1"), &json!(1)));
-    assert_eq!((&bound["status"]["conditions"][0]["type"], &bound["status"]["conditions"][0]["status"]), (&json!("PodScheduled"), &json!("True")));
+    assert_eq!(
+        (&bound["status"]["conditions"][0]["type"], &bound["status"]["conditions"][0]["status"]),
+        (&json!("PodScheduled"), &json!("True"))
+    );
     let err = post(&world, "a", "binding", binding).await.expect_err("bound already");
     assert_eq!(err.code, 409);
     assert!(err.message.ends_with("pod a is already assigned to node \"n1\""), "{}", err.message);

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use pintle_registry::{Bookmarks, Feed, InitialEvents, RegistryConfig, ResourceKey, SubscriptionFilter, VersionMatch, WatchEvent, WatchOptions};
+use pintle_registry::{
+    Bookmarks, Feed, InitialEvents, RegistryConfig, ResourceKey, SubscriptionFilter, VersionMatch, WatchEvent, WatchOptions,
+};
 use serde_json::json;
 
 use crate::world::{World, code, config_map, from, next, pod, with_initial_events};
@@ -41,7 +43,9 @@ async fn entering_and_leaving_a_selector_are_added_and_deleted() {
     let options = WatchOptions { label_selector: "on=yes".to_owned(), ..from(world.registry.revision()) };
     let mut stream = world.watch("configmaps", &options).await;
     world.config("a", "1").await;
-    let label = async |value: serde_json::Value| world.merge("configmaps", "default", "a", json!({"metadata": {"labels": {"on": value}}})).await.expect("patched");
+    let label = async |value: serde_json::Value| {
+        world.merge("configmaps", "default", "a", json!({"metadata": {"labels": {"on": value}}})).await.expect("patched")
+    };
     label(json!("yes")).await;
     world.merge("configmaps", "default", "a", json!({"data": {"value": "2"}})).await.expect("patched");
     let left = label(json!("no")).await;
@@ -51,7 +55,10 @@ async fn entering_and_leaving_a_selector_are_added_and_deleted() {
     assert_eq!(next(&mut stream).await, "MODIFIED a");
     let Some(Ok(WatchEvent::Deleted(object))) = stream.next().await else { panic!("left") };
     let value = object.value().expect("JSON");
-    assert_eq!((&value["metadata"]["labels"]["on"], &value["metadata"]["resourceVersion"]), (&json!("yes"), &json!(left.revision().to_string())));
+    assert_eq!(
+        (&value["metadata"]["labels"]["on"], &value["metadata"]["resourceVersion"]),
+        (&json!("yes"), &json!(left.revision().to_string()))
+    );
     assert_eq!(next(&mut stream).await, "ADDED a");
     assert_eq!(next(&mut stream).await, "DELETED a");
 }

@@ -217,7 +217,10 @@ async fn bad_requests_are_told_apart() {
     assert_eq!(code(world.create("configmaps", json!({"metadata": {"namespace": "default"}})).await), 422);
     let other = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a", "namespace": "default"}});
     assert_eq!(code(world.create("configmaps", other).await), 400);
-    assert_eq!(code(world.create("configmaps", json!({"metadata": {"name": "a", "namespace": "default", "resourceVersion": "7"}})).await), 400);
+    assert_eq!(
+        code(world.create("configmaps", json!({"metadata": {"name": "a", "namespace": "default", "resourceVersion": "7"}})).await),
+        400
+    );
     let target = world.target("configmaps", "default", "");
     let mismatch = Body::Value(json!({"metadata": {"name": "a", "namespace": "other"}}));
     assert_eq!(code(world.registry.create(&world.caller, &target, mismatch, &WriteOptions::default()).await), 400);
