@@ -36,12 +36,13 @@ pub fn modules() -> Outcome {
     Ok(())
 }
 
-/// The third-party examples, each a workspace of its own, to `target/release/examples-modules/NAME.wasm`.
+/// The third-party examples and the hostile guests of the host's tests, each a workspace of its own, to `target/release/example-modules/`.
 pub fn examples() -> Outcome {
     let out = pintle_tests::programs().join("example-modules");
     fs::create_dir_all(&out)?;
     let target = pintle_tests::programs().with_file_name("example-modules");
-    for folder in module_folders(&shell::root().join("examples"))? {
+    let guests = shell::root().join("kernel/host/tests/guests");
+    for folder in module_folders(&shell::root().join("examples"))?.into_iter().chain([guests]) {
         let manifest = folder.join("Cargo.toml").display().to_string();
         let target_dir = target.display().to_string();
         shell::cargo(&["build", "--release", "--target", WASM, "--manifest-path", &manifest, "--target-dir", &target_dir])?;

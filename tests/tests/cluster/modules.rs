@@ -1,26 +1,167 @@
-//! Third-party modules: loaded, swapped and deleted while the cluster runs.
+//! Third-party modules: loaded, swapped and deleted while the cluster runs, and contained when they are hostile.
 
 use crate::{Outcome, Test, ensure, setup::Setup};
-use pintle_tests::{kubectl::items, workspace};
-use serde_json::Value;
-use std::{collections::BTreeSet, time::{Duration, Instant}};
+use pintle_tests::{eventually, kubectl::items, workspace};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    process::{Command, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
 pub const TESTS: &[Test] = &[
     ("modules_the_built_in_ones_are_running_objects", built_in),
+    ("modules_a_controller_is_loaded_by_apply_and_stopped_by_delete", controller),
+    ("modules_an_admission_rule_is_loaded_by_apply_and_gone_with_delete", admission),
+    ("modules_swapping_a_controller_among_200_creates_loses_and_doubles_nothing", swap),
+    ("modules_hostile_ones_are_contained_and_named", hostile),
 ];
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+fn running(module: &Value) -> Result<(), String> {
+    if module["status"]["state"] == "Running" { Ok(()) } else { Err(format!("{}: {}", module["metadata"]["name"], module["status"])) }
+}
+
 fn built_in(setup: &Setup) -> Outcome {
-    let modules = setup.kubectl.wait_for("every built-in module runs", &["modules"], MINUTE, |l| {
-        match items(l).iter().find(|m| m["status"]["state"] != "Running") {
+    let modules = setup.kubectl.wait_for("every built-in module runs", &["modules"], MINUTE, |l| items(l).iter().try_for_each(running))?;
+    let names: BTreeSet<&str> = items(&modules).iter().filter_map(|m| m["metadata"]["name"].as_str()).collect();
+    let expected = ["deployment", "replicaset", "scheduler", "serviceaccount", "root-ca-publisher", "namespace", "garbage-collector", "node-lifecycle"];
+    for name in expected {
+        ensure!(names.contains(name), "{name} is not among {names:?}");
+    }
+    let printed = setup.kubectl.run(&["get", "modules"])?;
+    for column in ["NAME", "TYPE", "STATE", "DIGEST", "CALLS", "P99", "MEMORY", "TRAPS"] {
+        ensure!(printed.contains(column), "get modules lacks {column}:\n{printed}");
+    }
+    Ok(())
+}
+
+fn controller(setup: &Setup) -> Outcome {
+    let kernel = setup.cluster.pid("kernel")?;
+    setup.kubectl.run(&["create", "namespace", "home"])?;
+    setup.kubectl.run(&["label", "namespace", "home", "greet=world"])?;
+    let manifest = workspace().join("examples/module-controller/module.json").display().to_string();
+    let begin = Instant::now();
+    setup.kubectl.run(&["apply", "-f", &manifest])?;
+    let greeting = ["configmap", "greeting", "-n", "home"];
+    setup.kubectl.wait_for("the controller acts", &greeting, MINUTE, |map| {
+        if map["data"]["text"] == "Hello, world!" { Ok(()) } else { Err(map["data"].to_string()) }
+    })?;
+    println!("from apply to its first write: {} ms", begin.elapsed().as_millis());
+    running(&setup.kubectl.get(&["module", "greeter"])?)?;
+
+    setup.kubectl.run(&["patch", "module", "greeter", "--type=merge", "-p", r#"{"spec":{"config":{"greeting":"Welcome"}}}"#])?;
+    setup.kubectl.wait_for("its new version takes over", &greeting, MINUTE, |map| {
+        if map["data"]["text"] == "Welcome, world!" { Ok(()) } else { Err(map["data"].to_string()) }
+    })?;
+
+    setup.kubectl.run(&["delete", "module", "greeter", "--timeout=30s"])?;
+    setup.kubectl.run(&["create", "namespace", "late"])?;
+    setup.kubectl.run(&["label", "namespace", "late", "greet=nobody"])?;
+    setup.kubectl.wait_for("other controllers have seen the namespace", &["configmap", "kube-root-ca.crt", "-n", "late"], MINUTE, |_| Ok(()))?;
+    let late = setup.kubectl.run(&["get", "configmap", "greeting", "-n", "late", "--ignore-not-found"])?;
+    ensure!(late.is_empty(), "a deleted module acted: {late}");
+    ensure!(setup.cluster.pid("kernel")? == kernel, "the kernel was restarted");
+    setup.kubectl.run(&["delete", "namespace", "home", "late", "--timeout=60s"])?;
+    Ok(())
+}
+
+fn admission(setup: &Setup) -> Outcome {
+    let manifest = workspace().join("examples/module-admission/module.json").display().to_string();
+    setup.kubectl.run(&["apply", "-f", &manifest])?;
+    setup.kubectl.wait_for("the rule is loaded", &["module", "tagged-images"], MINUTE, running)?;
+    let pod = |image: &str| format!("{{apiVersion: v1, kind: Pod, metadata: {{name: tagged}}, spec: {{schedulerName: nobody, containers: [{{name: c, image: '{image}'}}]}}}}");
+    let refused = setup.kubectl.apply(&pod("web:latest")).err().ok_or("an image tagged latest was let in")?.to_string();
+    ensure!(refused.contains("must have a tag other than latest"), "refused with {refused}");
+    setup.kubectl.apply(&pod("web:1"))?;
+    setup.kubectl.run(&["delete", "pod", "tagged", "--timeout=30s"])?;
+    setup.kubectl.run(&["delete", "module", "tagged-images", "--timeout=30s"])?;
+    eventually("the rule is gone", MINUTE, || setup.kubectl.apply(&pod("web:latest")).map_err(|e| e.to_string()))?;
+    setup.kubectl.run(&["delete", "pod", "tagged", "--timeout=30s"])?;
+    Ok(())
+}
+
+/// Two hundred pods that no scheduler takes, made by the replicaset module while it is swapped again and again.
+fn swap(setup: &Setup) -> Outcome {
+    const COUNT: usize = 200;
+    let mut watch = setup.kubectl.start(&["get", "pods", "-l", "app=swapped", "-w", "-o", "json", "--output-watch-events"])?;
+    let output = watch.stdout.take().ok_or("no output")?;
+    let (send, events) = mpsc::channel::<Value>();
+    std::thread::spawn(move || {
+        serde_json::Deserializer::from_reader(output).into_iter::<Value>().map_while(Result::ok).try_for_each(|e| send.send(e))
+    });
+    let before = setup.kubectl.get(&["module", "replicaset"])?["status"]["generation"].as_u64().unwrap_or(0);
+    setup.kubectl.apply(&format!(
+        "{{apiVersion: apps/v1, kind: ReplicaSet, metadata: {{name: swapped}}, spec: {{replicas: {COUNT}, selector: {{matchLabels: {{app: swapped}}}}, \
+         template: {{metadata: {{labels: {{app: swapped}}}}, spec: {{schedulerName: nobody, terminationGracePeriodSeconds: 0, \
+         containers: [{{name: c, image: 'web:1'}}]}}}}}}}}"
+    ))?;
+    let mut created = BTreeSet::new();
+    let mut swaps = 0;
+    while created.len() < COUNT {
+        let patch = json!({"spec": {"config": {"swap": swaps}}}).to_string();
+        setup.kubectl.run(&["patch", "module", "replicaset", "--type=merge", "-p", &patch])?;
+        swaps += 1;
+        ensure!(swaps < 200, "only {} pods after {swaps} swaps", created.len());
+        while let Ok(event) = events.recv_timeout(Duration::from_millis(50)) {
+            let uid = event["object"]["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+            ensure!(event["type"] != "DELETED", "a pod too many was made and deleted");
+            created.insert(uid);
+        }
+    }
+    setup.kubectl.wait_for("the status counts them", &["replicaset", "swapped"], MINUTE, |r| {
+        if r["status"]["replicas"] == COUNT { Ok(()) } else { Err(r["status"].to_string()) }
+    })?;
+    while let Ok(event) = events.recv_timeout(Duration::from_millis(500)) {
+        created.insert(event["object"]["metadata"]["uid"].as_str().unwrap_or_default().to_owned());
+    }
+    watch.kill()?;
+    watch.wait()?;
+    ensure!(created.len() == COUNT, "{} pods were made, {COUNT} wanted", created.len());
+    let after = setup.kubectl.get(&["module", "replicaset"])?["status"]["generation"].as_u64().unwrap_or(0);
+    ensure!(after > before, "the module was not swapped: generation {before}, then {after}");
+    println!("{swaps} swaps while {COUNT} pods were made; generation {before} became {after}");
+    setup.kubectl.run(&["delete", "replicaset", "swapped", "--timeout=60s"])?;
+    setup.kubectl.wait_for("they are gone", &["pods", "-l", "app=swapped"], MINUTE, |l| {
+        if items(l).is_empty() { Ok(()) } else { Err(format!("{} left", items(l).len())) }
+    })?;
+    Ok(())
+}
+
+/// One module for each sin, all at once, on the real kernel; the guests are those of the host's own tests.
+fn hostile(setup: &Setup) -> Outcome {
+    const SINS: &[&str] = &["loop", "grow", "trap", "malformed", "steady-flood"];
+    for sin in SINS {
+        let module = json!({
+            "apiVersion": "pintle.dev/v1", "kind": "Module", "metadata": {"name": format!("sinner-{sin}")},
+            "spec": {
+                "type": "controller", "source": {"file": "host_test_guest.wasm"}, "config": {"mode": sin},
+                "permissions": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]}],
+                "limits": {"callsPerSecond": 200}, "controller": {"primary": "/configmaps"},
+            },
+        });
+        setup.kubectl.apply(&module.to_string())?;
+    }
+    let modules = setup.kubectl.wait_for("each has faulted and says why", &["modules"], 2 * MINUTE, |l| {
+        let sinner = |m: &&Value| m["metadata"]["name"].as_str().is_some_and(|n| n.starts_with("sinner-"));
+        let named = |m: &Value| m["status"]["traps"].as_u64() >= Some(1) && m["status"]["message"].as_str().is_some_and(|t| !t.is_empty());
+        match items(l).iter().filter(sinner).find(|m| !named(m)) {
             Some(m) => Err(format!("{}: {}", m["metadata"]["name"], m["status"])),
             None => Ok(()),
         }
     })?;
-    let names: BTreeSet<&str> = items(&modules).iter().filter_map(|m| m["metadata"]["name"].as_str()).collect();
-    for expected in ["deployment", "replicaset", "scheduler", "serviceaccount", "root-ca-publisher", "namespace", "garbage-collector", "node-lifecycle"] {
-        ensure!(names.contains(expected), "{expected} is not among {names:?}");
+    let honest = |m: &&Value| m["metadata"]["name"].as_str().is_some_and(|n| !n.starts_with("sinner-"));
+    items(&modules).iter().filter(honest).try_for_each(running)?;
+    // The API and the honest controllers go on meanwhile.
+    setup.kubectl.run(&["create", "namespace", "meanwhile"])?;
+    setup.kubectl.wait_for("honest controllers work", &["serviceaccount", "default", "-n", "meanwhile"], MINUTE, |_| Ok(()))?;
+    setup.kubectl.run(&["delete", "namespace", "meanwhile", "--timeout=60s"])?;
+    for sin in SINS {
+        setup.kubectl.run(&["delete", "module", &format!("sinner-{sin}"), "--timeout=30s"])?;
     }
+    let alive = Command::new("kill").args(["-0", &setup.cluster.pid("kernel")?.to_string()]).stderr(Stdio::null()).status()?;
+    ensure!(alive.success(), "the kernel is gone");
     Ok(())
 }
