@@ -323,3 +323,7 @@ impl module::Server for Bootstrap {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "guest_tests.rs"]
+mod tests;
