@@ -123,7 +123,7 @@ impl Runtime {
         for directory in [
             layout.containers(),
             layout.sandboxes(),
-            layout.run.join("stdio"),
+            layout.trash(),
             layout.run.join("sandboxes"),
             layout.root_mount(),
         ] {
@@ -134,6 +134,13 @@ impl Runtime {
             blocking(move || Store::open(root, limits)).await??
         };
         let link = Link::open(layout.clone(), config.helper_exe).await?;
+        let left: Vec<PathBuf> =
+            fs::read_dir(layout.trash()).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        discard(left);
+        for pins in fs::read_dir(layout.run.join("sandboxes")).into_iter().flatten().flatten() {
+            // Empty and not a mount point: left behind by a removal. Anything else refuses.
+            let _ = fs::remove_dir(pins.path());
+        }
         let shared = Shared {
             containers: Mutex::new(load_containers(&layout)?),
             sandboxes: Mutex::new(load_sandboxes(&layout)?),
@@ -256,6 +263,9 @@ impl Runtime {
         let (shared, name) = (self.shared.clone(), id.clone());
         blocking(move || {
             shared.hierarchies.remove(&record.cgroup).step(|| format!("remove cgroup {}", record.cgroup))?;
+            let pins = shared.layout.pins(&name);
+            // Not recursive: a sandbox of the same id may already be mounting its pins there.
+            tokio::task::spawn_blocking(move || fs::remove_dir(pins));
             match fs::remove_file(shared.layout.sandbox(&name)) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::os("remove sandbox file", e)),
                 _ => Ok(()),
@@ -404,8 +414,14 @@ impl Runtime {
         let (shared, name) = (self.shared.clone(), id.clone());
         blocking(move || {
             shared.hierarchies.remove(&known.bundle.cgroup).step(|| format!("remove cgroup {}", known.bundle.cgroup))?;
-            remove_directory(&shared.layout.stdio(&name))?;
-            remove_directory(&shared.layout.container(&name))
+            let trash = shared.layout.trash().join(crate::sys::random_hex(12));
+            match fs::rename(shared.layout.container(&name), &trash) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::os("move container to trash", e)),
+                _ => {
+                    discard(vec![trash]);
+                    Ok(())
+                }
+            }
         })
         .await??;
         lock(&self.shared.containers).remove(id);
@@ -678,6 +694,18 @@ fn netns_path(layout: &Layout, id: &SandboxId, record: &SandboxRecord) -> Option
         NetNs::Path(path) => Some(path.clone()),
         NetNs::Host => None,
     }
+}
+
+/// Removes directories that nothing refers to any more, without anybody waiting. What is left when the daemon dies is
+/// found at the next opening.
+fn discard(directories: Vec<PathBuf>) {
+    tokio::task::spawn_blocking(move || {
+        for directory in directories {
+            if let Err(error) = remove_directory(&directory) {
+                tracing::warn!(%error, "directory not removed");
+            }
+        }
+    });
 }
 
 pub(crate) fn remove_directory(path: &Path) -> Result<()> {

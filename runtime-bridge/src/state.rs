@@ -5,9 +5,11 @@
 //! containers/<id>/bundle.json   the spec and what it and the image come to (argv, env, layers, cgroup); once, by the daemon
 //! containers/<id>/status.json   phase, pid, start time, exit; written by the helper alone, by rename
 //! containers/<id>/upper, work   the writable layer
+//! containers/<id>/stdout, ...   fifos of its stdio
 //! sandboxes/<id>.json           the sandbox's spec; once, by the daemon
 //! images/                       see the image module
-//! run/                          sockets, namespace pins, fifos (or wherever RuntimeConfig::run_dir says)
+//! trash/                        directories on their way out
+//! run/                          the helper's socket, namespace pins (or wherever RuntimeConfig::run_dir says)
 //! ```
 //! Invariant: a status file is replaced as a whole; a reader sees the old or the new one, never half of one.
 
@@ -229,9 +231,9 @@ impl Layout {
     pub(crate) fn layers(&self) -> PathBuf {
         self.images().join("layers")
     }
-    /// Fifos of a container's stdio.
-    pub(crate) fn stdio(&self, id: &ContainerId) -> PathBuf {
-        self.run.join("stdio").join(id.as_str())
+    /// Directories that are out of use and wait to be removed.
+    pub(crate) fn trash(&self) -> PathBuf {
+        self.state.join("trash")
     }
     /// Namespace pins and the shared /dev/shm of a sandbox.
     pub(crate) fn pins(&self, id: &SandboxId) -> PathBuf {
@@ -251,7 +253,9 @@ pub(crate) fn now_ns() -> i64 {
 
 /// Identifies this boot of the machine.
 pub(crate) fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    static BOOT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let read = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+    BOOT.get_or_init(read).clone()
 }
 
 /// Replaces `path` as a whole.

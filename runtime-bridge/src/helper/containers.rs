@@ -146,7 +146,7 @@ impl Containers {
         let sandbox = sandboxes.get(&bundle.sandbox).ok_or(Refusal::NotFound)?;
         let log = LogFile::open(bundle.spec.log_path.clone()).map_err(|e| Refusal::os("open log", e))?;
         let (ours, theirs) = report_pair()?;
-        let pipes = Pipes::make(&context.layout.stdio(&id), &bundle).map_err(|e| Refusal::os("make stdio", e))?;
+        let pipes = Pipes::make(&context.layout.container(&id), &bundle).map_err(|e| Refusal::os("make stdio", e))?;
         let pod_pid = match sandbox.record.spec.pid {
             Some(Scope::Pod) => Some(sandbox.init.as_ref().ok_or(Refusal::NotFound)?.pidfd()),
             _ => None,
@@ -551,7 +551,7 @@ impl Containers {
             owns_pid_namespace: matches!(pid_scope, None | Some(Scope::Container)),
         };
         context.watches.add(&container.pidfd, Source::Adopted(id.clone()))?;
-        let (outputs, stdin) = Pipes::reopen(&context.layout.stdio(id))?;
+        let (outputs, stdin) = Pipes::reopen(&context.layout.container(id))?;
         container.stdin = stdin;
         for (stream, file) in outputs {
             container.watch(context, id, stream, file)?;
@@ -661,10 +661,6 @@ impl Pipes {
     fn make(directory: &Path, bundle: &Bundle) -> io::Result<Self> {
         if bundle.spec.tty {
             return Ok(Self { child: None, outputs: Vec::new(), stdin_writer: None });
-        }
-        match std::fs::create_dir(directory) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            other => other?,
         }
         let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
         let mut outputs = Vec::new();

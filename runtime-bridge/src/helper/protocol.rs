@@ -127,10 +127,17 @@ pub(crate) fn send<T: Serialize>(socket: BorrowedFd<'_>, message: &T, fds: &[Bor
 
 /// Receives one message with its descriptors; `None` at the end of the stream.
 pub(crate) fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let mut buffer = vec![0u8; INLINE_MAX + 1];
+    // The usual message is short; the buffer for a long one is kept.
+    thread_local! {
+        static BUFFER: std::cell::RefCell<Vec<u8>> = std::cell::RefCell::new(vec![0; INLINE_MAX + 1]);
+    }
+    BUFFER.with_borrow_mut(|buffer| receive_into(socket, buffer))
+}
+
+fn receive_into<T: DeserializeOwned>(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut space = nix::cmsg_space!([RawFd; FDS_MAX]);
     let (length, mut fds, whole) = {
-        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let mut parts = [IoSliceMut::new(buffer)];
         let message =
             recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
         let mut fds = Vec::new();

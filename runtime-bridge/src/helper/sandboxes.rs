@@ -1,4 +1,4 @@
-//! The namespaces of sandboxes: made by the helper stepping into new ones and back, pinned by bind mounts.
+//! The namespaces of sandboxes: made by the helper stepping into new ones and back, pinned by bind mounts on a tmpfs.
 //!
 //! No process holds a sandbox's namespaces open (except the init of a shared PID namespace, which the kernel demands);
 //! the pins do, so they survive helper and daemon. Invariant: whatever happens, the helper ends up in its own
@@ -92,8 +92,7 @@ impl Namespaces {
         record: SandboxRecord,
     ) -> Result<Self, Refusal> {
         let pins = layout.pins(id);
-        std::fs::create_dir_all(&pins).map_err(|e| Refusal::os("make pin directory", e))?;
-        mount_shm(&record, &pins).map_err(|e| Refusal::os("mount shared memory", e))?;
+        mount_pins(&record, &pins).map_err(|e| Refusal::os("mount pin directory", e))?;
         let wanted = own_kinds(&record);
         sys::unshare(wanted).map_err(|e| Refusal::os("unshare", e))?;
         let made = set_up(&record, &pins, wanted);
@@ -138,19 +137,13 @@ impl Namespaces {
     }
 }
 
-/// Takes every pin of a sandbox down and removes its directory.
+/// Takes all pins of a sandbox down at once. The empty directory stays: removing a mount point waits for every mount
+/// namespace that has a copy, and nobody needs to wait for that here.
 pub(crate) fn unpin(pins: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(pins).into_iter().flatten().flatten() {
-        let path = entry.path();
-        // Not a mount point any more (or never): nothing to take down.
-        let _ = umount2(&path, MntFlags::MNT_DETACH);
-        let removed =
-            if entry.file_type()?.is_dir() { std::fs::remove_dir(&path) } else { std::fs::remove_file(&path) };
-        removed?;
-    }
-    match std::fs::remove_dir(pins) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
+    match umount2(pins, MntFlags::MNT_DETACH) {
+        // Not a mount point any more, or never.
+        Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) | Ok(()) => Ok(()),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -193,15 +186,25 @@ fn set_up(record: &SandboxRecord, pins: &Path, kinds: libc::c_int) -> Result<Vec
     Ok(own)
 }
 
-fn mount_shm(record: &SandboxRecord, pins: &Path) -> io::Result<()> {
-    if record.spec.ipc == Scope::Host {
-        return Ok(());
-    }
-    let target = pins.join("shm");
-    std::fs::create_dir_all(&target)?;
-    let options = format!("mode=1777,size={}", record.spec.shm_bytes.unwrap_or(SHM_BYTES));
+/// One small tmpfs a sandbox holds its pins and its shared memory, so that one unmount removes them all.
+fn mount_pins(record: &SandboxRecord, pins: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let options = format!("mode=700,size={}", record.spec.shm_bytes.unwrap_or(SHM_BYTES));
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("shm"), &target, Some("tmpfs"), flags, Some(options.as_str()))?;
+    let attach = || {
+        std::fs::create_dir_all(pins)?;
+        Ok(mount(Some("pintle"), pins, Some("tmpfs"), flags, Some(options.as_str()))?)
+    };
+    match attach() {
+        // The directory of an earlier sandbox of this id was just being removed.
+        Err(e) if io::Error::kind(&e) == io::ErrorKind::NotFound => attach()?,
+        other => other?,
+    }
+    if record.spec.ipc != Scope::Host {
+        let shm = pins.join("shm");
+        std::fs::create_dir(&shm)?;
+        std::fs::set_permissions(&shm, std::fs::Permissions::from_mode(0o1777))?;
+    }
     Ok(())
 }
 
