@@ -228,7 +228,7 @@ fn element_of(name: &str) -> Option<Element> {
         "Quantity" => Element::Quantity,
         "IntOrString" => Element::IntOrString,
         "JSON" => Element::Any,
-        "FieldsV1" | "RawExtension" | "CustomResourceSubresourceStatus" => Element::AnyObject,
+        "FieldsV1" | "RawExtension" => Element::AnyObject,
         "JSONSchemaPropsOrBool" => Element::SchemaOrBool,
         "JSONSchemaPropsOrArray" => Element::SchemaOrArray,
         "JSONSchemaPropsOrStringArray" => Element::SchemaOrStrings,

@@ -79,7 +79,8 @@ const EMBEDDED: &[&str] = &[
     "resourcerequirements",
     "secretreference",
     "containerrestartrule",
-    "metricstarget",
+    "ingressrulevalue",
+    "deviceconfiguration",
 ];
 
 fn apply_markers(field: &mut FieldDef, markers: &[(String, String)]) {

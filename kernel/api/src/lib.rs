@@ -19,6 +19,7 @@ pub mod patch;
 pub mod path;
 pub mod pod;
 pub mod printer;
+pub mod proto;
 pub mod quantity;
 pub mod resource;
 pub mod selector;

@@ -319,6 +319,25 @@ impl<'a> TypeView<'a> {
         }
     }
 
+    /// The built-in row with a protobuf tag inside the embedded messages `outer`.
+    pub(crate) fn field_tagged(self, outer: [u8; 2], tag: u32) -> Option<Field<'static>> {
+        let Rows::Builtin(row) = self.rows() else { return None };
+        row.fields().iter().find(|f| u32::from(f.tag) == tag && f.tag != 0 && f.outer == outer).map(FieldRow::view)
+    }
+
+    /// Whether `tag` inside `outer` is an embedded message: one that JSON flattens.
+    pub(crate) fn embeds(self, outer: [u8; 2], tag: u32) -> Option<[u8; 2]> {
+        let Rows::Builtin(row) = self.rows() else { return None };
+        let tag = u8::try_from(tag).ok().filter(|tag| *tag != 0)?;
+        let inner = match outer {
+            [0, 0] => [tag, 0],
+            [first, 0] => [first, tag],
+            _ => return None,
+        };
+        let depth = if inner[1] == 0 { 1 } else { 2 };
+        row.fields().iter().any(|f| f.outer[..depth] == inner[..depth]).then_some(inner)
+    }
+
     /// Every row, sorted by name.
     pub fn fields(self) -> Box<dyn Iterator<Item = Field<'a>> + 'a> {
         match self.rows() {

@@ -7,6 +7,7 @@ mod fixtures;
 mod openapi;
 mod patch;
 mod printer;
+mod proto;
 mod selector;
 mod status;
 mod strategy;
