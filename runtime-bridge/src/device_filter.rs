@@ -147,6 +147,40 @@ fn access_bits(access: &str) -> i32 {
 mod tests {
     use super::*;
 
+    /// The v2 tree, alone or beside v1.
+    fn unified() -> Option<&'static Path> {
+        ["/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/unified/cgroup.procs"]
+            .iter()
+            .find_map(|file| Path::new(file).exists().then(|| Path::new(file).parent())?)
+    }
+
+    #[test]
+    fn the_kernel_refuses_what_no_rule_allows() {
+        let (true, Some(root)) = (nix::unistd::geteuid().is_root(), unified()) else {
+            println!("skipped: needs root and cgroup v2");
+            return;
+        };
+        let group = root.join(format!("pintle-device-test-{}", std::process::id()));
+        std::fs::create_dir(&group).expect("group");
+        let rule = |minor, access: &str| DeviceRule { kind: 'c', major: Some(1), minor: Some(minor), access: access.to_owned() };
+        // zero: all; full: reading only; random: not at all.
+        let attached = attach(&group, &[rule(5, "rwm"), rule(7, "r")]);
+        let script = format!(
+            "echo $$ > {}/cgroup.procs; head -c1 /dev/zero >/dev/zero && echo zero; head -c1 /dev/full >/dev/zero && echo full; \
+             (echo x >/dev/full) 2>&1; head -c1 /dev/random >/dev/zero && echo random; true",
+            group.display()
+        );
+        let output = std::process::Command::new("sh").arg("-c").arg(script).output().expect("sh");
+        // The shell is gone; its group may need a moment to know.
+        while std::fs::remove_dir(&group).is_err_and(|e| e.raw_os_error() == Some(libc::EBUSY)) {
+            std::thread::yield_now();
+        }
+        attached.expect("attach");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("zero\n") && text.contains("full\n") && !text.contains("random\n"), "{text}");
+        assert!(text.contains("Operation not permitted"), "{text}");
+    }
+
     #[test]
     fn a_program_ends_in_refusal_and_every_jump_lands_behind_its_block() {
         let rule = |access: &str| DeviceRule { kind: 'c', major: Some(1), minor: Some(3), access: access.to_owned() };

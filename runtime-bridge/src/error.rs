@@ -62,14 +62,6 @@ pub enum Error {
     /// The helper process is not there and could not be started.
     #[error("container helper unavailable: {0}")]
     HelperUnavailable(String),
-    /// The helper and this library do not speak the same version.
-    #[error("container helper speaks protocol {found}, this library {expected}")]
-    HelperVersion {
-        /// The helper's.
-        found: u32,
-        /// Ours.
-        expected: u32,
-    },
     /// The helper refused a request for a reason of the operating system.
     #[error("helper failed at {step}: {message}")]
     Helper {
@@ -94,9 +86,6 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
-    /// The kernel lacks something that this runtime needs.
-    #[error("this kernel lacks {0}")]
-    Unsupported(&'static str),
 }
 
 impl Error {

@@ -344,7 +344,7 @@ impl Runtime {
     ///
     /// # Errors
     /// [`Error::Start`] says why the program did not come up; the container then counts as exited (127 not found, 126
-    /// not executable, 128 otherwise).
+    /// not executable, 128 otherwise), and an [`Event::Exited`] follows as for any other end.
     pub async fn start(&self, id: &ContainerId) -> Result<()> {
         self.known(id)?;
         self.ask(Op::Start { id: id.clone() }, id.as_str()).await.map(|_| ())

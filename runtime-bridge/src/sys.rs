@@ -337,6 +337,13 @@ pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> io::Re
     Ok(())
 }
 
+/// Leaves the session keyring that was inherited. Best effort: a kernel without keyrings has nothing to leak.
+pub(crate) fn fresh_session_keyring() {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: a null name means an anonymous keyring.
+    unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0usize) };
+}
+
 /// Loads a seccomp program without touching no_new_privs (the caller needs it set, or CAP_SYS_ADMIN).
 pub(crate) fn seccomp_load(program: &[seccompiler::sock_filter]) -> io::Result<()> {
     #[repr(C)]

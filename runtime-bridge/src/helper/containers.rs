@@ -143,12 +143,13 @@ impl Containers {
         let bundle: Bundle = read_json(&context.layout.bundle(&id))
             .map_err(|e| Refusal::Malformed(e.to_string()))?
             .ok_or(Refusal::NotFound)?;
-        let sandbox = sandboxes.get(&bundle.sandbox).ok_or(Refusal::NotFound)?;
+        let gone = || Refusal::Malformed(format!("the namespaces of sandbox {} are gone", bundle.sandbox));
+        let sandbox = sandboxes.get(&bundle.sandbox).ok_or_else(gone)?;
         let log = LogFile::open(bundle.spec.log_path.clone()).map_err(|e| Refusal::os("open log", e))?;
         let (ours, theirs) = report_pair()?;
         let pipes = Pipes::make(&context.layout.container(&id), &bundle).map_err(|e| Refusal::os("make stdio", e))?;
         let pod_pid = match sandbox.record.spec.pid {
-            Some(Scope::Pod) => Some(sandbox.init.as_ref().ok_or(Refusal::NotFound)?.pidfd()),
+            Some(Scope::Pod) => Some(sandbox.init.as_ref().ok_or_else(gone)?.pidfd()),
             _ => None,
         };
         let owns_pid_namespace = matches!(sandbox.record.spec.pid, None | Some(Scope::Container));
@@ -293,14 +294,12 @@ impl Containers {
                 Heard::Failed(kind, message) => {
                     let caller = starting.caller;
                     container.started(context, id);
-                    container.status.exit = Some(Exit {
-                        code: failure_code(kind),
-                        signal: None,
-                        cause: ExitCause::Ended,
-                        at_ns: now_ns(),
-                    });
+                    let exit =
+                        Exit { code: failure_code(kind), signal: None, cause: ExitCause::Ended, at_ns: now_ns() };
+                    container.status.exit = Some(exit.clone());
                     let _ = write_json(&context.layout.status(id), &container.status);
                     context.answer(caller, Err(Refusal::Start { kind, message }), Vec::new());
+                    context.broadcast(|| Push::Exited { id: id.clone(), exit: exit.clone() });
                 }
             }
         }

@@ -183,10 +183,10 @@ fn enter_cgroups(entry: &Entry) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Written while the node's /proc is still ours to see. Lowering it needs CAP_SYS_RESOURCE: refused is ignored.
+/// Written while the node's /proc is still ours to see; without a wish the helper's own protection is given up.
+/// Lowering it needs CAP_SYS_RESOURCE: a refusal is ignored.
 fn adjust_oom_score(score: Option<i32>) -> Result<(), Failure> {
-    let Some(score) = score else { return Ok(()) };
-    match std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
+    match std::fs::write("/proc/self/oom_score_adj", score.unwrap_or(0).to_string()) {
         Err(e) if e.kind() != io::ErrorKind::PermissionDenied => Err(Failure::step("oom_score_adj")(e)),
         _ => Ok(()),
     }
@@ -228,7 +228,9 @@ fn finish(launch: &Launch, identity: &Identity, stdio: [OwnedFd; 3], cwd: OwnedF
         let message = format!("working directory {} is outside the root", launch.process.cwd);
         return Err(Failure::new(StartFailure::WorkingDirectory, message));
     }
+    restore_file_limit()?;
     set_rlimits(&launch.rlimits)?;
+    sys::fresh_session_keyring();
     for (target, fd) in stdio.iter().enumerate() {
         if identity.uid != 0 && !launch.process.tty {
             own_pipe(fd.as_fd(), identity)?;
@@ -270,6 +272,15 @@ fn own_pipe(fd: BorrowedFd<'_>, identity: &Identity) -> Result<(), Failure> {
 
 fn load_filters(filters: &[BpfProgram]) -> Result<(), Failure> {
     filters.iter().try_for_each(|program| sys::seccomp_load(program).map_err(Failure::step("seccomp")))
+}
+
+/// The helper's own raised limit is not for its containers.
+fn restore_file_limit() -> Result<(), Failure> {
+    use nix::sys::resource::{Resource, setrlimit};
+    match super::ORIGINAL_FILE_LIMIT.get() {
+        Some((soft, hard)) => setrlimit(Resource::RLIMIT_NOFILE, *soft, *hard).map_err(Failure::step("setrlimit")),
+        None => Ok(()),
+    }
 }
 
 /// Raising a hard limit needs CAP_SYS_RESOURCE; without it the highest that is allowed is set.

@@ -6,6 +6,9 @@
 //! reconnects to the socket. When the helper itself is killed, containers go on (their output waits in fifos), and the next helper
 //! adopts them by pid and start time.
 //!
+//! It stays in the daemon's own cgroup: a service manager that ends the daemon must not end the whole group
+//! (systemd: `KillMode=process`).
+//!
 //! What it is not: it decides nothing, pulls nothing, and never blocks on a container, a disk full of logs or a client.
 //! It runs from a sealed in-memory copy of the program, so that a container cannot overwrite the program through
 //! /proc/<pid>/exe, and it is not dumpable.
@@ -28,6 +31,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
@@ -140,16 +144,22 @@ fn run_helper(layout: Layout) -> io::Result<()> {
     sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     raise_file_limit();
+    // The containers' parent is the last to go; where the capability for this is missing it is as mortal as others.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
     let pid = nix::unistd::getpid().as_raw();
     write_json(&layout.run.join(PID_FILE), &(pid, processes::start_ticks(pid).unwrap_or(0)))?;
     let listener = listen(&layout)?;
     serve::Helper::new(layout)?.run(listener, first)
 }
 
+/// The limit on open files that the helper was started with: what its containers get.
+pub(crate) static ORIGINAL_FILE_LIMIT: OnceLock<(u64, u64)> = OnceLock::new();
+
 /// Many containers mean many descriptors; what the hard limit allows is taken.
 fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = ORIGINAL_FILE_LIMIT.set((soft, hard));
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }

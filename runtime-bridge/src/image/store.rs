@@ -343,7 +343,12 @@ impl Store {
             .filter(|l| !needed.contains(*l) && *l != "empty")
             .map(|l| self.shared.root.join("layers").join(l))
             .collect();
-        let removed = tokio::task::spawn_blocking(move || unneeded.iter().try_for_each(fs::remove_dir_all));
+        let removed = tokio::task::spawn_blocking(move || {
+            unneeded.iter().try_for_each(|layer| {
+                let _ = fs::remove_file(layer.with_extension("size"));
+                fs::remove_dir_all(layer)
+            })
+        });
         removed
             .await
             .map_err(|_| store_error("remove layers")(io::ErrorKind::Interrupted.into()))?

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pintle_runtime_bridge::{
-    ContainerSpec, Error, ExecSpec, ExitCause, OutputStream, Phase, Resources, SandboxSpec, Scope, StartFailure,
+    ContainerSpec, Error, ExecSpec, ExitCause, NetNs, OutputStream, Phase, Resources, SandboxSpec, Scope, StartFailure,
     TerminalSize, User,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -185,6 +185,32 @@ async fn containers_of_a_pod_share_network_ipc_and_names_and_the_pid_namespace_o
     assert_eq!(seen, "shared\ntwins\n1\n");
     let (_, init, _) = f.exec(&first, command(&["sh", "-c", "cat /proc/1/comm"])).await;
     assert!(!init.contains("sleep"), "the pod's init is process 1, not a container: {init}");
+}
+
+#[tokio::test]
+async fn a_container_in_the_nodes_namespaces_leaves_no_process_behind() {
+    crate::require_containers!();
+    let f = Fixture::with(SandboxSpec {
+        netns: NetNs::Host,
+        ipc: Scope::Host,
+        uts: Scope::Host,
+        pid: Some(Scope::Host),
+        ..SandboxSpec::default()
+    })
+    .await;
+    let script = "for n in net ipc uts pid; do readlink /proc/self/ns/$n; done; sleep 54321 & exit 0";
+    let (code, output) = f.run_script(script).await;
+    let own: String = ["net", "ipc", "uts", "pid"]
+        .iter()
+        .map(|n| format!("{}\n", std::fs::read_link(format!("/proc/self/ns/{n}")).expect("ns").display()))
+        .collect();
+    assert_eq!((code, output), (0, own));
+    until("the orphan's end", || {
+        std::fs::read_dir("/proc").expect("proc").flatten().all(|p| {
+            !std::fs::read(p.path().join("cmdline")).is_ok_and(|c| c == b"sleep\x0054321\0")
+        })
+    })
+    .await;
 }
 
 #[tokio::test]
