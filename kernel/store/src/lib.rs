@@ -21,7 +21,7 @@ pub mod limits;
 mod store;
 mod watch;
 
-pub use embedded::{Disk, Options, RedbStore};
+pub use embedded::{Disk, Options, RedbStore, Spending};
 pub use error::{Conflict, Error, Limit, Result};
 pub use store::{Entry, Expect, Expectation, RangePage, RangeQuery, Remaining, Revision, Store, Txn, Write, prefix_end};
 pub use watch::{Batch, Change, Event, Watch, WatchSource};

@@ -22,6 +22,8 @@ pub const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Page cache of the engine.
 pub const CACHE_BYTES_DEFAULT: usize = 24 * 1024 * 1024;
+/// Space set aside on the disk, so that there is room to delete and compact when the disk is full.
+pub const RESERVE_BYTES_DEFAULT: u64 = 8 * 1024 * 1024;
 /// Recent events kept in memory, so that a watch that resumes need not read the disk.
 pub const WINDOW_BYTES_DEFAULT: usize = 8 * 1024 * 1024;
 /// Undelivered events that one watch may hold in memory before it falls back to reading history from disk.
@@ -37,6 +39,8 @@ pub const CATCH_UP_CHANGES_MAX: usize = 512;
 pub const CATCH_UP_SCAN_MAX: usize = 16 * 1024;
 /// Value bytes after which such a step stops early.
 pub const CATCH_UP_BYTES_MAX: usize = 1024 * 1024;
+/// A larger file is not shrunk when the disk is full: reads would wait too long (it takes about 3 s for 100 MiB).
+pub const SHRINK_FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 /// Superseded values removed from disk in one step of compaction; writers get their turn between steps.
 pub const COMPACTION_STEP_CHANGES: usize = 512;
 

@@ -8,13 +8,15 @@ use std::io;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pintle_store::Disk;
+use pintle_store::{Disk, Spending};
 use redb::StorageBackend;
 
 use crate::random::Random;
 
 /// Hardware writes this much at once, or not.
 const SECTOR: usize = 512;
+/// Blocks set aside so that deleting works on a full disk.
+const RESERVE: u64 = 256;
 /// File systems give out space in these.
 const BLOCK: u64 = 4096;
 
@@ -34,6 +36,8 @@ struct Sim {
     used: BTreeSet<u64>,
     /// Blocks there are.
     capacity: Option<u64>,
+    /// Blocks set aside.
+    reserve: u64,
     counts: Counts,
     plan: Plan,
     off: bool,
@@ -109,6 +113,21 @@ impl Disk for SimDisk {
         Ok(Box::new(self.clone()))
     }
 
+    fn spend(&self, spending: Spending) -> io::Result<()> {
+        let mut sim = self.0.lock();
+        let room = sim.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(sim.used.len() as u64));
+        let wanted = match spending {
+            Spending::Freely => RESERVE,
+            Spending::Reserve => 0,
+        };
+        if room < wanted {
+            sim.reserve = 0;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        sim.reserve = wanted;
+        Ok(())
+    }
+
     fn release(&self) {}
 }
 
@@ -150,7 +169,7 @@ impl Sim {
         };
         for block in offset / BLOCK..(offset + len as u64).div_ceil(BLOCK) {
             if !self.used.contains(&block) {
-                if self.used.len() as u64 >= capacity {
+                if self.used.len() as u64 + self.reserve >= capacity {
                     return Err(io::ErrorKind::StorageFull.into());
                 }
                 self.used.insert(block);

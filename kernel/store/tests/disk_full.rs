@@ -127,3 +127,45 @@ async fn full_file_system_behaves_as_the_simulated_disk_does() {
     drop(store);
     drop(mount);
 }
+
+/// Who finds the disk full deletes something: that must work, and help.
+async fn delete_and_go_on(store: &dyn Store, value_bytes: usize) {
+    let value = || vec![7; value_bytes];
+    let mut stored = 0;
+    while store.txn(Txn::create(key(stored), value())).await.is_ok() {
+        stored += 1;
+    }
+    for number in 0..stored / 2 {
+        store.txn(Txn::new().delete(key(number))).await.expect("a delete on a full disk");
+    }
+    store.compact(store.current()).await.expect("compaction on a full disk");
+    for number in 0..stored / 8 {
+        let put = store.txn(Txn::create(key(stored + number), value())).await;
+        assert!(put.is_ok(), "put {number} of {value_bytes} bytes, after {stored} and half of them deleted: {put:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleting_on_a_full_disk_makes_room() {
+    for value_bytes in [300, 2_300, 20_000, 200_000] {
+        let disk = SimDisk::new();
+        disk.limit(Some(4_000_000));
+        let store = RedbStore::open_on(disk, crate::tiny()).expect("opens");
+        delete_and_go_on(&store, value_bytes).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleting_on_a_full_file_system_makes_room() {
+    for value_bytes in [2_300, 20_000] {
+        let scratch = Scratch::new();
+        let Some(mount) = SmallMount::new(scratch.path(), "size=4m") else {
+            println!("skipped: cannot mount a small file system here (needs root)");
+            return;
+        };
+        let store = RedbStore::open(&scratch.file(), crate::tiny()).expect("opens");
+        delete_and_go_on(&store, value_bytes).await;
+        drop(store);
+        drop(mount);
+    }
+}

@@ -52,7 +52,7 @@ impl Drop for Scratch {
 
 /// So small that every fallback is taken.
 fn tiny() -> Options {
-    Options { cache_bytes: 64 * 1024, window_bytes: 2 * 1024, watch_buffer_bytes: 1024 }
+    Options { cache_bytes: 64 * 1024, reserve_bytes: 1024 * 1024, window_bytes: 2 * 1024, watch_buffer_bytes: 1024 }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

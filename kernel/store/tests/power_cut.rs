@@ -29,7 +29,7 @@ struct Witness {
 }
 
 fn options() -> Options {
-    Options { cache_bytes: 128 * 1024, window_bytes: 16 * 1024, watch_buffer_bytes: 4 * 1024 }
+    Options { cache_bytes: 128 * 1024, window_bytes: 16 * 1024, watch_buffer_bytes: 4 * 1024, ..Options::default() }
 }
 
 /// A store in use: the cuts come later than its creation.

@@ -11,7 +11,6 @@ use super::group::Plan;
 use super::layout::{self, CHANGES, Kind, LATEST, META, Record, Slot, State, VALUES};
 use super::snapshot::Snapshot;
 use crate::error::Error;
-use crate::limits;
 
 /// Open what is in the backend and check that it is ours; an empty one becomes a new store.
 pub(super) fn open(backend: Box<dyn StorageBackend>, cache_bytes: usize) -> Result<Database, Fault> {
@@ -37,20 +36,28 @@ pub(super) fn close(db: Option<Database>) -> Result<(), Fault> {
     })
 }
 
-/// Commit a plan durably, and one step of compaction with it. Returns the counters as committed.
-pub(super) fn commit(db: &Database, mut state: State, plan: &Plan) -> Result<State, Fault> {
+/// Give what the file does not need back to the disk. Nobody may be reading. Slow: it moves what is at the end of the file.
+pub(super) fn shrink(db: &mut Database) -> Result<(), Fault> {
+    guarded(|| {
+        while db.compact()? {}
+        Ok(())
+    })
+}
+
+/// Commit a plan durably, and with it about `clean_max` changes' worth of compaction.
+pub(super) fn commit(db: &Database, mut state: State, plan: &Plan, clean_max: usize) -> Result<(), Fault> {
     guarded(|| {
         let txn = begin(db)?;
         write_values(&txn, plan)?;
         write_changes(&txn, plan)?;
         write_latest(&txn, plan)?;
         state.revision = plan.revision;
-        if state.cleaned < state.compacted {
-            state.cleaned = clean(&txn, state)?;
+        if state.cleaned < state.compacted && clean_max > 0 {
+            state.cleaned = clean(&txn, state, clean_max)?;
         }
         txn.open_table(META)?.insert(layout::META_STATE, state.encode().as_slice())?;
         txn.commit()?;
-        Ok(state)
+        Ok(())
     })
 }
 
@@ -128,7 +135,7 @@ fn write_latest(txn: &WriteTransaction, plan: &Plan) -> Result<(), Fault> {
 
 /// Remove some history that nobody may ask for any more: changes up to `compacted`, and the values they replaced.
 /// Returns up to where history is gone.
-fn clean(txn: &WriteTransaction, state: State) -> Result<crate::store::Revision, Fault> {
+fn clean(txn: &WriteTransaction, state: State, clean_max: usize) -> Result<crate::store::Revision, Fault> {
     let mut changes = txn.open_table(CHANGES)?;
     let mut values = txn.open_table(VALUES)?;
     let from = layout::slot(state.cleaned.next(), 0);
@@ -138,14 +145,14 @@ fn clean(txn: &WriteTransaction, state: State) -> Result<crate::store::Revision,
     for item in changes.range::<&Slot>(&from..=&to)? {
         let (slot, record) = item?;
         let revision = layout::slot_revision(slot.value());
-        if gone.len() >= limits::COMPACTION_STEP_CHANGES && revision != last {
+        if gone.len() >= clean_max && revision != last {
             break;
         }
         last = revision;
         let record = Record::decode(record.value()).ok_or_else(|| Fault::Corrupt("a change record is damaged".to_owned()))?;
         gone.push((*slot.value(), record.prev.map(|stamp| stamp.slot())));
     }
-    if gone.len() < limits::COMPACTION_STEP_CHANGES {
+    if gone.len() < clean_max {
         last = state.compacted;
     }
     for (change, replaced) in &gone {

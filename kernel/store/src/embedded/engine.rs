@@ -17,7 +17,7 @@ use super::database::guarded;
 use super::fault::Fault;
 use super::hub::Hub;
 use super::snapshot::{Replay, Snapshot};
-use super::writer::Command;
+use super::turn::Command;
 use crate::error::{Error, Result};
 use crate::store::{Entry, RangePage, RangeQuery, Revision};
 
@@ -32,8 +32,8 @@ pub(super) struct Engine {
     pub(super) commands: Sender<Command>,
 }
 
-/// How long a read waits for the file to be opened again.
-const REOPEN_WAIT: Duration = Duration::from_secs(5);
+/// How long a read waits for the file to be opened again (or shrunk).
+const REOPEN_WAIT: Duration = Duration::from_secs(10);
 
 impl Engine {
     pub(super) fn new(snapshot: Snapshot, hub: Hub, commands: Sender<Command>) -> Self {

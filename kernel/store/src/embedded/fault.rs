@@ -89,6 +89,7 @@ fault_from!(
     redb::TransactionError,
     redb::CommitError,
     redb::DatabaseError,
+    redb::CompactionError,
     redb::CursorError,
     redb::SetDurabilityError
 );

@@ -11,6 +11,7 @@ mod group;
 mod hub;
 mod layout;
 mod snapshot;
+mod turn;
 mod watch;
 mod writer;
 
@@ -24,11 +25,12 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, oneshot};
 
-pub use self::disk::Disk;
+pub use self::disk::{Disk, Spending};
 use self::disk::{FileDisk, MemoryDisk};
 use self::engine::Engine;
 use self::hub::Hub;
-use self::writer::{Command, OpenFile, Writer};
+use self::turn::{Command, Commit, Compaction};
+use self::writer::{OpenFile, Writer};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::store::{Entry, RangePage, RangeQuery, Revision, Store, Txn};
@@ -39,6 +41,8 @@ use crate::watch::Watch;
 pub struct Options {
     /// Page cache of the database.
     pub cache_bytes: usize,
+    /// Space set aside on the disk, so that deleting and compacting work when it is full.
+    pub reserve_bytes: u64,
     /// Recent events kept in memory for watches that resume.
     pub window_bytes: usize,
     /// Undelivered events a watch may hold in memory before it reads from disk instead.
@@ -49,6 +53,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             cache_bytes: limits::CACHE_BYTES_DEFAULT,
+            reserve_bytes: limits::RESERVE_BYTES_DEFAULT,
             window_bytes: limits::WINDOW_BYTES_DEFAULT,
             watch_buffer_bytes: limits::WATCH_BUFFER_BYTES_DEFAULT,
         }
@@ -69,7 +74,7 @@ impl RedbStore {
     /// `Locked` if it is open elsewhere; `FormatVersion`; `Corrupt` if the file is damaged or not a store; disk errors.
     pub fn open(path: &Path, options: Options) -> Result<Self> {
         let cache_bytes = options.cache_bytes;
-        let disk = FileDisk::open(path, |fresh| {
+        let disk = FileDisk::open(path, options.reserve_bytes, |fresh| {
             database::open(fresh.backend()?, cache_bytes)?;
             Ok(())
         })?;
@@ -106,7 +111,7 @@ impl RedbStore {
         let weight = u32::try_from(permits(txn.bytes()).max(1)).unwrap_or(u32::MAX);
         let permit = self.queue.clone().acquire_many_owned(weight).await.map_err(|_| Error::Closed)?;
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Commit { txn, reply, permit })?;
+        self.send(Command::Commit(Commit { txn, reply, permit }))?;
         answer.await.map_err(|_| Error::Closed)?
     }
 
@@ -150,7 +155,7 @@ impl Store for RedbStore {
     fn compact(&self, to: Revision) -> BoxFuture<'_, Result<()>> {
         async move {
             let (reply, answer) = oneshot::channel();
-            self.send(Command::Compact { to, reply })?;
+            self.send(Command::Compact(Compaction { to, reply }))?;
             answer.await.map_err(|_| Error::Closed)?
         }
         .boxed()

@@ -58,6 +58,11 @@ impl Snapshot {
         Ok(Self { state, generation, latest: txn.open_table(LATEST)?, values: txn.open_table(VALUES)?, changes: txn.open_table(CHANGES)? })
     }
 
+    /// Whether compaction has work left.
+    pub(super) fn is_behind_on_cleaning(&self) -> bool {
+        self.state.cleaned < self.state.compacted
+    }
+
     /// The key's current value.
     pub(super) fn current(&self, key: &[u8]) -> Result<Option<Current>, Fault> {
         let Some(stamp) = self.stamp(key)? else { return Ok(None) };

@@ -14,33 +14,21 @@ use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redb::Database;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::database;
-use super::disk::Disk;
+use super::disk::{Disk, Spending};
 use super::engine::Engine;
-use super::fault::Fault;
+use super::fault::{Fault, is_full};
 use super::group::{Group, Plan};
 use super::layout::State;
 use super::snapshot::Snapshot;
+use super::turn::{Answers, Command, Compaction, Turn};
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::store::{Revision, Txn};
-
-/// What the writer is asked to do.
-pub(super) enum Command {
-    /// Commit a transaction. The permit keeps its place in the queue until it is answered.
-    Commit { txn: Txn, reply: oneshot::Sender<Result<Revision>>, permit: OwnedSemaphorePermit },
-    /// Forget history before a revision.
-    Compact { to: Revision, reply: oneshot::Sender<Result<()>> },
-    /// A reader met a failed disk in this generation.
-    Reopen { failed: u64 },
-    /// Close the file and end.
-    Close,
-}
+use crate::store::Revision;
 
 pub(super) struct Writer {
     engine: Arc<Engine>,
@@ -52,6 +40,11 @@ pub(super) struct Writer {
     generation: u64,
     /// A compaction step failed; wait for the next commit before trying more.
     cleaning_paused: bool,
+    /// The last word of the disk was that there is no room.
+    disk_full: bool,
+    /// Something was deleted or compacted since the file was shrunk, so it may pay to do it again.
+    something_freed: bool,
+    shrunk_at: Option<Instant>,
 }
 
 /// The file and what is needed to open it again.
@@ -59,16 +52,6 @@ pub(super) struct OpenFile {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) cache_bytes: usize,
     pub(super) db: Database,
-}
-
-/// One turn's work, in the order it came.
-#[derive(Default)]
-struct Turn {
-    commits: Vec<(Txn, oneshot::Sender<Result<Revision>>, OwnedSemaphorePermit)>,
-    compactions: Vec<(Revision, oneshot::Sender<Result<()>>)>,
-    reopen: Option<u64>,
-    close: bool,
-    bytes: usize,
 }
 
 /// How a failed commit is to be answered.
@@ -80,15 +63,30 @@ struct Failed {
 
 /// How often a file that cannot be opened is tried again while nobody asks.
 const REOPEN_EVERY: Duration = Duration::from_millis(250);
+/// How often the file is shrunk at most while the disk is full.
+const SHRINK_EVERY: Duration = Duration::from_secs(10);
 
 impl Writer {
     pub(super) fn new(engine: Arc<Engine>, file: OpenFile, commands: Receiver<Command>) -> Self {
         let OpenFile { disk, cache_bytes, db } = file;
-        Self { engine, disk, cache_bytes, commands, db: Some(db), generation: 0, cleaning_paused: false }
+        let db = Some(db);
+        Self {
+            engine,
+            disk,
+            cache_bytes,
+            commands,
+            db,
+            generation: 0,
+            cleaning_paused: false,
+            disk_full: false,
+            something_freed: false,
+            shrunk_at: None,
+        }
     }
 
     /// Work until closed.
     pub(super) fn run(mut self) {
+        self.disk_full = !self.spend(Spending::Freely);
         loop {
             let turn = self.gather();
             let close = turn.close;
@@ -111,7 +109,7 @@ impl Writer {
             Some(command) => turn.take(command),
             None => return turn,
         }
-        while turn.commits.len() < limits::GROUP_TXNS_MAX && turn.bytes < limits::GROUP_BYTES_MAX && !turn.close {
+        while !turn.is_full() {
             match self.commands.try_recv() {
                 Ok(command) => turn.take(command),
                 Err(TryRecvError::Empty) => break,
@@ -141,8 +139,7 @@ impl Writer {
     }
 
     fn has_cleaning(&self) -> bool {
-        let behind = |snapshot: Arc<Snapshot>| snapshot.state.cleaned < snapshot.state.compacted;
-        !self.cleaning_paused && self.engine.snapshot().is_ok_and(behind)
+        !self.cleaning_paused && self.engine.snapshot().is_ok_and(|snapshot| snapshot.is_behind_on_cleaning())
     }
 
     fn work(&mut self, turn: Turn) {
@@ -150,70 +147,114 @@ impl Writer {
         if wants_reopening && let Err(fault) = self.reopen() {
             return turn.refuse(&unavailable(fault));
         }
-        let snapshot = match self.engine.snapshot() {
-            Ok(snapshot) => snapshot,
-            Err(error) => return turn.refuse(&error),
-        };
-        let mut group = Group::new(&snapshot);
-        let mut answers = Vec::with_capacity(turn.commits.len());
-        let Turn { commits, compactions, .. } = turn;
-        let mut planning = Ok(());
-        for (txn, reply, permit) in commits {
-            let answer = match &planning {
-                Ok(()) => database::guarded(|| group.add(&txn)),
-                Err(fault) => Err(Fault::clone(fault)),
-            };
-            if let Err(fault) = &answer {
-                planning = Err(fault.clone());
-            }
-            answers.push((answer, reply, permit));
+        if self.disk_full && self.spend(Spending::Freely) {
+            self.disk_full = false;
         }
-        self.settle(&snapshot, group.finish(), answers, compactions, planning.err());
+        if self.disk_full {
+            return self.work_on_full_disk(turn);
+        }
+        if let Err(turn) = self.attempt(turn, limits::COMPACTION_STEP_CHANGES) {
+            self.disk_full = true;
+            self.work_on_full_disk(turn);
+        }
     }
 
-    /// Commit what was planned and answer everybody.
-    fn settle(
-        &mut self,
-        snapshot: &Snapshot,
-        plan: Plan,
-        answers: Vec<Answer>,
-        compactions: Vec<(Revision, oneshot::Sender<Result<()>>)>,
-        planning: Option<Fault>,
-    ) {
-        let mut state = snapshot.state;
-        let mut compacted = Vec::with_capacity(compactions.len());
-        for (to, reply) in compactions {
-            compacted.push((compact(&mut state, plan.revision, to), reply));
+    /// First what makes room, with the reserve; then the rest, if there is room for it and for the reserve.
+    fn work_on_full_disk(&mut self, turn: Turn) {
+        let (relief, rest) = turn.split();
+        self.spend(Spending::Reserve);
+        if let Err(relief) = self.attempt(relief, limits::COMPACTION_STEP_CHANGES) {
+            relief.refuse(&Error::NoSpace);
         }
-        let idle = plan.writes.is_empty() && state == snapshot.state && !self.has_cleaning();
-        let committed = if idle { Ok(()) } else { self.commit(state, plan) };
-        if planning.is_some_and(|fault| fault.wants_reopening()) && committed.is_ok() {
+        if rest.is_empty() {
+            return;
+        }
+        let rested = self.shrunk_at.is_none_or(|at| at.elapsed() >= SHRINK_EVERY);
+        if self.something_freed && rested {
+            self.make_room();
+        }
+        let refused = if self.spend(Spending::Freely) { self.attempt(rest, 0).err() } else { Some(rest) };
+        if let Some(rest) = refused {
+            tracing::warn!(transactions = rest.commits.len(), "refused: the disk of the store is full");
+            rest.refuse(&Error::NoSpace);
+        }
+    }
+
+    /// Finish compaction, and give back to the disk what that freed. The database does not reliably put what is new where something was
+    /// freed, so room inside the file alone does not help.
+    fn make_room(&mut self) {
+        let behind = |writer: &Self| writer.engine.snapshot().is_ok_and(|snapshot| snapshot.is_behind_on_cleaning());
+        while behind(self) && self.commit_nothing().is_ok() {}
+        if let Err(fault) = self.shrink() {
+            tracing::warn!(?fault, "cannot shrink the store's file");
+        }
+        self.something_freed = false;
+        self.shrunk_at = Some(Instant::now());
+    }
+
+    fn commit_nothing(&mut self) -> Result<()> {
+        let snapshot = self.engine.snapshot()?;
+        self.commit(snapshot.state, Group::new(&snapshot).finish(), limits::COMPACTION_STEP_CHANGES)
+    }
+
+    /// Readers wait meanwhile: what they hold belongs to the closed file, so they ask for a new snapshot.
+    fn shrink(&mut self) -> std::result::Result<(), Fault> {
+        if self.disk.backend()?.len()? > limits::SHRINK_FILE_BYTES_MAX {
+            return Ok(());
+        }
+        database::close(self.db.take())?;
+        let mut db = database::open(self.disk.backend()?, self.cache_bytes)?;
+        let shrunk = database::shrink(&mut db);
+        self.db = Some(db);
+        // Also if it failed: then the database wants to be opened again anyway.
+        self.reopen()?;
+        shrunk
+    }
+
+    /// Whether the disk agrees.
+    fn spend(&self, spending: Spending) -> bool {
+        match self.disk.spend(spending) {
+            Ok(()) => true,
+            Err(err) => {
+                if !is_full(&err) {
+                    tracing::warn!(error = %err, ?spending, "cannot set space aside for the store");
+                }
+                false
+            }
+        }
+    }
+
+    /// Plan, commit, answer everybody; or hand the turn back, unanswered, because there is no room for it.
+    fn attempt(&mut self, turn: Turn, clean_max: usize) -> std::result::Result<(), Turn> {
+        let snapshot = match self.engine.snapshot() {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                turn.refuse(&error);
+                return Ok(());
+            }
+        };
+        let (plan, state, answers) = prepare(&snapshot, &turn);
+        let idle = plan.writes.is_empty() && state == snapshot.state && !(clean_max > 0 && self.has_cleaning());
+        let committed = if idle { Ok(()) } else { self.commit(state, plan, clean_max) };
+        if matches!(committed, Err(Error::NoSpace)) {
+            return Err(turn);
+        }
+        let planning_failed = answers.commits.iter().any(|answer| answer.as_ref().is_err_and(Fault::wants_reopening));
+        if planning_failed && committed.is_ok() {
             // The next turn, or the next reader, finds out whether the disk is back.
             if let Err(fault) = self.reopen() {
                 tracing::warn!(?fault, "the store cannot be opened again yet");
             }
         }
-        for (answer, reply, permit) in answers {
-            let answer = match (&committed, answer) {
-                (Ok(()), answer) => answer.map_err(Error::from).and_then(|answer| answer),
-                (Err(error), _) => Err(error.clone()),
-            };
-            // A caller that stopped waiting does not want its answer.
-            let _ = reply.send(answer);
-            drop(permit);
-        }
-        for (answer, reply) in compacted {
-            let _ = reply.send(match &committed {
-                Ok(()) => answer,
-                Err(error) => Err(error.clone()),
-            });
-        }
+        turn.answer(&committed, answers);
+        Ok(())
     }
 
-    fn commit(&mut self, state: State, mut plan: Plan) -> Result<()> {
+    fn commit(&mut self, state: State, mut plan: Plan, clean_max: usize) -> Result<()> {
         let Some(db) = &self.db else { return Err(Error::Closed) };
         let target = plan.revision;
-        let outcome = database::commit(db, state, &plan)
+        let deletes = plan.latest.iter().any(|(_, stamp)| stamp.is_none());
+        let outcome = database::commit(db, state, &plan, clean_max)
             .map_err(|fault| Failed { fault, outcome_known: false })
             .and_then(|_| database::snapshot(db, self.generation).map_err(|fault| Failed { fault, outcome_known: true }));
         match outcome {
@@ -222,6 +263,7 @@ impl Writer {
                 self.engine.install(snapshot);
                 self.engine.hub.publish(mem::take(&mut plan.batches), revision);
                 self.cleaning_paused = false;
+                self.something_freed |= deletes || state.cleaned < state.compacted;
                 Ok(())
             }
             Err(failed) => self.recover(target, failed),
@@ -231,7 +273,9 @@ impl Writer {
     /// After a failed commit: see what the file holds.
     fn recover(&mut self, target: Revision, failed: Failed) -> Result<()> {
         let Failed { fault, outcome_known } = failed;
-        tracing::error!(?fault, "a commit failed; opening the store again");
+        if !matches!(&fault, Fault::Disk(err) if is_full(err)) {
+            tracing::error!(?fault, "a commit failed; opening the store again");
+        }
         self.cleaning_paused = true;
         let before = self.engine.hub.published();
         match self.reopen() {
@@ -264,29 +308,23 @@ impl Writer {
     }
 }
 
-type Answer = (std::result::Result<Result<Revision>, Fault>, oneshot::Sender<Result<Revision>>, OwnedSemaphorePermit);
-
-impl Turn {
-    fn take(&mut self, command: Command) {
-        match command {
-            Command::Commit { txn, reply, permit } => {
-                self.bytes += txn.bytes();
-                self.commits.push((txn, reply, permit));
-            }
-            Command::Compact { to, reply } => self.compactions.push((to, reply)),
-            Command::Reopen { failed } => self.reopen = self.reopen.max(Some(failed)),
-            Command::Close => self.close = true,
-        }
+/// What to write for a turn, and what to say once it is durable.
+fn prepare(snapshot: &Snapshot, turn: &Turn) -> (Plan, State, Answers) {
+    let mut group = Group::new(snapshot);
+    let mut commits: Vec<std::result::Result<Result<Revision>, Fault>> = Vec::with_capacity(turn.commits.len());
+    for commit in &turn.commits {
+        // After a fault nothing more is read: what follows would fail too, and slowly.
+        let answer = match commits.last() {
+            Some(Err(fault)) => Err(fault.clone()),
+            _ => database::guarded(|| group.add(&commit.txn)),
+        };
+        commits.push(answer);
     }
-
-    fn refuse(self, error: &Error) {
-        for (_, reply, _permit) in self.commits {
-            let _ = reply.send(Err(error.clone()));
-        }
-        for (_, reply) in self.compactions {
-            let _ = reply.send(Err(error.clone()));
-        }
-    }
+    let plan = group.finish();
+    let mut state = snapshot.state;
+    let compact = |compaction: &Compaction| compact(&mut state, plan.revision, compaction.to);
+    let compactions = turn.compactions.iter().map(compact).collect();
+    (plan, state, Answers { commits, compactions })
 }
 
 /// Move the oldest revision kept, if that is allowed and changes anything.
