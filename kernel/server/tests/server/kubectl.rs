@@ -1,0 +1,155 @@
+//! The real kubectl against the server; skipped where it is not installed.
+
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::Command;
+
+use crate::cluster::Cluster;
+use crate::machine::Machine;
+use crate::node::running_pod;
+
+struct Kubectl<'a>(&'a Cluster);
+
+impl Kubectl<'_> {
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new("kubectl");
+        command.args(line.split(' ')).env("KUBECONFIG", self.0.kubeconfig()).env("HOME", self.0.dir());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    /// Exit code, and output with errors behind it.
+    async fn run(&self, line: &str) -> (i32, String) {
+        self.run_with(line, "").await
+    }
+
+    async fn run_with(&self, line: &str, stdin: &str) -> (i32, String) {
+        self.run_in(line, stdin, &[]).await
+    }
+
+    async fn run_in(&self, line: &str, stdin: &str, environment: &[(&str, &str)]) -> (i32, String) {
+        let mut command = self.command(line);
+        command.envs(environment.iter().copied()).stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(stdin.as_bytes()).await.unwrap();
+        let output = tokio::time::timeout(std::time::Duration::from_secs(60), child.wait_with_output()).await.expect(line).unwrap();
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.code().unwrap_or(-1), text)
+    }
+
+    async fn ok(&self, line: &str, expected: &str) {
+        let (code, text) = self.run(line).await;
+        assert!(code == 0 && text.contains(expected), "kubectl {line}\nexit {code}\n{text}");
+    }
+}
+
+fn missing() -> bool {
+    let missing = std::process::Command::new("kubectl").arg("version").arg("--client").output().is_err();
+    if missing {
+        eprintln!("skipped: no kubectl on the PATH");
+    }
+    missing
+}
+
+const OBJECTS: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, labels: {app: web}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: c, image: i}]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {k: v}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_applies_gets_explains_and_deletes() {
+    if missing() {
+        return;
+    }
+    let cluster = Cluster::start().await;
+    let kubectl = Kubectl(&cluster);
+    kubectl.ok("version", "Server Version: v1.37.0+pintle").await;
+    kubectl.ok("api-resources", "deployments").await;
+    kubectl.ok("explain deployment.spec.replicas", "replicas <integer>").await;
+    let (code, text) = kubectl.run_with("apply -f -", OBJECTS).await;
+    assert!(code == 0 && text.contains("deployment.apps/web created") && text.contains("configmap/settings created"), "{text}");
+    let changed = OBJECTS.replace("replicas: 2", "replicas: 3");
+    let (code, text) = kubectl.run_with("apply -f -", &changed).await;
+    assert!(code == 0 && text.contains("deployment.apps/web configured") && text.contains("configmap/settings unchanged"), "{text}");
+    let bad = OBJECTS.replace("replicas: 2", "replicaz: 2");
+    let (code, text) = kubectl.run_with("apply -f -", &bad).await;
+    assert!(code == 1 && text.contains("replicaz"), "{text}");
+    kubectl.ok("get deployments", "0/3").await;
+    kubectl.ok("get deployment web -o jsonpath={.spec.replicas}", "3").await;
+    kubectl.ok("scale deployment web --replicas=4", "deployment.apps/web scaled").await;
+    kubectl.ok("label configmap settings a=b", "labeled").await;
+    kubectl.ok("get configmaps -l a=b -o name", "configmap/settings").await;
+    kubectl.ok("describe deployment web", "Replicas:").await;
+    kubectl.ok("auth can-i create pods", "yes").await;
+    kubectl.ok("auth whoami", "kubernetes-admin").await;
+    kubectl.ok("delete configmap settings", "deleted").await;
+    let (code, text) = kubectl.run("get configmap settings").await;
+    assert!(code == 1 && text.contains("Error from server (NotFound): configmaps \"settings\" not found"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_watches_tables() {
+    if missing() {
+        return;
+    }
+    let cluster = Cluster::start().await;
+    let kubectl = Kubectl(&cluster);
+    kubectl.ok("create configmap first", "created").await;
+    let mut child = kubectl.command("get configmaps -w").spawn().unwrap();
+    let mut lines = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = async || tokio::time::timeout(std::time::Duration::from_secs(30), lines.next_line()).await.unwrap().unwrap().unwrap();
+    assert!(next().await.starts_with("NAME"));
+    assert!(next().await.starts_with("first"));
+    kubectl.ok("create configmap second", "created").await;
+    assert!(next().await.starts_with("second"));
+    child.kill().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_logs_execs_and_forwards_over_websockets_and_spdy() {
+    if missing() {
+        return;
+    }
+    let cluster = Cluster::start().await;
+    let _machine = Machine::connect(&cluster, "n1").await;
+    running_pod(&cluster, "p", "n1", &["c"]).await;
+    let kubectl = Kubectl(&cluster);
+    kubectl.ok("logs p --tail=2", "two\nthree\n").await;
+    for websockets in ["true", "false"] {
+        let environment = [("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets), ("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets)];
+        let (code, text) = kubectl.run_in("exec p -- hello there", "", &environment).await;
+        assert_eq!((code, text.as_str()), (0, "hello there\n"), "websockets={websockets}");
+        let (code, text) = kubectl.run_in("exec p -- exit 7", "", &environment).await;
+        assert_eq!(code, 7, "websockets={websockets}: {text}");
+        let (code, text) = kubectl.run_in("exec -i p -- cat", "through", &environment).await;
+        assert_eq!((code, text.as_str()), (0, "through"), "websockets={websockets}");
+        forward(&kubectl, &environment).await;
+    }
+}
+
+async fn forward(kubectl: &Kubectl<'_>, environment: &[(&str, &str)]) {
+    let mut child = kubectl.command("port-forward p :80").envs(environment.iter().copied()).spawn().unwrap();
+    let mut lines = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = tokio::time::timeout(std::time::Duration::from_secs(30), lines.next_line()).await.unwrap().unwrap().expect("an address");
+    let address = line.strip_prefix("Forwarding from ").and_then(|rest| rest.split(' ').next()).unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"echo").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut text = String::new();
+    tokio::time::timeout(std::time::Duration::from_secs(30), stream.read_to_string(&mut text)).await.unwrap().unwrap();
+    assert_eq!(text, "port 80\necho", "{environment:?}");
+    child.kill().await.unwrap();
+}
