@@ -98,7 +98,8 @@ pub(crate) fn check_container(spec: &ContainerSpec) -> Result<()> {
     Ok(())
 }
 
-fn check_relative(field: &'static str, path: &str) -> Result<()> {
+/// Refuses paths that are empty or not plain names joined by slashes.
+pub(crate) fn check_relative(field: &'static str, path: &str) -> Result<()> {
     let fine = !path.trim_matches('/').is_empty()
         && path.trim_matches('/').split('/').all(|part| !part.is_empty() && part != "." && part != "..")
         && !path.contains('\0');

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::helper::{PID_FILE, processes};
 use crate::runtime::remove_directory;
 use crate::spec::ContainerId;
-use crate::state::{Bundle, Layout, SandboxRecord, Status, read_json};
+use crate::state::{Bundle, Layout, SandboxRecord, Settings, Status, read_json};
 use crate::sys;
 
 /// How long killed processes may take to be gone.
@@ -63,6 +63,9 @@ pub(crate) fn purge(layout: &Layout) -> Result<()> {
         if let Some(parent) = Path::new(group).parent() {
             hierarchies.prune_up(&parent.to_string_lossy());
         }
+    }
+    if let Ok(Some(settings)) = read_json::<Settings>(&layout.settings()) {
+        hierarchies.prune_up(&settings.cgroup_parent);
     }
     for mount in mounts_below(&layout.state).into_iter().chain(mounts_below(&layout.run)) {
         // One that another mount namespace has unmounted in the meantime is no failure.

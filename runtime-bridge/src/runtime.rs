@@ -26,7 +26,7 @@ use crate::image::{ImageId, ImageInfo, ImageLimits, ImageRef, PullOptions, PullP
 use crate::link::Link;
 use crate::spec::{ContainerId, ContainerSpec, ExecSpec, NetNs, Resources, SandboxId, SandboxSpec, Scope};
 use crate::state::{
-    Bundle, ContainerState, Event, Exit, Layout, Phase, SandboxRecord, SandboxState, Stats, Status, boot_id, now_ns,
+    Bundle, ContainerState, Event, Exit, Layout, Phase, SandboxRecord, SandboxState, Settings, Stats, Status, boot_id, now_ns,
     read_json, write_json,
 };
 
@@ -129,6 +129,10 @@ impl Runtime {
         ] {
             private_directory(&directory)?;
         }
+        let cgroup_parent = format!("/{}", config.cgroup_parent.trim_matches('/'));
+        bundle::check_relative("cgroup_parent", &cgroup_parent)?;
+        write_json(&layout.settings(), &Settings { cgroup_parent: cgroup_parent.clone() })
+            .step(|| "write settings".to_owned())?;
         let images = {
             let (root, limits) = (layout.images(), config.image_limits.clone());
             blocking(move || Store::open(root, limits)).await??
@@ -144,7 +148,7 @@ impl Runtime {
         let shared = Shared {
             containers: Mutex::new(load_containers(&layout)?),
             sandboxes: Mutex::new(load_sandboxes(&layout)?),
-            cgroup_parent: format!("/{}", config.cgroup_parent.trim_matches('/')),
+            cgroup_parent,
             hierarchies: Hierarchies::detect(),
             layout,
             images,
@@ -231,7 +235,9 @@ impl Runtime {
     async fn make_sandbox(&self, id: &SandboxId, record: SandboxRecord) -> Result<()> {
         let shared = self.shared.clone();
         let name = id.clone();
-        blocking(move || {
+        blocking(move || -> Result<()> {
+            // The file comes first: whoever purges learns of the groups from it.
+            write_json(&shared.layout.sandbox(&name), &record).step(|| "write sandbox file".to_owned())?;
             shared
                 .hierarchies
                 .create(&record.cgroup, &record.spec.resources, &DevicePolicy::All)
@@ -243,7 +249,7 @@ impl Runtime {
                     .create(&group, &Resources::default(), &DevicePolicy::All)
                     .step(|| format!("make cgroup {group}"))?;
             }
-            write_json(&shared.layout.sandbox(&name), &record).step(|| "write sandbox file".to_owned())
+            Ok(())
         })
         .await??;
         self.ask(Op::CreateSandbox { id: id.clone() }, id.as_str()).await?;

@@ -8,6 +8,7 @@
 //! containers/<id>/stdout, ...   fifos of its stdio
 //! sandboxes/<id>.json           the sandbox's spec; once, by the daemon
 //! images/                       see the image module
+//! runtime.json                  what a purge must know besides: the cgroup parent
 //! trash/                        directories on their way out
 //! run/                          the helper's socket, namespace pins (or wherever RuntimeConfig::run_dir says)
 //! ```
@@ -196,6 +197,12 @@ pub(crate) struct SandboxRecord {
     pub(crate) created_at_ns: i64,
 }
 
+/// What a runtime was opened with, for those who come after it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    pub(crate) cgroup_parent: String,
+}
+
 /// The paths of a runtime's directories.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
@@ -230,6 +237,9 @@ impl Layout {
     }
     pub(crate) fn layers(&self) -> PathBuf {
         self.images().join("layers")
+    }
+    pub(crate) fn settings(&self) -> PathBuf {
+        self.state.join("runtime.json")
     }
     /// Directories that are out of use and wait to be removed.
     pub(crate) fn trash(&self) -> PathBuf {

@@ -42,6 +42,16 @@ macro_rules! require_containers {
     };
 }
 
+/// Whether this machine (or this mount namespace's cgroup v2) can limit memory.
+pub fn limits_memory() -> bool {
+    let v2 = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers");
+    let can = v2.map_or_else(|_| Path::new("/sys/fs/cgroup/memory").exists(), |list| list.contains("memory"));
+    if !can {
+        println!("skipped: no memory controller");
+    }
+    can
+}
+
 /// One entry of a layer.
 pub enum Entry<'a> {
     File(&'a str, u32, Vec<u8>),
