@@ -110,8 +110,10 @@ pub struct Pod {
     pub name: String,
     pub uid: String,
     pub labels: Labels,
-    /// Uid of what manages it; empty when nothing does.
-    pub owner: String,
+    /// The same for pods that belong together: namespace and labels. Empty without labels.
+    pub kin: String,
+    /// It has run to its end and takes no room any more.
+    pub finished: bool,
     pub node: String,
     pub terminating: bool,
     pub created: Time,
@@ -261,7 +263,8 @@ pub fn pod(row: &[u8]) -> Result<Pod> {
     let affinity = spec.affinity.unwrap_or_default();
     let nodes = affinity.node_affinity.unwrap_or_default();
     Ok(Pod {
-        owner: meta.controller().map(|owner| owner.uid.clone()).unwrap_or_default(),
+        kin: kin(&meta),
+        finished: matches!(raw.status.phase.as_str(), "Succeeded" | "Failed"),
         terminating: meta.is_terminating(),
         created: meta.creation_timestamp.unwrap_or_default(),
         namespace: meta.namespace,
@@ -283,6 +286,16 @@ pub fn pod(row: &[u8]) -> Result<Pod> {
         affinity: terms(affinity.pod_affinity),
         anti_affinity: terms(affinity.pod_anti_affinity),
     })
+}
+
+/// Labels that tell pods of one owner apart.
+const INDIVIDUAL_LABELS: [&str; 3] = ["statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index", "batch.kubernetes.io/job-completion-index"];
+
+/// Pods of one owner are known by their labels: upstream finds them by the selectors of services and owners, which comes to the same.
+fn kin(meta: &Metadata) -> String {
+    let shared = meta.labels.iter().filter(|(key, _)| !INDIVIDUAL_LABELS.contains(&key.as_str()));
+    let labels: String = shared.flat_map(|(key, value)| [key.as_str(), "=", value.as_str(), ","]).collect();
+    if labels.is_empty() { labels } else { format!("{}/{labels}", meta.namespace) }
 }
 
 /// A pod's demand: its containers and side-cars together, or the neediest moment of its start if that is more, and the overhead.
@@ -376,6 +389,14 @@ struct RawPod {
     metadata: Metadata,
     #[serde(default)]
     spec: RawPodSpec,
+    #[serde(default)]
+    status: RawPodStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawPodStatus {
+    phase: String,
 }
 
 #[derive(Default, Deserialize)]

@@ -30,7 +30,7 @@ pub fn best(snapshot: &Snapshot, cycle: &Cycle<'_>, feasible: &[usize]) -> Optio
     let soft = spread::count(snapshot, pod, false);
     if !soft.is_empty() {
         add(&mut totals, SPREAD_WEIGHT, spread_scores(&soft, &places));
-    } else if pod.spread.is_empty() && !pod.owner.is_empty() {
+    } else if pod.spread.is_empty() && !pod.kin.is_empty() {
         add(&mut totals, SPREAD_WEIGHT, sibling_scores(snapshot, pod, &places));
     }
     add(&mut totals, INTERPOD_WEIGHT, spanned(each(&|place| cycle.relations.points(place))));
@@ -96,15 +96,15 @@ fn spread_scores(soft: &[Counted<'_>], places: &[&Place]) -> Vec<i64> {
     raw.into_iter().map(|crowding| crowding.map_or(0, score)).collect()
 }
 
-/// Pods of one owner are spread over hosts and zones without being asked to: a crowded host weighs twice a crowded zone.
+/// Pods that belong together are spread over hosts and zones without being asked to: a crowded host weighs twice a crowded zone.
 fn sibling_scores(snapshot: &Snapshot, pod: &Pod, places: &[&Place]) -> Vec<i64> {
     let mut zones = std::collections::BTreeMap::<&str, i64>::new();
     for place in &snapshot.places {
         if let Some(zone) = place.node.labels.get(ZONE) {
-            *zones.entry(zone).or_default() += i64::from(place.siblings(&pod.owner));
+            *zones.entry(zone).or_default() += i64::from(place.siblings(&pod.kin));
         }
     }
-    let hosts = reversed(places.iter().map(|place| i64::from(place.siblings(&pod.owner))).collect());
+    let hosts = reversed(places.iter().map(|place| i64::from(place.siblings(&pod.kin))).collect());
     if zones.is_empty() {
         return hosts;
     }

@@ -22,8 +22,8 @@ pub struct Place {
     pub usual: (i64, i64),
     pub pods: BTreeMap<String, Rc<Pod>>,
     ports: Vec<(HostPort, String)>,
-    /// Pods by what manages them.
-    owners: BTreeMap<String, u32>,
+    /// Pods that belong together, counted.
+    kin: BTreeMap<String, u32>,
 }
 
 /// All of it, at a generation.
@@ -49,17 +49,17 @@ impl Place {
         self.ports.iter().any(|(taken, _)| taken.clashes(port))
     }
 
-    /// Pods here that the owner manages.
-    pub fn siblings(&self, owner: &str) -> u32 {
-        self.owners.get(owner).copied().unwrap_or(0)
+    /// Pods here that belong together.
+    pub fn siblings(&self, kin: &str) -> u32 {
+        self.kin.get(kin).copied().unwrap_or(0)
     }
 
     fn put(&mut self, pod: Rc<Pod>) {
         self.requested.add(&pod.requests);
         self.usual = (self.usual.0 + pod.usual.0, self.usual.1 + pod.usual.1);
         self.ports.extend(pod.ports.iter().map(|port| (port.clone(), pod.uid.clone())));
-        if !pod.owner.is_empty() {
-            *self.owners.entry(pod.owner.clone()).or_default() += 1;
+        if !pod.kin.is_empty() {
+            *self.kin.entry(pod.kin.clone()).or_default() += 1;
         }
         self.pods.insert(pod.uid.clone(), pod);
     }
@@ -69,10 +69,10 @@ impl Place {
         self.requested.subtract(&pod.requests);
         self.usual = (self.usual.0 - pod.usual.0, self.usual.1 - pod.usual.1);
         self.ports.retain(|(_, owner)| owner != uid);
-        if let Some(count) = self.owners.get_mut(&pod.owner) {
+        if let Some(count) = self.kin.get_mut(&pod.kin) {
             *count -= 1;
             if *count == 0 {
-                self.owners.remove(&pod.owner);
+                self.kin.remove(&pod.kin);
             }
         }
         Some(pod)
@@ -108,6 +108,10 @@ impl Snapshot {
         for row in &delta.pods {
             let Some(pod) = readable(model::pod(row)).map(Rc::new) else { continue };
             self.nominated.remove(&pod.uid);
+            if pod.finished {
+                self.remove(&pod.uid);
+                continue;
+            }
             let at = self.place(&pod.node);
             self.put(at, pod);
         }

@@ -120,6 +120,15 @@ fn a_confirmed_pod_counts_once_and_frees_its_room_when_it_goes() -> Result<()> {
 }
 
 #[test]
+fn a_pod_that_has_finished_takes_no_room() -> Result<()> {
+    let done = pod("done", "3", |p| {
+        p["spec"]["nodeName"] = json!("a");
+        p["status"] = json!({"phase": "Succeeded"});
+    });
+    check(&[plain("a")], &[done], &[pod("p", "3", |_| {})], &["a"])
+}
+
+#[test]
 fn a_missed_delta_is_stale_and_a_whole_state_heals_it() -> Result<()> {
     let mut cluster = Cluster::new(&[plain("a")])?;
     let skipped = Delta { base_generation: 7, generation: 8, ..Delta::default() };
@@ -172,7 +181,7 @@ fn node_affinity_requires_and_prefers() -> Result<()> {
 
 #[test]
 fn pods_of_one_owner_spread_over_nodes_unasked() -> Result<()> {
-    let owned = |i: usize| pod(&format!("p{i}"), "100m", |p| p["metadata"]["ownerReferences"] = json!([{"uid": "rs", "controller": true}]));
+    let owned = |i: usize| pod(&format!("p{i}"), "100m", |p| p["metadata"]["labels"]["apps.kubernetes.io/pod-index"] = json!(i.to_string()));
     let mut cluster = Cluster::new(&[plain("a"), plain("b"), plain("c")])?;
     let pods: Vec<Value> = (0..9).map(owned).collect();
     let mut answers = cluster.answers(&pods)?;
@@ -287,7 +296,7 @@ fn of_one_call_the_important_pods_go_first() -> Result<()> {
 #[test]
 fn a_thousand_pods_on_a_hundred_nodes_take_well_under_a_second() -> Result<()> {
     let nodes: Vec<Value> = (0..100).map(|i| plain(&format!("n{i:03}"))).collect();
-    let owned = |i: usize| pod(&format!("p{i}"), "10m", |p| p["metadata"]["ownerReferences"] = json!([{"uid": "rs", "controller": true}]));
+    let owned = |i: usize| pod(&format!("p{i}"), "10m", |_| {});
     let pods: Vec<Value> = (0..1_000).map(owned).collect();
     let start = std::time::Instant::now();
     let decisions = Cluster::new(&nodes)?.ask(&pods)?;
