@@ -13,7 +13,7 @@
 //! 5. Nothing above the [`Store`] trait can tell which engine runs.
 //!
 //! Reading order: `store` (the trait and its vocabulary), `watch`, `error`, `limits`, then the engine in `embedded`:
-//! `layout` (what is on disk), `snapshot` (reads), `group` and `writer` (writes), `hub` (live watches), `disk` (the file).
+//! `layout` (what is on disk), `snapshot` (reads), `group`, `turn` and `writer` (writes), `hub` (live watches), `disk` (the file).
 
 mod embedded;
 mod error;

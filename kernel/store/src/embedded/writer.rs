@@ -211,16 +211,15 @@ impl Writer {
         shrunk
     }
 
-    /// Whether the disk agrees.
+    /// False if there is no room for that. A disk that cannot keep a reserve for another reason is used without.
     fn spend(&self, spending: Spending) -> bool {
         match self.disk.spend(spending) {
-            Ok(()) => true,
+            Err(err) if is_full(&err) => false,
             Err(err) => {
-                if !is_full(&err) {
-                    tracing::warn!(error = %err, ?spending, "cannot set space aside for the store");
-                }
-                false
+                tracing::warn!(error = %err, ?spending, "cannot set space aside for the store");
+                true
             }
+            Ok(()) => true,
         }
     }
 
