@@ -13,7 +13,14 @@ pub fn write(model: &Model, dir: &Path) {
     let (mut types, mut fields, mut kinds) = (String::new(), String::new(), String::new());
     let mut count = 0;
     for (name, def) in &model.types {
-        let _ = writeln!(types, "TypeRow {{ name: {}, doc: {}, start: {count}, len: {}, atomic: {} }},", strings.add(name), docs.add(&def.doc), def.fields.len(), def.atomic);
+        let _ = writeln!(
+            types,
+            "TypeRow {{ name: {}, doc: {}, start: {count}, len: {}, atomic: {} }},",
+            strings.add(name),
+            docs.add(&def.doc),
+            def.fields.len(),
+            def.atomic
+        );
         count += def.fields.len();
         for field in &def.fields {
             let target = if field.shape.target.is_empty() { u16::MAX as usize } else { index[field.shape.target.as_str()] };

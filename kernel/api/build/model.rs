@@ -96,8 +96,17 @@ impl Model {
     /// Drops types that no kind (nor a root of the API machinery) leads to.
     pub fn keep_reachable(&mut self) {
         const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
-        const ROOTS: &[&str] =
-            &["Status", "DeleteOptions", "ListMeta", "ObjectMeta", "APIGroup", "APIGroupList", "APIResourceList", "APIVersions", "LabelSelector"];
+        const ROOTS: &[&str] = &[
+            "Status",
+            "DeleteOptions",
+            "ListMeta",
+            "ObjectMeta",
+            "APIGroup",
+            "APIGroupList",
+            "APIResourceList",
+            "APIVersions",
+            "LabelSelector",
+        ];
         let mut queue: Vec<String> = self.kinds.iter().map(|kind| kind.type_name.clone()).collect();
         queue.extend(ROOTS.iter().map(|name| format!("{META}{name}")));
         let mut seen = BTreeSet::new();

@@ -60,7 +60,8 @@ fn read_type(model: &mut Model, name: &str, text: &str) {
         } else if let Some(rest) = line.strip_prefix("pub ") {
             let (rust, type_text) = rest.split_once(": ").unwrap_or_else(|| panic!("{name}: {line}"));
             let json = names.iter().find(|(_, r)| r == rust).unwrap_or_else(|| panic!("{name}: no JSON name for {rust}")).0.clone();
-            let mut field = FieldDef { doc: docs(doc.drain(..)), shape: shape(name, type_text.trim_end_matches(',')), ..FieldDef::default() };
+            let mut field =
+                FieldDef { doc: docs(doc.drain(..)), shape: shape(name, type_text.trim_end_matches(',')), ..FieldDef::default() };
             // The source marks metadata and spec as required for its users' comfort; upstream's schema does not.
             field.required = required.contains(&json) && json != "metadata" && !(json == "spec" && names.iter().any(|(j, _)| j == "kind"));
             field.json = json;
@@ -82,8 +83,14 @@ fn read_type(model: &mut Model, name: &str, text: &str) {
 
 /// The two fields that every object carries.
 pub const TYPE_META: [(&str, &str); 2] = [
-    ("apiVersion", "APIVersion names the versioned schema that this representation of an object follows. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources"),
-    ("kind", "Kind names the REST resource that this object represents, in CamelCase. It cannot be updated. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds"),
+    (
+        "apiVersion",
+        "APIVersion names the versioned schema that this representation of an object follows. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+    ),
+    (
+        "kind",
+        "Kind names the REST resource that this object represents, in CamelCase. It cannot be updated. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+    ),
 ];
 
 fn read_kind(name: &str, text: &str) -> Option<KindDef> {
@@ -102,8 +109,14 @@ fn read_kind(name: &str, text: &str) -> Option<KindDef> {
         "SubResourceScope" => Scope::Subresource,
         other => panic!("{name}: scope {other}"),
     };
-    (stable && !plural.is_empty() && !machinery)
-        .then(|| KindDef { group: constant("GROUP").unwrap_or_default(), version, kind: constant("KIND").unwrap_or_default(), plural, scope, type_name: name.to_owned() })
+    (stable && !plural.is_empty() && !machinery).then(|| KindDef {
+        group: constant("GROUP").unwrap_or_default(),
+        version,
+        kind: constant("KIND").unwrap_or_default(),
+        plural,
+        scope,
+        type_name: name.to_owned(),
+    })
 }
 
 fn required_list(text: &str) -> Vec<String> {
@@ -158,7 +171,8 @@ fn camel(rust: &str) -> String {
 }
 
 fn docs<'a>(lines: impl Iterator<Item = &'a str>) -> String {
-    let lines: Vec<&str> = lines.filter_map(|line| line.trim().strip_prefix("///")).map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
+    let lines: Vec<&str> =
+        lines.filter_map(|line| line.trim().strip_prefix("///")).map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
     let mut text = lines.join("\n");
     for c in ["[", "]", "<", ">"] {
         text = text.replace(&format!("\\{c}"), c);

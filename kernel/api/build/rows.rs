@@ -34,7 +34,8 @@ pub fn read_types(model: &mut Model, file: &Path) {
             }
             [name, shape_text, rest @ ..] => {
                 let owner = current.as_ref().unwrap_or_else(|| panic!("field outside a type: {line}"));
-                let mut field = FieldDef { json: (*name).to_owned(), doc: doc.to_owned(), shape: shape(&prefix, shape_text), ..FieldDef::default() };
+                let mut field =
+                    FieldDef { json: (*name).to_owned(), doc: doc.to_owned(), shape: shape(&prefix, shape_text), ..FieldDef::default() };
                 rest.iter().for_each(|word| set(&mut field, word));
                 if let Some(def) = model.types.get_mut(owner) {
                     def.fields.push(field);

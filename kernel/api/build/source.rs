@@ -15,7 +15,8 @@ pub fn locate(manifest_dir: &Path, name: &str) -> PathBuf {
 
 fn from_registry(manifest_dir: &Path, name: &str) -> Option<PathBuf> {
     let version = locked_version(manifest_dir, name)?;
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")))?;
+    let home =
+        std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")))?;
     let mut roots: Vec<PathBuf> = std::fs::read_dir(home.join("registry/src")).ok()?.filter_map(|e| Some(e.ok()?.path())).collect();
     roots.sort();
     roots.into_iter().map(|root| root.join(format!("{name}-{version}"))).find(|dir| dir.join("src/lib.rs").is_file())

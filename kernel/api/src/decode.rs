@@ -145,7 +145,13 @@ fn prefix(resource: &Resource) -> String {
 /// Fills `apiVersion` and `kind` in, or refuses those that are not the path's.
 pub fn check_type_meta(resource: &Resource, value: &mut Value) -> Result<(), ApiError> {
     let Value::Object(map) = value else {
-        return Err(ApiError::bad_request(format!("{}json: cannot unmarshal {} into Go value of type {}.{}", prefix(resource), json_type(value), resource.version, resource.kind)));
+        return Err(ApiError::bad_request(format!(
+            "{}json: cannot unmarshal {} into Go value of type {}.{}",
+            prefix(resource),
+            json_type(value),
+            resource.version,
+            resource.kind
+        )));
     };
     let api_version = resource.api_version();
     for (key, expected) in [("apiVersion", api_version.as_ref()), ("kind", resource.kind.as_ref())] {
@@ -158,7 +164,10 @@ pub fn check_type_meta(resource: &Resource, value: &mut Value) -> Result<(), Api
                 map.insert(key.to_owned(), Value::from(expected));
             }
             Some(found) => {
-                return Err(ApiError::bad_request(format!("the {key} in the data ({}) does not match the expected {key} ({expected})", text_of(found))));
+                return Err(ApiError::bad_request(format!(
+                    "the {key} in the data ({}) does not match the expected {key} ({expected})",
+                    text_of(found)
+                )));
             }
         }
     }
@@ -394,7 +403,10 @@ fn check_base64(text: &str, path: &Path<'_>) -> Result<(), TypeMismatch> {
     } else {
         text
     };
-    base64::engine::general_purpose::STANDARD.decode(compact).map(|_| ()).map_err(|e| TypeMismatch(format!("{path}: illegal base64 data: {e}")))
+    base64::engine::general_purpose::STANDARD
+        .decode(compact)
+        .map(|_| ())
+        .map_err(|e| TypeMismatch(format!("{path}: illegal base64 data: {e}")))
 }
 
 #[derive(Clone, Copy, PartialEq)]

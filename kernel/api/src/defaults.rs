@@ -8,13 +8,12 @@
 
 mod rules;
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
 use crate::resource::Resource;
-use crate::table::{Container, Element, Field, Schema, TypeId, TypeView};
+use crate::table::{Container, Element, Field, Schema, TypeView};
 
 /// Fills defaults into `object`, an object of `resource`.
 pub fn apply(schema: &Schema, resource: &Resource, object: &mut Value) {
@@ -32,24 +31,24 @@ struct TypeRules {
     computed: Vec<Compute>,
 }
 
-static RULES: LazyLock<HashMap<TypeId, TypeRules>> = LazyLock::new(|| {
+/// By type: built-in identities count from zero.
+static RULES: LazyLock<Vec<TypeRules>> = LazyLock::new(|| {
     let schema = Schema::builtin();
-    let mut rules: HashMap<TypeId, TypeRules> = HashMap::new();
+    let mut rules: Vec<TypeRules> = schema.types().map(|_| TypeRules::default()).collect();
     for view in schema.types() {
         let declared = view.fields().filter(|field| !field.default.is_empty());
-        let constants: Vec<_> = declared.filter_map(|field| Some((static_name(view, field.name)?, serde_json::from_str(field.default).ok()?))).collect();
-        if !constants.is_empty() {
-            rules.entry(view.id).or_default().constants = constants;
-        }
+        let constants: Vec<_> =
+            declared.filter_map(|field| Some((static_name(view, field.name)?, serde_json::from_str(field.default).ok()?))).collect();
+        rules[view.id.index()].constants = constants;
     }
     for (name, fields) in rules::CONSTANTS {
         let Some(view) = schema.type_named(&format!("io.k8s.{name}")).or_else(|| schema.type_named(name)) else { continue };
-        let entry = rules.entry(view.id).or_default();
+        let entry = &mut rules[view.id.index()];
         entry.constants.extend(fields.iter().filter_map(|(field, json)| Some((*field, serde_json::from_str(json).ok()?))));
     }
     for (name, compute) in rules::COMPUTED {
         let Some(view) = schema.type_named(&format!("io.k8s.{name}")).or_else(|| schema.type_named(name)) else { continue };
-        rules.entry(view.id).or_default().computed.push(*compute);
+        rules[view.id.index()].computed.push(*compute);
     }
     rules
 });
@@ -60,12 +59,12 @@ fn static_name(view: TypeView<'static>, name: &str) -> Option<&'static str> {
 }
 
 fn fill(view: TypeView<'_>, map: &mut Map<String, Value>) {
-    if let Some(rules) = RULES.get(&view.id) {
+    if let Some(rules) = RULES.get(view.id.index()) {
         for compute in &rules.computed {
             compute(map);
         }
         for (field, value) in &rules.constants {
-            if !map.contains_key(*field) {
+            if says_nothing(map.get(*field), value) {
                 map.insert((*field).to_owned(), value.clone());
             }
         }
@@ -79,6 +78,15 @@ fn fill(view: TypeView<'_>, map: &mut Map<String, Value>) {
         {
             fill_below(view, &field, value);
         }
+    }
+}
+
+/// Whether what is there counts as unset: nothing, or empty text where the default is text.
+fn says_nothing(found: Option<&Value>, default: &Value) -> bool {
+    match found {
+        None => true,
+        Some(Value::String(text)) => text.is_empty() && default.is_string(),
+        Some(_) => false,
     }
 }
 

@@ -55,7 +55,8 @@ pub fn group_versions(schema: &Schema) -> Vec<(&str, Vec<&str>)> {
             None => groups.push((group, vec![version])),
         }
     }
-    let place = |group: &str| if group.is_empty() { 0 } else { 1 + GROUP_ORDER.iter().position(|g| *g == group).unwrap_or(GROUP_ORDER.len()) };
+    let place =
+        |group: &str| if group.is_empty() { 0 } else { 1 + GROUP_ORDER.iter().position(|g| *g == group).unwrap_or(GROUP_ORDER.len()) };
     groups.sort_by(|(a, _), (b, _)| place(a).cmp(&place(b)).then_with(|| a.cmp(b)));
     for (_, versions) in &mut groups {
         versions.sort_by_key(|version| std::cmp::Reverse(version_rank(version)));
@@ -70,7 +71,11 @@ pub fn api_versions(address: &str) -> Value {
 
 /// `GET /apis`.
 pub fn group_list(schema: &Schema) -> Value {
-    let groups: Vec<Value> = group_versions(schema).iter().filter(|(group, _)| !group.is_empty()).map(|(group, versions)| group_entry(group, versions)).collect();
+    let groups: Vec<Value> = group_versions(schema)
+        .iter()
+        .filter(|(group, _)| !group.is_empty())
+        .map(|(group, versions)| group_entry(group, versions))
+        .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
@@ -100,7 +105,8 @@ pub fn resource_list(schema: &Schema, group: &str, version: &str) -> Option<Valu
         }));
     }
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    (!resources.is_empty()).then(|| json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}))
+    (!resources.is_empty())
+        .then(|| json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}))
 }
 
 /// `GET /api` and `GET /apis` as APIGroupDiscoveryList of `apidiscovery.k8s.io/v2`: everything in one answer.
@@ -117,7 +123,8 @@ pub fn aggregated(schema: &Schema, root: Root) -> Value {
                     json!({"version": version, "resources": resources, "freshness": "Current"})
                 })
                 .collect();
-            let metadata = if group.is_empty() { json!({"creationTimestamp": null}) } else { json!({"name": group, "creationTimestamp": null}) };
+            let metadata =
+                if group.is_empty() { json!({"creationTimestamp": null}) } else { json!({"name": group, "creationTimestamp": null}) };
             json!({"metadata": metadata, "versions": versions})
         })
         .collect();

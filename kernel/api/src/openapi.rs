@@ -62,7 +62,8 @@ pub fn v3(schema: &Schema, group: &str, version: &str) -> Option<Vec<u8>> {
     let kinds = schemas::Kinds::new(schema);
     let components: Map<String, Value> = schemas::for_resources(&kinds, &resources, Dialect::V3).into_iter().collect();
     let paths: Map<String, Value> = paths::for_resources(&resources, Dialect::V3).into_iter().collect();
-    let document = json!({"openapi": "3.0.0", "info": {"title": TITLE, "version": VERSION}, "paths": paths, "components": {"schemas": components}});
+    let document =
+        json!({"openapi": "3.0.0", "info": {"title": TITLE, "version": VERSION}, "paths": paths, "components": {"schemas": components}});
     serde_json::to_vec(&document).ok()
 }
 

@@ -29,8 +29,12 @@ pub enum PatchType {
 
 impl PatchType {
     /// The languages as media types, in the order that messages list them.
-    pub const MEDIA_TYPES: [&'static str; 4] =
-        ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"];
+    pub const MEDIA_TYPES: [&'static str; 4] = [
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+        "application/apply-patch+yaml",
+    ];
 
     /// The language of a `Content-Type`, parameters ignored.
     pub fn from_content_type(text: &str) -> Result<PatchType, ApiError> {
@@ -90,7 +94,8 @@ fn apply_json(patch: &[u8], current: &Value) -> Result<Value, ApiError> {
         error.message = format!("The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {}", raw.len());
         return Err(error);
     }
-    let patch: json_patch::Patch = serde_json::from_value(Value::Array(raw)).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+    let patch: json_patch::Patch =
+        serde_json::from_value(Value::Array(raw)).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
     let mut value = current.clone();
     json_patch::patch(&mut value, &patch).map_err(|e| unprocessable(e.to_string()))?;
     Ok(value)

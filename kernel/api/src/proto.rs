@@ -132,7 +132,12 @@ pub fn encode_object(schema: &Schema, resource: &Resource, object: &Value) -> Re
 }
 
 /// A list of objects of `resource` as a body; `metadata` is the list's.
-pub fn encode_list<'a>(schema: &Schema, resource: &Resource, metadata: &Value, items: impl IntoIterator<Item = &'a Value>) -> Result<Vec<u8>, ApiError> {
+pub fn encode_list<'a>(
+    schema: &Schema,
+    resource: &Resource,
+    metadata: &Value,
+    items: impl IntoIterator<Item = &'a Value>,
+) -> Result<Vec<u8>, ApiError> {
     let view = builtin(schema, resource)?;
     let mut raw = Vec::new();
     wire::bytes(&mut raw, 1, &list_meta(schema, metadata));

@@ -147,7 +147,13 @@ fn from_rows(kind: &'static KindRow) -> Resource {
         .collect();
     let has_status = Schema::builtin().get(kind.type_id()).and_then(|t| t.field("status")).is_some_and(|f| f.target.is_some());
     if has_status && extra.verbs.contains(Verb::Update) {
-        subresources.push(Subresource { name: "status".into(), group: group.into(), version: version.into(), kind: name.into(), verbs: READ_WRITE });
+        subresources.push(Subresource {
+            name: "status".into(),
+            group: group.into(),
+            version: version.into(),
+            kind: name.into(),
+            verbs: READ_WRITE,
+        });
         subresources.sort_by(|a, b| a.name.cmp(&b.name));
     }
     let (storage_group, storage_version) = extra.stored_as.unwrap_or((group, version));

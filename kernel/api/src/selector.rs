@@ -49,7 +49,10 @@ impl LabelSelector {
                 return Err(ApiError::bad_request(format!("a selector has at most {REQUIREMENTS_MAX} requirements")));
             }
             if !parser.rest.is_empty() && !parser.take(",") {
-                return Err(ApiError::bad_request(format!("unable to parse requirement: found '{}', expected: ',' or 'end of string'", parser.rest)));
+                return Err(ApiError::bad_request(format!(
+                    "unable to parse requirement: found '{}', expected: ',' or 'end of string'",
+                    parser.rest
+                )));
             }
         }
         Ok(LabelSelector { requirements, nothing: false })
@@ -78,7 +81,11 @@ impl LabelSelector {
     pub fn from_map(labels: &Value) -> LabelSelector {
         let pairs = labels.as_object().into_iter().flatten();
         let requirements = pairs
-            .map(|(key, value)| Requirement { key: key.clone(), operator: Operator::In, values: vec![value.as_str().unwrap_or_default().to_owned()] })
+            .map(|(key, value)| Requirement {
+                key: key.clone(),
+                operator: Operator::In,
+                values: vec![value.as_str().unwrap_or_default().to_owned()],
+            })
             .collect();
         LabelSelector { requirements, nothing: false }
     }
@@ -156,7 +163,9 @@ impl<'a> Parser<'a> {
             if self.take(sign) {
                 let value = self.word().to_owned();
                 if matches!(operator, Operator::Greater | Operator::Less) && value.parse::<i64>().is_err() {
-                    return Err(format!("values[0][{key}]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer"));
+                    return Err(format!(
+                        "values[0][{key}]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer"
+                    ));
                 }
                 return Ok(Requirement { values: vec![check_value(&key, &value)?], key, operator });
             }
@@ -298,7 +307,8 @@ impl FieldSelector {
     pub fn parse(resource: &Resource, text: &str) -> Result<FieldSelector, ApiError> {
         let mut terms = Vec::new();
         for term in split_unescaped(text).into_iter().filter(|term| !term.is_empty()) {
-            let (field, equal, value) = split_term(term).ok_or_else(|| ApiError::bad_request(format!("invalid selector: '{text}'; can't understand '{term}'")))?;
+            let (field, equal, value) =
+                split_term(term).ok_or_else(|| ApiError::bad_request(format!("invalid selector: '{text}'; can't understand '{term}'")))?;
             if !selectable(resource, field) {
                 return Err(ApiError::bad_request(format!("field label not supported: {field}")));
             }
@@ -327,7 +337,10 @@ impl FieldSelector {
 }
 
 fn selectable(resource: &Resource, field: &str) -> bool {
-    let own = SELECTABLE.iter().filter(|(group, plural, _)| *group == resource.group && *plural == resource.plural).flat_map(|(_, _, fields)| *fields);
+    let own = SELECTABLE
+        .iter()
+        .filter(|(group, plural, _)| *group == resource.group && *plural == resource.plural)
+        .flat_map(|(_, _, fields)| *fields);
     ["metadata.name", "metadata.namespace"].iter().chain(own).any(|known| *known == field)
 }
 
@@ -337,7 +350,11 @@ fn field_text(object: &Value, field: &str) -> String {
     let value = match (kind, field) {
         ("Event", "source") => {
             let component = object["source"]["component"].as_str().unwrap_or_default();
-            return if component.is_empty() { object["reportingComponent"].as_str().unwrap_or_default().to_owned() } else { component.to_owned() };
+            return if component.is_empty() {
+                object["reportingComponent"].as_str().unwrap_or_default().to_owned()
+            } else {
+                component.to_owned()
+            };
         }
         ("Job", "status.successful") => &object["status"]["succeeded"],
         (_, "status.podIPs") => &object["status"]["podIPs"][0]["ip"],

@@ -110,7 +110,12 @@ impl ApiError {
     }
 
     fn about(mut self, resource: &Resource, name: &str) -> ApiError {
-        self.details = Some(Box::new(Details { name: name.into(), group: resource.group.to_string(), kind: resource.plural.to_string(), ..Details::default() }));
+        self.details = Some(Box::new(Details {
+            name: name.into(),
+            group: resource.group.to_string(),
+            kind: resource.plural.to_string(),
+            ..Details::default()
+        }));
         self
     }
 
@@ -179,7 +184,8 @@ impl ApiError {
     /// 403: `why` follows the name of what was refused.
     pub fn forbidden(resource: &Resource, name: &str, why: &str) -> ApiError {
         let subject = resource.group_resource();
-        let message = if name.is_empty() { format!("{subject} is forbidden: {why}") } else { format!("{subject} {name:?} is forbidden: {why}") };
+        let message =
+            if name.is_empty() { format!("{subject} is forbidden: {why}") } else { format!("{subject} {name:?} is forbidden: {why}") };
         ApiError::new(403, Reason::Forbidden, message).about(resource, name)
     }
 
@@ -271,7 +277,8 @@ impl ApiError {
 
     /// Any other HTTP code, such as a module's own verdict. The reason follows from the code.
     pub fn from_code(code: u16, reason: &str, message: impl Into<String>) -> ApiError {
-        let known = REASONS.iter().find(|(_, r)| !reason.is_empty() && r.as_str() == reason).or_else(|| REASONS.iter().find(|(c, _)| *c == code));
+        let known =
+            REASONS.iter().find(|(_, r)| !reason.is_empty() && r.as_str() == reason).or_else(|| REASONS.iter().find(|(c, _)| *c == code));
         let code = if (400..600).contains(&code) { code } else { 500 };
         ApiError::new(code, known.map_or(Reason::Unknown, |(_, r)| *r), message)
     }
@@ -298,7 +305,13 @@ impl ApiError {
 
 /// The Status of a deletion that left nothing to return.
 pub fn success(resource: &Resource, name: &str, uid: &str) -> Value {
-    let details = Details { name: name.into(), group: resource.group.to_string(), kind: resource.plural.to_string(), uid: uid.into(), ..Details::default() };
+    let details = Details {
+        name: name.into(),
+        group: resource.group.to_string(),
+        kind: resource.plural.to_string(),
+        uid: uid.into(),
+        ..Details::default()
+    };
     json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details.to_value() })
 }
 

@@ -214,7 +214,11 @@ fn check_identity(resource: &Resource, new: &Value, old: &Value, name: &str) -> 
     }
     let (asked, stored) = (new["metadata"]["uid"].as_str().unwrap_or_default(), old["metadata"]["uid"].as_str().unwrap_or_default());
     if !asked.is_empty() && asked != stored {
-        return Err(ApiError::conflict(resource, name, &format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {stored}")));
+        return Err(ApiError::conflict(
+            resource,
+            name,
+            &format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {stored}"),
+        ));
     }
     Ok(())
 }
@@ -268,7 +272,8 @@ fn copy(from: &Value, to: &mut Value, pointer: &str) {
 /// Whether anything but metadata and status differs. A pod's deletion or a job's suspension shows in its own fields.
 fn wanted_state_changed(resource: &Resource, new: &Value, old: &Value) -> bool {
     let ignored = |key: &str| key == "metadata" || key == "apiVersion" || key == "kind" || (key == "status" && resource.has_status());
-    let keys = |value: &Value| value.as_object().map(|map| map.keys().filter(|k| !ignored(k)).cloned().collect::<Vec<_>>()).unwrap_or_default();
+    let keys =
+        |value: &Value| value.as_object().map(|map| map.keys().filter(|k| !ignored(k)).cloned().collect::<Vec<_>>()).unwrap_or_default();
     keys(new).into_iter().chain(keys(old)).any(|key| new.get(&key) != old.get(&key))
 }
 

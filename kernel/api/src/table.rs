@@ -461,6 +461,11 @@ impl Text {
 }
 
 impl TypeId {
+    /// The place in tables that have a row a type.
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+
     /// Whether the type was made at compile time, so that its rows carry merge keys and protobuf tags.
     pub fn is_builtin(self) -> bool {
         (self.0 as usize) < TYPES.len()

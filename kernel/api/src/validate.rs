@@ -14,7 +14,6 @@ mod pods;
 mod rules;
 mod workloads;
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
@@ -22,7 +21,7 @@ use serde_json::{Map, Value};
 use crate::path::Path;
 use crate::resource::Resource;
 use crate::status::{ApiError, FieldError};
-use crate::table::{Container, Element, Field, Schema, TypeId, TypeView};
+use crate::table::{Container, Element, Field, Schema, TypeView};
 
 /// Failures that are collected before the walk stops adding more.
 pub const FAILURES_MAX: usize = 200;
@@ -104,13 +103,14 @@ pub fn settle(resource: &Resource, object: &Value, failures: &[FieldError]) -> R
     Err(ApiError::invalid(resource, name, failures))
 }
 
-static TABLE: LazyLock<HashMap<TypeId, Vec<&'static [Rule]>>> = LazyLock::new(|| {
+/// By type: built-in identities count from zero.
+static TABLE: LazyLock<Vec<Vec<&'static [Rule]>>> = LazyLock::new(|| {
     let schema = Schema::builtin();
-    let mut table: HashMap<TypeId, Vec<&'static [Rule]>> = HashMap::new();
+    let mut table: Vec<Vec<&'static [Rule]>> = schema.types().map(|_| Vec::new()).collect();
     for (name, rules) in rules::RULES.iter().chain(pods::RULES).chain(workloads::RULES) {
         let view = schema.type_named(&format!("io.k8s.{name}")).or_else(|| schema.type_named(name));
         if let Some(view) = view {
-            table.entry(view.id).or_default().push(rules);
+            table[view.id.index()].push(rules);
         }
     }
     table
@@ -123,7 +123,7 @@ fn check_object(schema: &Schema, resource: &Resource, object: &Value, failures: 
 }
 
 fn walk(view: TypeView<'_>, map: &Object, path: &Path<'_>, failures: &mut Failures) {
-    for rules in TABLE.get(&view.id).into_iter().flatten() {
+    for rules in TABLE.get(view.id.index()).into_iter().flatten() {
         rules.iter().for_each(|rule| apply(rule, map, path, failures));
     }
     for (key, value) in map {
@@ -243,10 +243,8 @@ fn check_number(map: &Object, field: &str, min: i64, max: i64, path: &Path<'_>, 
 
 fn check_port(value: Option<&Value>, path: &Path<'_>, failures: &mut Failures) {
     match value {
-        Some(Value::Number(number)) => {
-            if number.as_i64().is_none_or(|n| !(1..=65535).contains(&n)) {
-                failures.push(FieldError::invalid(path, number.clone(), "must be between 1 and 65535, inclusive"));
-            }
+        Some(Value::Number(number)) if number.as_i64().is_none_or(|n| !(1..=65535).contains(&n)) => {
+            failures.push(FieldError::invalid(path, number.clone(), "must be between 1 and 65535, inclusive"));
         }
         Some(Value::String(name)) => {
             if let Some(why) = names::port_name(name) {

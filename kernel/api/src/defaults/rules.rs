@@ -111,6 +111,7 @@ pub(super) static COMPUTED: &[(&str, Compute)] = &[
     ("api.core.v1.Container", requests_from_limits),
     ("api.core.v1.Container", pull_policy),
     ("api.core.v1.EphemeralContainer", pull_policy),
+    ("api.core.v1.Probe", probe),
     ("api.core.v1.Volume", empty_dir),
     ("api.core.v1.Namespace", namespace_name_label),
     ("api.core.v1.ServiceSpec", service_spec),
@@ -196,6 +197,12 @@ fn pull_policy(container: &mut Object) {
     container.insert("imagePullPolicy".into(), json!(policy));
 }
 
+/// A probe's numbers are set when they are not zero.
+fn probe(probe: &mut Object) {
+    let unset = |key: &str| matches!(key, "timeoutSeconds" | "periodSeconds" | "successThreshold" | "failureThreshold");
+    probe.retain(|key, value| !unset(key) || *value != json!(0));
+}
+
 fn empty_dir(volume: &mut Object) {
     if volume.keys().all(|key| key == "name") {
         volume.insert("emptyDir".into(), json!({}));
@@ -220,7 +227,9 @@ fn service_spec(spec: &mut Object) {
         kind => kind.to_owned(),
     };
     for port in list(spec, "ports") {
-        let absent = matches!(port.get("targetPort"), None | Some(Value::Null)) || port.get("targetPort") == Some(&json!(0)) || text(port, "targetPort").is_empty() && port.get("targetPort").is_some_and(Value::is_string);
+        let absent = matches!(port.get("targetPort"), None | Some(Value::Null))
+            || port.get("targetPort") == Some(&json!(0))
+            || text(port, "targetPort").is_empty() && port.get("targetPort").is_some_and(Value::is_string);
         if absent && let Some(number) = port.get("port").cloned() {
             port.insert("targetPort".into(), number);
         }

@@ -49,20 +49,35 @@ const LIST_QUERY: &[(&str, &str)] = &[
     ("watch", "boolean"),
 ];
 const WRITE_QUERY: &[(&str, &str)] = &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")];
-const PATCH_QUERY: &[(&str, &str)] = &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string"), ("force", "boolean")];
+const PATCH_QUERY: &[(&str, &str)] =
+    &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string"), ("force", "boolean")];
 const DELETE_QUERY: &[(&str, &str)] =
     &[("dryRun", "string"), ("gracePeriodSeconds", "integer"), ("orphanDependents", "boolean"), ("propagationPolicy", "string")];
 
 const COLLECTION: &[Action] = &[
     Action { method: "get", action: "list", verb: Verb::List, query: LIST_QUERY, body: Body::None, answer: Answer::List },
     Action { method: "post", action: "post", verb: Verb::Create, query: WRITE_QUERY, body: Body::Object, answer: Answer::Object },
-    Action { method: "delete", action: "deletecollection", verb: Verb::DeleteCollection, query: LIST_QUERY, body: Body::DeleteOptions, answer: Answer::Status },
+    Action {
+        method: "delete",
+        action: "deletecollection",
+        verb: Verb::DeleteCollection,
+        query: LIST_QUERY,
+        body: Body::DeleteOptions,
+        answer: Answer::Status,
+    },
 ];
 const ITEM: &[Action] = &[
     Action { method: "get", action: "get", verb: Verb::Get, query: &[], body: Body::None, answer: Answer::Object },
     Action { method: "put", action: "put", verb: Verb::Update, query: WRITE_QUERY, body: Body::Object, answer: Answer::Object },
     Action { method: "patch", action: "patch", verb: Verb::Patch, query: PATCH_QUERY, body: Body::Patch, answer: Answer::Object },
-    Action { method: "delete", action: "delete", verb: Verb::Delete, query: DELETE_QUERY, body: Body::DeleteOptions, answer: Answer::Status },
+    Action {
+        method: "delete",
+        action: "delete",
+        verb: Verb::Delete,
+        query: DELETE_QUERY,
+        body: Body::DeleteOptions,
+        answer: Answer::Status,
+    },
 ];
 const SUB_CREATE: &[Action] =
     &[Action { method: "post", action: "post", verb: Verb::Create, query: WRITE_QUERY, body: Body::Object, answer: Answer::Object }];
@@ -71,13 +86,22 @@ const SUB_CREATE: &[Action] =
 pub(super) fn for_resources(resources: &[&Resource], dialect: Dialect) -> Vec<(String, Value)> {
     let mut paths = Vec::new();
     for resource in resources {
-        let root = if resource.group.is_empty() { format!("/api/{}", resource.version) } else { format!("/apis/{}/{}", resource.group, resource.version) };
-        let collection = if resource.namespaced() { format!("{root}/namespaces/{{namespace}}/{}", resource.plural) } else { format!("{root}/{}", resource.plural) };
+        let root = if resource.group.is_empty() {
+            format!("/api/{}", resource.version)
+        } else {
+            format!("/apis/{}/{}", resource.group, resource.version)
+        };
+        let collection = if resource.namespaced() {
+            format!("{root}/namespaces/{{namespace}}/{}", resource.plural)
+        } else {
+            format!("{root}/{}", resource.plural)
+        };
         if resource.namespaced() && resource.verbs.contains(Verb::List) {
             let scope = Place { resource, subresource: None, parameters: &[], suffix: "ForAllNamespaces" };
             paths.push((format!("{root}/{}", resource.plural), scope.item(&COLLECTION[..1], dialect)));
         }
-        let (outer, inner): (&[&str], &[&str]) = if resource.namespaced() { (&["namespace"], &["name", "namespace"]) } else { (&[], &["name"]) };
+        let (outer, inner): (&[&str], &[&str]) =
+            if resource.namespaced() { (&["namespace"], &["name", "namespace"]) } else { (&[], &["name"]) };
         let place = |subresource, parameters| Place { resource, subresource, parameters, suffix: "" };
         paths.push((collection.clone(), place(None, outer).item(COLLECTION, dialect)));
         let item = format!("{collection}/{{name}}");
@@ -116,7 +140,8 @@ impl Place<'_> {
 
     fn operation(&self, action: &Action, dialect: Dialect) -> Value {
         let resource = self.resource;
-        let (group, version, kind) = self.subresource.map_or((&resource.group, &resource.version, &resource.kind), |sub| (&sub.group, &sub.version, &sub.kind));
+        let (group, version, kind) =
+            self.subresource.map_or((&resource.group, &resource.version, &resource.kind), |sub| (&sub.group, &sub.version, &sub.kind));
         let mut operation = json!({
             "description": format!("{} {}{}", action.action, resource.plural, self.subresource.map_or(String::new(), |sub| format!("/{}", sub.name))),
             "operationId": self.operation_id(action),
@@ -188,7 +213,12 @@ impl Place<'_> {
         };
         let scope = if self.resource.namespaced() && self.suffix.is_empty() { "Namespaced" } else { "" };
         let sub = self.subresource.map_or(String::new(), |sub| capitalized(&sub.name));
-        format!("{word}{}{scope}{}{sub}{}", capitalized(&tag(self.resource).replace('_', " ")).replace(' ', ""), self.resource.kind, self.suffix)
+        format!(
+            "{word}{}{scope}{}{sub}{}",
+            capitalized(&tag(self.resource).replace('_', " ")).replace(' ', ""),
+            self.resource.kind,
+            self.suffix
+        )
     }
 }
 

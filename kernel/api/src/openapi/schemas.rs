@@ -99,7 +99,10 @@ pub(super) fn visit(kinds: &Kinds<'_>, resources: &[&Resource], dialect: Dialect
     }
     for resource in resources.iter().filter(|r| r.type_id.is_none()) {
         let kind = gvk(&resource.group, &resource.version, &resource.kind);
-        each(&definition_name(resource), &json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "x-kubernetes-group-version-kind": [kind]}));
+        each(
+            &definition_name(resource),
+            &json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "x-kubernetes-group-version-kind": [kind]}),
+        );
     }
     for (name, definition) in values(dialect) {
         each(name, &definition);
@@ -144,21 +147,27 @@ fn list_schema(resource: &Resource, dialect: Dialect) -> Value {
     })
 }
 
-const TYPE_META: [(&str, &str); 2] =
-    [("apiVersion", "The versioned schema that this representation of an object follows."), ("kind", "The REST resource that this object represents, in CamelCase.")];
+const TYPE_META: [(&str, &str); 2] = [
+    ("apiVersion", "The versioned schema that this representation of an object follows."),
+    ("kind", "The REST resource that this object represents, in CamelCase."),
+];
 
 /// Definitions of values that have a name but no fields.
 fn values(dialect: Dialect) -> [(&'static str, Value); 7] {
     let either = |one: &str, other: &str, format: Option<&str>| {
         // Version 2 has no alternatives; clients take a string for both.
-        let mut schema = if dialect == Dialect::V2 { json!({"type": "string"}) } else { json!({"oneOf": [{"type": one}, {"type": other}]}) };
+        let mut schema =
+            if dialect == Dialect::V2 { json!({"type": "string"}) } else { json!({"oneOf": [{"type": one}, {"type": other}]}) };
         if let Some(format) = format {
             schema["format"] = json!(format);
         }
         schema
     };
     [
-        (INT_OR_STRING, described(either("integer", "string", Some("int-or-string")), "A whole number, or text such as a percentage or a port's name.")),
+        (
+            INT_OR_STRING,
+            described(either("integer", "string", Some("int-or-string")), "A whole number, or text such as a percentage or a port's name."),
+        ),
         (QUANTITY, described(either("string", "number", None), "An amount with a unit: 500m, 1.5, 64Mi, 2e3.")),
         (TIME, json!({"type": "string", "format": "date-time", "description": "A time in RFC 3339 with seconds."})),
         (MICRO_TIME, json!({"type": "string", "format": "date-time", "description": "A time in RFC 3339 with microseconds."})),
@@ -218,7 +227,9 @@ fn extend(map: &mut Map<String, Value>, field: &Field<'_>) {
 fn element(view: TypeView<'_>, field: &Field<'_>, dialect: Dialect) -> Value {
     let named = |name: &str| wrap(reference(dialect, name), dialect);
     match field.element {
-        Element::Any | Element::SchemaOrBool | Element::SchemaOrArray | Element::SchemaOrStrings => json!({"x-kubernetes-preserve-unknown-fields": true}),
+        Element::Any | Element::SchemaOrBool | Element::SchemaOrArray | Element::SchemaOrStrings => {
+            json!({"x-kubernetes-preserve-unknown-fields": true})
+        }
         Element::AnyObject => named(RAW),
         Element::Bool => json!({"type": "boolean"}),
         Element::Int32 => json!({"type": "integer", "format": "int32"}),

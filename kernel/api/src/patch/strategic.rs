@@ -33,12 +33,19 @@ struct Rule<'a> {
 fn rule<'a>(view: Option<TypeView<'a>>, key: &str) -> Rule<'a> {
     let found = view.and_then(|view| Some((view, view.field(key)?)));
     let Some((view, field)) = found else { return Rule { element: None, merge_key: "", merges: false, replaces: false } };
-    Rule { element: element_type(view, &field), merge_key: field.merge_key, merges: field.merges(), replaces: field.strategy.split(',').any(|s| s == "replace") }
+    Rule {
+        element: element_type(view, &field),
+        merge_key: field.merge_key,
+        merges: field.merges(),
+        replaces: field.strategy.split(',').any(|s| s == "replace"),
+    }
 }
 
 fn element_type<'a>(view: TypeView<'a>, field: &Field<'a>) -> Option<TypeView<'a>> {
     // The values of a map are not fields of the map's own type.
-    (field.element == Element::Object && matches!(field.container, Container::Single | Container::List)).then(|| view.target(field)).flatten()
+    (field.element == Element::Object && matches!(field.container, Container::Single | Container::List))
+        .then(|| view.target(field))
+        .flatten()
 }
 
 fn merge_map(view: Option<TypeView<'_>>, mut original: Object, mut patch: Object) -> Result<Object, ApiError> {
@@ -131,7 +138,9 @@ fn merge_list(rule: &Rule<'_>, original: Vec<Value>, patch: Vec<Value>) -> Resul
     for element in patch {
         let Value::Object(new) = element else { return Err(malformed(format!("not an object: {element}"))) };
         let key = new.get(rule.merge_key).cloned();
-        let key = key.ok_or_else(|| malformed(format!("map: {} does not contain declared merge key: {}", Value::Object(new.clone()), rule.merge_key)))?;
+        let key = key.ok_or_else(|| {
+            malformed(format!("map: {} does not contain declared merge key: {}", Value::Object(new.clone()), rule.merge_key))
+        })?;
         match merged.iter_mut().find(|old| old.get(rule.merge_key) == Some(&key)) {
             Some(slot) => {
                 let old = slot.as_object().cloned().unwrap_or_default();
@@ -151,7 +160,8 @@ fn special_elements(merge_key: &str, mut original: Vec<Value>, patch: Vec<Value>
         match element.get(PATCH).map(|d| d.as_str().unwrap_or_default().to_owned()).as_deref() {
             None => plain.push(element),
             Some("delete") => {
-                let key = element.get(merge_key).ok_or_else(|| malformed(format!("delete patch type with no merge key defined: {element}")))?;
+                let key =
+                    element.get(merge_key).ok_or_else(|| malformed(format!("delete patch type with no merge key defined: {element}")))?;
                 original.retain(|old| old.get(merge_key) != Some(key));
             }
             Some("replace") => replaces = true,

@@ -181,7 +181,8 @@ pub(super) fn endpoints(endpoints: &Value, _: Timestamp) -> Value {
 }
 
 pub(super) fn slice_ports(slice: &Value, _: Timestamp) -> Value {
-    let ports: Vec<String> = list(slice, "/ports").iter().map(|port| port["port"].as_i64().map_or("*".to_owned(), |n| n.to_string())).collect();
+    let ports: Vec<String> =
+        list(slice, "/ports").iter().map(|port| port["port"].as_i64().map_or("*".to_owned(), |n| n.to_string())).collect();
     if ports.is_empty() { json!(UNSET) } else { first_three(ports) }
 }
 
@@ -249,7 +250,11 @@ pub(super) fn first_seen(e: &Value, now: Timestamp) -> Value {
 }
 
 pub(super) fn last_seen(e: &Value, now: Timestamp) -> Value {
-    let times = [event(e, "/series/lastObservedTime", "/series/lastObservedTime"), event(e, "/lastTimestamp", "/deprecatedLastTimestamp"), &e["eventTime"]];
+    let times = [
+        event(e, "/series/lastObservedTime", "/series/lastObservedTime"),
+        event(e, "/lastTimestamp", "/deprecatedLastTimestamp"),
+        &e["eventTime"],
+    ];
     let last = times.into_iter().find(|time| !time.is_null()).unwrap_or(event(e, "/firstTimestamp", "/deprecatedFirstTimestamp"));
     json!(duration::since(last, now))
 }
@@ -264,8 +269,13 @@ pub(super) fn event_subobject(e: &Value, _: Timestamp) -> Value {
 }
 
 pub(super) fn event_source(e: &Value, _: Timestamp) -> Value {
-    let (component, host) = (event(e, "/source/component", "/deprecatedSource/component"), event(e, "/source/host", "/deprecatedSource/host"));
-    let component = component.as_str().filter(|c| !c.is_empty()).or_else(|| event(e, "/reportingComponent", "/reportingController").as_str()).unwrap_or_default();
+    let (component, host) =
+        (event(e, "/source/component", "/deprecatedSource/component"), event(e, "/source/host", "/deprecatedSource/host"));
+    let component = component
+        .as_str()
+        .filter(|c| !c.is_empty())
+        .or_else(|| event(e, "/reportingComponent", "/reportingController").as_str())
+        .unwrap_or_default();
     let host = host.as_str().filter(|h| !h.is_empty()).or_else(|| e["reportingInstance"].as_str()).unwrap_or_default();
     json!(if host.is_empty() { component.to_owned() } else { format!("{component}, {host}") })
 }
@@ -283,7 +293,8 @@ pub(super) fn event_count(e: &Value, _: Timestamp) -> Value {
 pub(super) fn access_modes(object: &Value, _: Timestamp) -> Value {
     let shown = [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
     // A claim shows what it got.
-    let modes = if object["kind"] == "PersistentVolumeClaim" { list(object, "/status/accessModes") } else { list(object, "/spec/accessModes") };
+    let modes =
+        if object["kind"] == "PersistentVolumeClaim" { list(object, "/status/accessModes") } else { list(object, "/spec/accessModes") };
     let words = shown.iter().filter(|(mode, _)| modes.iter().any(|m| m == mode)).map(|(_, word)| *word);
     json!(words.collect::<Vec<_>>().join(","))
 }
@@ -379,7 +390,9 @@ pub(super) fn ingress_hosts(ingress: &Value, _: Timestamp) -> Value {
 }
 
 pub(super) fn ingress_address(ingress: &Value, _: Timestamp) -> Value {
-    let addresses = list(ingress, "/status/loadBalancer/ingress").iter().map(|i| (if text(i, "/ip").is_empty() { text(i, "/hostname") } else { text(i, "/ip") }).to_owned());
+    let addresses = list(ingress, "/status/loadBalancer/ingress")
+        .iter()
+        .map(|i| (if text(i, "/ip").is_empty() { text(i, "/hostname") } else { text(i, "/ip") }).to_owned());
     json!(addresses.collect::<Vec<_>>().join(","))
 }
 

@@ -65,7 +65,13 @@ fn condition(pod: &Value, kind: &str) -> bool {
 fn summary(pod: &Value) -> Summary {
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     let own_reason = pod["status"]["reason"].as_str().filter(|r| !r.is_empty());
-    let mut found = Summary { reason: own_reason.unwrap_or(phase).to_owned(), ready: 0, total: list(pod, "spec", "containers").len(), restarts: 0, last_restart: None };
+    let mut found = Summary {
+        reason: own_reason.unwrap_or(phase).to_owned(),
+        ready: 0,
+        total: list(pod, "spec", "containers").len(),
+        restarts: 0,
+        last_restart: None,
+    };
     if list(pod, "status", "conditions").iter().any(|c| c["type"] == "PodScheduled" && c["reason"] == "SchedulingGated") {
         found.reason = "SchedulingGated".to_owned();
     }

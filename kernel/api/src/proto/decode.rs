@@ -76,7 +76,8 @@ fn map_entry(view: TypeView<'_>, field: &Field<'_>, entry: &[u8], depth: usize) 
         match part? {
             (1, Wire::Bytes(text)) => key = wire::text(1, text)?,
             (2, Wire::Bytes(items)) if field.container == Container::MapOfList => {
-                let items: Result<Vec<Value>, ProtoError> = wire::fields(items).map(|item| element(view, field, 1, item?.1, depth)).collect();
+                let items: Result<Vec<Value>, ProtoError> =
+                    wire::fields(items).map(|item| element(view, field, 1, item?.1, depth)).collect();
                 value = Value::Array(items?);
             }
             (2, found) => value = element(view, field, 2, found, depth)?,
@@ -117,7 +118,9 @@ fn element(view: TypeView<'_>, field: &Field<'_>, tag: u32, value: Wire<'_>, dep
             Some(target) => Value::Object(object(target, bytes, depth + 1)?),
             None => Value::Null,
         },
-        (Element::SchemaOrBool | Element::SchemaOrArray | Element::SchemaOrStrings, Wire::Bytes(bytes)) => schema_union(view, field, bytes, depth)?,
+        (Element::SchemaOrBool | Element::SchemaOrArray | Element::SchemaOrStrings, Wire::Bytes(bytes)) => {
+            schema_union(view, field, bytes, depth)?
+        }
         _ => return Err(ProtoError::WireType(tag)),
     })
 }

@@ -61,7 +61,9 @@ fn write_field(view: TypeView<'_>, field: &Field<'_>, tag: u32, value: &Value, o
             for key in keys {
                 wire::message(out, tag, |out| {
                     wire::bytes(out, 1, key.as_bytes());
-                    wire::message(out, 2, |out| map[key].as_array().into_iter().flatten().for_each(|item| element(view, field, 1, item, out)));
+                    wire::message(out, 2, |out| {
+                        map[key].as_array().into_iter().flatten().for_each(|item| element(view, field, 1, item, out))
+                    });
                 });
             }
         }

@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 use crate::table::{Container, TypeView};
 
 /// Text fields whose empty value means something.
-const KEPT_TEXT: &[&str] = &["storageClassName", "value", "key", "apiGroup", "volumeAttributesClassName", "schedulerName", "ingressClassName"];
+const KEPT_TEXT: &[&str] =
+    &["storageClassName", "value", "key", "apiGroup", "volumeAttributesClassName", "schedulerName", "ingressClassName"];
 
 /// Numbers whose zero means zero.
 const KEPT_NUMBERS: &[&str] = &[
@@ -59,9 +60,27 @@ const KEPT_NUMBERS: &[&str] = &[
 
 /// Flags whose false means absent.
 const DROPPED_FLAGS: &[&str] = &[
-    "hostIPC", "hostNetwork", "hostPID", "manualSelector", "paused", "publishNotReadyAddresses", "stdin", "stdinOnce", "tty", "unschedulable", "readOnly",
-    "globalDefault", "nullable", "uniqueItems", "exclusiveMaximum", "exclusiveMinimum", "x-kubernetes-embedded-resource", "x-kubernetes-int-or-string",
-    "deprecated", "insecureSkipTLSVerify", "attached",
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "manualSelector",
+    "paused",
+    "publishNotReadyAddresses",
+    "stdin",
+    "stdinOnce",
+    "tty",
+    "unschedulable",
+    "readOnly",
+    "globalDefault",
+    "nullable",
+    "uniqueItems",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "x-kubernetes-embedded-resource",
+    "x-kubernetes-int-or-string",
+    "deprecated",
+    "insecureSkipTLSVerify",
+    "attached",
 ];
 
 /// Types whose fields are plain although other types' fields of the same name are pointers.

@@ -39,10 +39,8 @@ static FIELDS: &[(&str, &str, &[&str])] = &[
 ];
 
 /// Fields that keep their value once they have one.
-static ONCE_SET: &[(&str, &str, &[&str])] = &[
-    ("", "nodes", &["/spec/podCIDR", "/spec/podCIDRs", "/spec/providerID"]),
-    ("", "persistentvolumeclaims", &["/spec/volumeName"]),
-];
+static ONCE_SET: &[(&str, &str, &[&str])] =
+    &[("", "nodes", &["/spec/podCIDR", "/spec/podCIDRs", "/spec/providerID"]), ("", "persistentvolumeclaims", &["/spec/volumeName"])];
 
 type Check = fn(&Value, &Value, &mut Failures);
 
@@ -64,7 +62,8 @@ pub(super) fn check(resource: &Resource, new: &Value, old: &Value, failures: &mu
     let fixed = FIELDS.iter().filter(|(group, plural, _)| about(group, plural)).flat_map(|(_, _, fields)| *fields);
     fixed.for_each(|pointer| keep(pointer, new, old, failures));
     let once = ONCE_SET.iter().filter(|(group, plural, _)| about(group, plural)).flat_map(|(_, _, fields)| *fields);
-    once.filter(|pointer| old.pointer(pointer).is_some_and(|v| v.as_str() != Some(""))).for_each(|pointer| keep(pointer, new, old, failures));
+    once.filter(|pointer| old.pointer(pointer).is_some_and(|v| v.as_str() != Some("")))
+        .for_each(|pointer| keep(pointer, new, old, failures));
     CHECKS.iter().filter(|(group, plural, _)| about(group, plural)).for_each(|(_, _, check)| check(new, old, failures));
 }
 
@@ -145,7 +144,11 @@ fn pod(new: &Value, old: &Value, failures: &mut Failures) {
         && deadline(new).is_none_or(|now| now > before)
     {
         let shown = new["activeDeadlineSeconds"].clone();
-        failures.push(FieldError::invalid("spec.activeDeadlineSeconds", shown, format!("must be less than or equal to previous value: {before}")));
+        failures.push(FieldError::invalid(
+            "spec.activeDeadlineSeconds",
+            shown,
+            format!("must be less than or equal to previous value: {before}"),
+        ));
     }
 }
 
@@ -184,16 +187,31 @@ fn claim(new: &Value, old: &Value, failures: &mut Failures) {
 }
 
 fn volume(new: &Value, old: &Value, failures: &mut Failures) {
-    let mutable =
-        ["/capacity", "/accessModes", "/claimRef", "/persistentVolumeReclaimPolicy", "/storageClassName", "/mountOptions", "/volumeAttributesClassName", "/nodeAffinity"];
+    let mutable = [
+        "/capacity",
+        "/accessModes",
+        "/claimRef",
+        "/persistentVolumeReclaimPolicy",
+        "/storageClassName",
+        "/mountOptions",
+        "/volumeAttributesClassName",
+        "/nodeAffinity",
+    ];
     if without(&new["spec"], &mutable) != without(&old["spec"], &mutable) {
         failures.push(FieldError::forbidden("spec.persistentvolumesource", "spec.persistentvolumesource is immutable after creation"));
     }
 }
 
 fn stateful_set(new: &Value, old: &Value, failures: &mut Failures) {
-    let mutable =
-        ["/replicas", "/ordinals", "/template", "/updateStrategy", "/revisionHistoryLimit", "/persistentVolumeClaimRetentionPolicy", "/minReadySeconds"];
+    let mutable = [
+        "/replicas",
+        "/ordinals",
+        "/template",
+        "/updateStrategy",
+        "/revisionHistoryLimit",
+        "/persistentVolumeClaimRetentionPolicy",
+        "/minReadySeconds",
+    ];
     if without(&new["spec"], &mutable) != without(&old["spec"], &mutable) {
         let why = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', \
                    'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";

@@ -62,7 +62,8 @@ pub(super) fn check_update(new: &Value, old: &Value, failures: &mut Failures) {
     let added: Vec<String> =
         strings(new["metadata"].get("finalizers")).map(|(_, f)| f).filter(|f| !was.contains(f)).map(|f| format!("{f:?}")).collect();
     if !added.is_empty() {
-        let why = format!("no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}", added.join(", "));
+        let why =
+            format!("no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}", added.join(", "));
         failures.push(FieldError::forbidden(path.key("finalizers"), why));
     }
 }
@@ -121,7 +122,12 @@ fn check_owners(owners: Option<&Value>, path: &Path<'_>, failures: &mut Failures
     let mut controllers = 0;
     for (index, owner) in owners.and_then(Value::as_array).into_iter().flatten().enumerate() {
         let at = path.index(index);
-        for (key, why) in [("apiVersion", "version must not be empty"), ("kind", "must not be empty"), ("name", "must not be empty"), ("uid", "must not be empty")] {
+        for (key, why) in [
+            ("apiVersion", "version must not be empty"),
+            ("kind", "must not be empty"),
+            ("name", "must not be empty"),
+            ("uid", "must not be empty"),
+        ] {
             if owner[key].as_str().unwrap_or_default().is_empty() {
                 failures.push(FieldError::invalid(at.key(key), "", why));
             }

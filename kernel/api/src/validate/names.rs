@@ -10,7 +10,8 @@ const LABEL_1035: &str = "a DNS-1035 label consists of lower case letters, digit
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain consists of lower case letters, digits, '-' and '.', and starts and ends with a letter or digit (such as 'example.com')";
 const NAME_PART: &str = "name part consists of letters, digits, '-', '_' and '.', and starts and ends with a letter or digit (such as 'MyName' or 'my.name' or '123-abc')";
 const LABEL_VALUE: &str = "a valid label is empty or consists of letters, digits, '-', '_' and '.', and starts and ends with a letter or digit (such as 'MyValue' or 'my_value' or '12345')";
-const CONFIG_KEY: &str = "a valid config key consists of letters, digits, '-', '_' and '.' (such as 'key.name' or 'KEY_NAME' or 'key-name')";
+const CONFIG_KEY: &str =
+    "a valid config key consists of letters, digits, '-', '_' and '.' (such as 'key.name' or 'KEY_NAME' or 'key-name')";
 const ENV_NAME: &str = "a valid environment variable name consists only of printable ASCII characters other than '='";
 const DOMAIN_PREFIX: &str = "should be a domain-prefixed path (such as 'acme.io/foo')";
 

@@ -9,9 +9,36 @@ use crate::status::FieldError;
 
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 const VOLUME_SOURCES: &[&str] = &[
-    "awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "fc", "flexVolume",
-    "flocker", "gcePersistentDisk", "gitRepo", "glusterfs", "hostPath", "image", "iscsi", "nfs", "persistentVolumeClaim", "photonPersistentDisk",
-    "portworxVolume", "projected", "quobyte", "rbd", "scaleIO", "secret", "storageos", "vsphereVolume",
+    "awsElasticBlockStore",
+    "azureDisk",
+    "azureFile",
+    "cephfs",
+    "cinder",
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "fc",
+    "flexVolume",
+    "flocker",
+    "gcePersistentDisk",
+    "gitRepo",
+    "glusterfs",
+    "hostPath",
+    "image",
+    "iscsi",
+    "nfs",
+    "persistentVolumeClaim",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "projected",
+    "quobyte",
+    "rbd",
+    "scaleIO",
+    "secret",
+    "storageos",
+    "vsphereVolume",
 ];
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 const MESSAGE_POLICIES: &[&str] = &["FallbackToLogsOnError", "File"];
@@ -234,7 +261,10 @@ fn init_container_policies(spec: &Object, path: &Path<'_>, failures: &mut Failur
         let restarts = container["restartPolicy"] == "Always";
         for field in ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
             if !restarts && container.get(field).is_some() {
-                failures.push(FieldError::forbidden(at.index(index).key(field), "may not be set for init containers without restartPolicy=Always"));
+                failures.push(FieldError::forbidden(
+                    at.index(index).key(field),
+                    "may not be set for init containers without restartPolicy=Always",
+                ));
             }
         }
     }
@@ -251,7 +281,9 @@ fn image(container: &Object, path: &Path<'_>, failures: &mut Failures) {
 
 fn probe_thresholds(container: &Object, path: &Path<'_>, failures: &mut Failures) {
     for probe in ["livenessProbe", "startupProbe"] {
-        let Some(value) = container.get(probe).map(|p| &p["successThreshold"]).filter(|v| v.as_i64().is_some_and(|n| n != 1)) else { continue };
+        let Some(value) = container.get(probe).map(|p| &p["successThreshold"]).filter(|v| v.as_i64().is_some_and(|n| n != 1)) else {
+            continue;
+        };
         failures.push(FieldError::invalid(path.key(probe).key("successThreshold"), value.clone(), "must be 1"));
     }
 }
@@ -331,7 +363,7 @@ fn resources(resources: &Object, path: &Path<'_>, failures: &mut Failures) {
         let (Some(asked), Some(most)) = (parse(request), limit.and_then(parse)) else { continue };
         if asked.compare(most).is_gt() {
             let why = format!("must be less than or equal to {name} limit of {}", most.canonical());
-            failures.push(FieldError::invalid(&at, request.clone(), why));
+            failures.push(FieldError::invalid(at, request.clone(), why));
         }
     }
 }
@@ -339,20 +371,36 @@ fn resources(resources: &Object, path: &Path<'_>, failures: &mut Failures) {
 fn escalation(context: &Object, path: &Path<'_>, failures: &mut Failures) {
     let set = |key: &str, value: bool| context.get(key) == Some(&Value::Bool(value));
     if set("allowPrivilegeEscalation", false) && set("privileged", true) {
-        failures.push(FieldError::invalid(path, Value::Object(context.clone()), "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"));
+        failures.push(FieldError::invalid(
+            path,
+            Value::Object(context.clone()),
+            "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+        ));
     }
 }
 
 fn toleration(toleration: &Object, path: &Path<'_>, failures: &mut Failures) {
     let (key, operator) = (text(toleration, "key"), text(toleration, "operator"));
     if key.is_empty() && operator != "Exists" {
-        failures.push(FieldError::invalid(path.key("operator"), operator, "operator must be Exists when `key` is empty, which means \"match all values and all keys\""));
+        failures.push(FieldError::invalid(
+            path.key("operator"),
+            operator,
+            "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+        ));
     }
     if operator == "Exists" && !text(toleration, "value").is_empty() {
-        failures.push(FieldError::invalid(path.key("operator"), text(toleration, "value"), "value must be empty when `operator` is 'Exists'"));
+        failures.push(FieldError::invalid(
+            path.key("operator"),
+            text(toleration, "value"),
+            "value must be empty when `operator` is 'Exists'",
+        ));
     }
     if toleration.contains_key("tolerationSeconds") && text(toleration, "effect") != "NoExecute" {
-        failures.push(FieldError::invalid(path.key("effect"), text(toleration, "effect"), "effect must be 'NoExecute' when `tolerationSeconds` is set"));
+        failures.push(FieldError::invalid(
+            path.key("effect"),
+            text(toleration, "effect"),
+            "effect must be 'NoExecute' when `tolerationSeconds` is set",
+        ));
     }
 }
 
@@ -361,8 +409,12 @@ fn requirement_values(requirement: &Object, path: &Path<'_>, failures: &mut Fail
     let at = path.key("values");
     match text(requirement, "operator") {
         "In" | "NotIn" if count == 0 => failures.push(FieldError::required(at, "must be specified when `operator` is 'In' or 'NotIn'")),
-        "Exists" | "DoesNotExist" if count > 0 => failures.push(FieldError::forbidden(at, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")),
-        "Gt" | "Lt" if count != 1 => failures.push(FieldError::required(at, "must be specified single value when `operator` is 'Lt' or 'Gt'")),
+        "Exists" | "DoesNotExist" if count > 0 => {
+            failures.push(FieldError::forbidden(at, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"))
+        }
+        "Gt" | "Lt" if count != 1 => {
+            failures.push(FieldError::required(at, "must be specified single value when `operator` is 'Lt' or 'Gt'"))
+        }
         _ => {}
     }
 }

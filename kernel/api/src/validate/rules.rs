@@ -162,7 +162,7 @@ fn service_ports(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let (ports, at) = (list(spec, "ports"), path.key("ports"));
     let kind = text(spec, "type");
     if ports.is_empty() && kind != "ExternalName" && text(spec, "clusterIP") != "None" {
-        failures.push(FieldError::required(&at, ""));
+        failures.push(FieldError::required(at, ""));
     }
     for (index, port) in ports.iter().enumerate() {
         let at = at.index(index);
@@ -170,7 +170,7 @@ fn service_ports(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
             failures.push(FieldError::required(at.key("name"), ""));
         }
         if ports[..index].iter().any(|other| other["port"] == port["port"] && other["protocol"] == port["protocol"]) {
-            failures.push(FieldError::duplicate(&at, serde_json::json!({"port": port["port"], "protocol": port["protocol"]})));
+            failures.push(FieldError::duplicate(at, serde_json::json!({"port": port["port"], "protocol": port["protocol"]})));
         }
         let node_port = port["nodePort"].as_i64().unwrap_or(0);
         if node_port != 0 && !matches!(kind, "NodePort" | "LoadBalancer") {
@@ -201,7 +201,11 @@ fn service_addresses(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
         failures.push(FieldError::invalid(path.key("clusterIPs").index(0), address, why));
     }
     if address == "None" && matches!(kind, "NodePort" | "LoadBalancer") {
-        failures.push(FieldError::invalid(path.key("clusterIPs").index(0), address, format!("may not be set to 'None' for {kind} services")));
+        failures.push(FieldError::invalid(
+            path.key("clusterIPs").index(0),
+            address,
+            format!("may not be set to 'None' for {kind} services"),
+        ));
     }
 }
 
@@ -225,7 +229,7 @@ fn config_map(map: &Object, path: &Path<'_>, failures: &mut Failures) {
 fn secret(secret: &Object, path: &Path<'_>, failures: &mut Failures) {
     let at = path.key("data");
     if data_bytes(secret.get("data")) / 4 * 3 > DATA_BYTES_MAX {
-        failures.push(FieldError::too_long(&at, DATA_BYTES_MAX));
+        failures.push(FieldError::too_long(at, DATA_BYTES_MAX));
     }
     let required: &[&str] = match text(secret, "type") {
         "kubernetes.io/tls" => &["tls.crt", "tls.key"],
@@ -264,7 +268,7 @@ fn binding(binding: &Object, path: &Path<'_>, failures: &mut Failures) {
 fn access_modes(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let at = path.key("accessModes");
     for mode in list(spec, "accessModes").iter().filter_map(Value::as_str).filter(|mode| !ACCESS_MODES.contains(mode)) {
-        failures.push(FieldError::not_supported(&at, mode, ACCESS_MODES));
+        failures.push(FieldError::not_supported(at, mode, ACCESS_MODES));
     }
 }
 
@@ -299,8 +303,9 @@ fn ingress(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
 
 fn ingress_path(entry: &Object, path: &Path<'_>, failures: &mut Failures) {
     let value = text(entry, "path");
-    let free = text(entry, "pathType") == "ImplementationSpecific";
-    if !value.starts_with('/') && !(free && value.is_empty()) {
+    let may_be_empty = text(entry, "pathType") == "ImplementationSpecific";
+    let fits = if value.is_empty() { may_be_empty } else { value.starts_with('/') };
+    if !fits {
         failures.push(FieldError::invalid(path.key("path"), value, "must be an absolute path"));
     }
 }
@@ -324,11 +329,18 @@ fn policy_peer(peer: &Object, path: &Path<'_>, failures: &mut Failures) {
 fn policy_rule(rule: &Object, path: &Path<'_>, failures: &mut Failures) {
     if !list(rule, "nonResourceURLs").is_empty() {
         if !list(rule, "apiGroups").is_empty() || !list(rule, "resources").is_empty() {
-            failures.push(FieldError::invalid(path.key("nonResourceURLs"), rule["nonResourceURLs"].clone(), "rules cannot apply to both regular resources and non-resource URLs"));
+            failures.push(FieldError::invalid(
+                path.key("nonResourceURLs"),
+                rule["nonResourceURLs"].clone(),
+                "rules cannot apply to both regular resources and non-resource URLs",
+            ));
         }
         return;
     }
-    for (field, why) in [("apiGroups", "resource rules must supply at least one api group"), ("resources", "resource rules must supply at least one resource")] {
+    for (field, why) in [
+        ("apiGroups", "resource rules must supply at least one api group"),
+        ("resources", "resource rules must supply at least one resource"),
+    ] {
         if list(rule, field).is_empty() {
             failures.push(FieldError::required(path.key(field), why));
         }
@@ -361,7 +373,9 @@ fn one_stored_version(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
 }
 
 fn digest(text: &str) -> Option<String> {
-    let fits = text.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
+    let fits = text
+        .strip_prefix("sha256:")
+        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
     (!fits).then(|| "must be sha256: followed by 64 lower case hexadecimal digits".to_owned())
 }
 
@@ -371,7 +385,9 @@ fn verb(text: &str) -> Option<String> {
 }
 
 fn module(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
-    for (kind, why) in [("admission", "an admission module says which requests it is asked about"), ("controller", "a controller says what it is about")] {
+    for (kind, why) in
+        [("admission", "an admission module says which requests it is asked about"), ("controller", "a controller says what it is about")]
+    {
         if text(spec, "type") == kind && !spec.contains_key(kind) {
             failures.push(FieldError::required(path.key(kind), why));
         }

@@ -102,18 +102,18 @@ fn text<'a>(map: &'a Object, key: &str) -> &'a str {
 fn selector(spec: &Object, path: &Path<'_>, kind: &str, failures: &mut Failures) {
     let at = path.key("selector");
     let Some(value) = spec.get("selector") else {
-        failures.push(FieldError::required(&at, ""));
+        failures.push(FieldError::required(at, ""));
         // Upstream reports the mismatch with a selector that is not there, too.
         mismatch(spec, path, failures);
         return;
     };
     match LabelSelector::from_object(value) {
         Ok(selector) if selector.is_empty() => {
-            failures.push(FieldError::invalid(&at, value.clone(), format!("empty selector is invalid for {kind}")));
+            failures.push(FieldError::invalid(at, value.clone(), format!("empty selector is invalid for {kind}")));
         }
         Ok(selector) if !selector.matches_labels(template_labels(spec)) => mismatch(spec, path, failures),
         Ok(_) => {}
-        Err(error) => failures.push(FieldError::invalid(&at, value.clone(), error.message)),
+        Err(error) => failures.push(FieldError::invalid(at, value.clone(), error.message)),
     }
 }
 
@@ -169,7 +169,11 @@ fn amounts(map: &Object, path: &Path<'_>, fields: &[&str], failures: &mut Failur
                 failures.push(FieldError::invalid(path.key(field), n.clone(), "must be greater than or equal to 0"));
             }
             Some(Value::String(percent)) => match percent.strip_suffix('%').and_then(|p| p.parse::<u32>().ok()) {
-                None => failures.push(FieldError::invalid(path.key(field), percent.as_str(), "a valid percent string must be a numeric string followed by an ending '%'")),
+                None => failures.push(FieldError::invalid(
+                    path.key(field),
+                    percent.as_str(),
+                    "a valid percent string must be a numeric string followed by an ending '%'",
+                )),
                 Some(p) if p > 100 && *field != "maxSurge" => {
                     failures.push(FieldError::invalid(path.key(field), percent.as_str(), "must not be greater than 100%"));
                 }
@@ -223,10 +227,18 @@ fn schedule(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
         fields.len() == 5 && fields.iter().all(|f| f.chars().all(|c| c.is_ascii_alphanumeric() || "*/,-?".contains(c)))
     };
     if !fits {
-        failures.push(FieldError::invalid(path.key("schedule"), schedule, "expected exactly 5 fields of cron syntax, or a word such as @hourly"));
+        failures.push(FieldError::invalid(
+            path.key("schedule"),
+            schedule,
+            "expected exactly 5 fields of cron syntax, or a word such as @hourly",
+        ));
     }
     if schedule.contains("TZ") {
-        failures.push(FieldError::invalid(path.key("schedule"), schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"));
+        failures.push(FieldError::invalid(
+            path.key("schedule"),
+            schedule,
+            "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+        ));
     }
 }
 

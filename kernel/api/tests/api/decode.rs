@@ -79,7 +79,11 @@ fn a_wrong_type_names_its_field() {
 #[test]
 fn a_body_of_another_kind_is_refused() {
     check("v1/pods", r#"{"kind": "Service"}"#, "400 the kind in the data (Service) does not match the expected kind (Pod)");
-    check("v1/pods", r#"{"apiVersion": "apps/v1"}"#, "400 the apiVersion in the data (apps/v1) does not match the expected apiVersion (v1)");
+    check(
+        "v1/pods",
+        r#"{"apiVersion": "apps/v1"}"#,
+        "400 the apiVersion in the data (apps/v1) does not match the expected apiVersion (v1)",
+    );
 }
 
 #[test]
@@ -98,7 +102,9 @@ fn values_take_their_canonical_form_and_nulls_mean_absent() {
 
 #[test]
 fn hostile_bodies_are_refused() {
-    for body in ["{", "{\"a\": ", "- a: *b", "a: &x [*x]", "\u{0}", "{\"metadata\": {\"creationTimestamp\": \"yesterday\"}}", "{\"metadata\": 5}"] {
+    for body in
+        ["{", "{\"a\": ", "- a: *b", "a: &x [*x]", "\u{0}", "{\"metadata\": {\"creationTimestamp\": \"yesterday\"}}", "{\"metadata\": 5}"]
+    {
         assert!(run("v1/pods", body).starts_with("400 "), "{body}: {}", run("v1/pods", body));
     }
     let deep = format!("{}1{}", "{\"a\":".repeat(200), "}".repeat(200));

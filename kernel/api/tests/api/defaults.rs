@@ -32,10 +32,19 @@ fn a_pod_is_defaulted_wherever_its_spec_occurs() {
 #[test]
 fn an_image_is_pulled_by_its_tag() {
     for (image, policy) in [
-        ("nginx", "Always"), ("nginx:latest", "Always"), ("nginx:1.2", "IfNotPresent"), ("localhost:5000/nginx", "Always"),
-        ("localhost:5000/nginx:1", "IfNotPresent"), ("nginx@sha256:0", "IfNotPresent"),
+        ("nginx", "Always"),
+        ("nginx:latest", "Always"),
+        ("nginx:1.2", "IfNotPresent"),
+        ("localhost:5000/nginx", "Always"),
+        ("localhost:5000/nginx:1", "IfNotPresent"),
+        ("nginx@sha256:0", "IfNotPresent"),
     ] {
-        check("v1/pods", &format!("spec: {{containers: [{{name: a, image: '{image}'}}]}}"), "/spec/containers/0/imagePullPolicy", &format!("{policy:?}"));
+        check(
+            "v1/pods",
+            &format!("spec: {{containers: [{{name: a, image: '{image}'}}]}}"),
+            "/spec/containers/0/imagePullPolicy",
+            &format!("{policy:?}"),
+        );
     }
 }
 
@@ -47,20 +56,47 @@ fn limits_become_requests_and_the_hosts_network_the_hosts_ports() {
         "/spec/containers/0/resources/requests",
         r#"{"cpu":"500m","memory":"1Gi"}"#,
     );
-    check("v1/pods", "spec: {hostNetwork: true, containers: [{name: a, ports: [{containerPort: 80}]}]}", "/spec/containers/0/ports/0/hostPort", "80");
+    check(
+        "v1/pods",
+        "spec: {hostNetwork: true, containers: [{name: a, ports: [{containerPort: 80}]}]}",
+        "/spec/containers/0/ports/0/hostPort",
+        "80",
+    );
     check("v1/pods", "spec: {serviceAccountName: x, containers: []}", "/spec/serviceAccount", "\"x\"");
 }
 
 #[test]
+fn empty_text_and_a_probes_zeros_count_as_unset() {
+    check("v1/pods", "spec: {restartPolicy: '', containers: []}", "/spec/restartPolicy", "\"Always\"");
+    check(
+        "v1/pods",
+        "spec: {containers: [{name: a, livenessProbe: {timeoutSeconds: 0}}]}",
+        "/spec/containers/0/livenessProbe/timeoutSeconds",
+        "1",
+    );
+    check("v1/pods", "spec: {terminationGracePeriodSeconds: 0, containers: []}", "/spec/terminationGracePeriodSeconds", "0");
+}
+
+#[test]
 fn workloads_are_defaulted() {
-    check("apps/v1/deployments", "spec: {template: {}}", "/spec/strategy", r#"{"type":"RollingUpdate","rollingUpdate":{"maxUnavailable":"25%","maxSurge":"25%"}}"#);
+    check(
+        "apps/v1/deployments",
+        "spec: {template: {}}",
+        "/spec/strategy",
+        r#"{"type":"RollingUpdate","rollingUpdate":{"maxUnavailable":"25%","maxSurge":"25%"}}"#,
+    );
     check("apps/v1/deployments", "spec: {strategy: {type: Recreate}}", "/spec/strategy", r#"{"type":"Recreate"}"#);
     for (field, value) in [("replicas", "1"), ("revisionHistoryLimit", "10"), ("progressDeadlineSeconds", "600")] {
         check("apps/v1/deployments", "spec: {}", &format!("/spec/{field}"), value);
     }
     check("apps/v1/deployments", "spec: {replicas: 0}", "/spec/replicas", "0");
     check("apps/v1/statefulsets", "spec: {}", "/spec/updateStrategy", r#"{"type":"RollingUpdate","rollingUpdate":{"partition":0}}"#);
-    check("apps/v1/daemonsets", "spec: {}", "/spec/updateStrategy", r#"{"type":"RollingUpdate","rollingUpdate":{"maxUnavailable":1,"maxSurge":0}}"#);
+    check(
+        "apps/v1/daemonsets",
+        "spec: {}",
+        "/spec/updateStrategy",
+        r#"{"type":"RollingUpdate","rollingUpdate":{"maxUnavailable":1,"maxSurge":0}}"#,
+    );
     check("batch/v1/jobs", "spec: {}", "/spec/completions", "1");
     check("batch/v1/jobs", "spec: {parallelism: 2}", "/spec/completions", "null");
     check("batch/v1/jobs", "spec: {}", "/spec/backoffLimit", "6");
@@ -78,11 +114,21 @@ fn services_and_the_rest_are_defaulted() {
     );
     check("v1/services", "spec: {type: NodePort, ports: [{port: 80, targetPort: web}]}", "/spec/externalTrafficPolicy", "\"Cluster\"");
     check("v1/services", "spec: {sessionAffinity: ClientIP}", "/spec/sessionAffinityConfig", r#"{"clientIP":{"timeoutSeconds":10800}}"#);
-    check("v1/namespaces", "metadata: {name: a}", "", r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a","labels":{"kubernetes.io/metadata.name":"a"}},"spec":{"finalizers":["kubernetes"]}}"#);
+    check(
+        "v1/namespaces",
+        "metadata: {name: a}",
+        "",
+        r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a","labels":{"kubernetes.io/metadata.name":"a"}},"spec":{"finalizers":["kubernetes"]}}"#,
+    );
     check("v1/secrets", "{}", "/type", "\"Opaque\"");
     check("v1/persistentvolumes", "spec: {}", "/spec", r#"{"persistentVolumeReclaimPolicy":"Retain","volumeMode":"Filesystem"}"#);
     check("networking.k8s.io/v1/networkpolicies", "spec: {egress: [{}]}", "/spec/policyTypes", r#"["Ingress","Egress"]"#);
-    check("rbac.authorization.k8s.io/v1/rolebindings", "{roleRef: {kind: Role, name: a}, subjects: [{kind: User, name: u}]}", "/subjects/0/apiGroup", "\"rbac.authorization.k8s.io\"");
+    check(
+        "rbac.authorization.k8s.io/v1/rolebindings",
+        "{roleRef: {kind: Role, name: a}, subjects: [{kind: User, name: u}]}",
+        "/subjects/0/apiGroup",
+        "\"rbac.authorization.k8s.io\"",
+    );
     check("autoscaling/v2/horizontalpodautoscalers", "spec: {maxReplicas: 3}", "/spec/minReplicas", "1");
     check("pintle.dev/v1/modules", "spec: {type: scheduler}", "/spec/schedulerName", "\"default-scheduler\"");
 }

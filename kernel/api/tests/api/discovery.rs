@@ -1,7 +1,7 @@
 //! What clients learn before they ask for anything.
 
-use pintle_api::discovery::{self, Root};
 use pintle_api::Schema;
+use pintle_api::discovery::{self, Root};
 use serde_json::{Value, json};
 
 fn find<'a>(list: &'a Value, key: &str, name: &str) -> &'a Value {

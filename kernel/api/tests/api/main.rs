@@ -43,7 +43,8 @@ fn resource(path: &str) -> &'static pintle_api::Resource {
 /// An object from YAML, conformed to its type.
 #[track_caller]
 fn object(path: &str, yaml: &str) -> serde_json::Value {
-    let decoded = pintle_api::decode::decode(pintle_api::Schema::builtin(), resource(path), yaml.as_bytes(), pintle_api::decode::Format::Yaml);
+    let decoded =
+        pintle_api::decode::decode(pintle_api::Schema::builtin(), resource(path), yaml.as_bytes(), pintle_api::decode::Format::Yaml);
     let (value, issues) = decoded.unwrap_or_else(|e| panic!("{e}"));
     assert!(issues.is_empty(), "{issues:?}");
     value

@@ -30,10 +30,19 @@ fn a_patch_says_that_it_takes_field_validation() {
 fn schemas_carry_kinds_merge_keys_and_list_types() {
     let core = v3("", "v1");
     let schemas = &core["components"]["schemas"];
-    assert_eq!(schemas["io.k8s.api.core.v1.Pod"]["x-kubernetes-group-version-kind"], json!([{"group": "", "version": "v1", "kind": "Pod"}]));
+    assert_eq!(
+        schemas["io.k8s.api.core.v1.Pod"]["x-kubernetes-group-version-kind"],
+        json!([{"group": "", "version": "v1", "kind": "Pod"}])
+    );
     let ports = &schemas["io.k8s.api.core.v1.ServiceSpec"]["properties"]["ports"];
     assert_eq!(
-        (&ports["type"], &ports["x-kubernetes-list-type"], &ports["x-kubernetes-list-map-keys"], &ports["x-kubernetes-patch-merge-key"], &ports["x-kubernetes-patch-strategy"]),
+        (
+            &ports["type"],
+            &ports["x-kubernetes-list-type"],
+            &ports["x-kubernetes-list-map-keys"],
+            &ports["x-kubernetes-patch-merge-key"],
+            &ports["x-kubernetes-patch-strategy"]
+        ),
         (&json!("array"), &json!("map"), &json!(["port", "protocol"]), &json!("port"), &json!("merge"))
     );
     assert_eq!(ports["items"], json!({"allOf": [{"$ref": "#/components/schemas/io.k8s.api.core.v1.ServicePort"}]}));
@@ -71,7 +80,10 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
     while !bytes.is_empty() {
         let tag = varint(&mut bytes);
         match tag & 7 {
-            0 => found.push((tag >> 3, { varint(&mut bytes); &[][..] })),
+            0 => found.push((tag >> 3, {
+                varint(&mut bytes);
+                &[][..]
+            })),
             2 => {
                 let length = varint(&mut bytes) as usize;
                 found.push((tag >> 3, &bytes[..length]));

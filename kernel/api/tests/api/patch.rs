@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 #[track_caller]
 fn check(kind: PatchType, path: &str, before: Value, patch: Value, after: Value) {
-    let found = apply(Schema::builtin(), crate::resource(path), kind, patch.to_string().as_bytes(), &before).unwrap_or_else(|e| panic!("{e}"));
+    let found =
+        apply(Schema::builtin(), crate::resource(path), kind, patch.to_string().as_bytes(), &before).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(found, after, "{patch}");
 }
 
@@ -21,10 +22,16 @@ fn strategic_merge_patches_merge_lists_by_key() {
     let two = || containers(json!([{"name": "a", "image": "1"}, {"name": "b", "image": "2"}]));
     for (patch, after) in [
         (containers(json!([{"name": "b", "image": "3"}])), containers(json!([{"name": "a", "image": "1"}, {"name": "b", "image": "3"}]))),
-        (containers(json!([{"name": "c", "image": "3"}])), containers(json!([{"name": "c", "image": "3"}, {"name": "a", "image": "1"}, {"name": "b", "image": "2"}]))),
+        (
+            containers(json!([{"name": "c", "image": "3"}])),
+            containers(json!([{"name": "c", "image": "3"}, {"name": "a", "image": "1"}, {"name": "b", "image": "2"}])),
+        ),
         (containers(json!([{"name": "a", "$patch": "delete"}])), containers(json!([{"name": "b", "image": "2"}]))),
         (containers(json!([{"name": "z"}, {"$patch": "replace"}])), containers(json!([{"name": "z"}]))),
-        (json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}}), containers(json!([{"name": "b", "image": "2"}, {"name": "a", "image": "1"}]))),
+        (
+            json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}}),
+            containers(json!([{"name": "b", "image": "2"}, {"name": "a", "image": "1"}])),
+        ),
         (
             json!({"spec": {"$setElementOrder/containers": [{"name": "c"}, {"name": "a"}], "containers": [{"name": "c", "image": "9"}]}}),
             containers(json!([{"name": "c", "image": "9"}, {"name": "a", "image": "1"}, {"name": "b", "image": "2"}])),
@@ -32,7 +39,10 @@ fn strategic_merge_patches_merge_lists_by_key() {
         (json!({"spec": {"$patch": "replace", "nodeName": "n"}}), json!({"spec": {"nodeName": "n"}})),
         (json!({"spec": {"$patch": "delete"}}), json!({"spec": {}})),
         (json!({"spec": {"containers": null}}), json!({"spec": {}})),
-        (json!({"spec": {"containers": null, "nodeName": null}, "metadata": {"labels": {"a": null, "b": "c"}}}), json!({"spec": {}, "metadata": {"labels": {"b": "c"}}})),
+        (
+            json!({"spec": {"containers": null, "nodeName": null}, "metadata": {"labels": {"a": null, "b": "c"}}}),
+            json!({"spec": {}, "metadata": {"labels": {"b": "c"}}}),
+        ),
     ] {
         check(Strategic, "v1/pods", two(), patch, after);
     }
@@ -43,7 +53,13 @@ fn strategic_merge_knows_the_directives_for_primitives_and_retained_keys() {
     use PatchType::Strategic;
     let finalizers = |list: Value| json!({"metadata": {"finalizers": list}});
     check(Strategic, "v1/pods", finalizers(json!(["a/b", "c/d"])), finalizers(json!(["e/f"])), finalizers(json!(["e/f", "a/b", "c/d"])));
-    check(Strategic, "v1/pods", finalizers(json!(["a/b", "c/d"])), json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/b"]}}), finalizers(json!(["c/d"])));
+    check(
+        Strategic,
+        "v1/pods",
+        finalizers(json!(["a/b", "c/d"])),
+        json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/b"]}}),
+        finalizers(json!(["c/d"])),
+    );
     check(
         Strategic,
         "apps/v1/deployments",
@@ -52,7 +68,13 @@ fn strategic_merge_knows_the_directives_for_primitives_and_retained_keys() {
         json!({"spec": {"strategy": {"type": "Recreate"}}}),
     );
     // Lists without a merge strategy are replaced; service ports merge by port alone.
-    check(Strategic, "v1/pods", json!({"spec": {"tolerations": [{"key": "a"}]}}), json!({"spec": {"tolerations": [{"key": "b"}]}}), json!({"spec": {"tolerations": [{"key": "b"}]}}));
+    check(
+        Strategic,
+        "v1/pods",
+        json!({"spec": {"tolerations": [{"key": "a"}]}}),
+        json!({"spec": {"tolerations": [{"key": "b"}]}}),
+        json!({"spec": {"tolerations": [{"key": "b"}]}}),
+    );
     check(
         Strategic,
         "v1/services",
@@ -72,9 +94,27 @@ fn strategic_merge_knows_the_directives_for_primitives_and_retained_keys() {
 
 #[test]
 fn merge_and_json_patches_follow_their_standards() {
-    check(PatchType::Merge, "v1/configmaps", json!({"data": {"a": "b", "c": "d"}}), json!({"data": {"a": null, "e": "f"}}), json!({"data": {"c": "d", "e": "f"}}));
-    check(PatchType::Merge, "v1/pods", json!({"spec": {"x": [1, 2]}}), json!({"spec": {"x": [3], "y": {"z": null, "q": 1}}}), json!({"spec": {"x": [3], "y": {"q": 1}}}));
-    check(PatchType::Json, "v1/configmaps", json!({"data": {"a": "b"}}), json!([{"op": "test", "path": "/data/a", "value": "b"}, {"op": "add", "path": "/data/c", "value": "d"}]), json!({"data": {"a": "b", "c": "d"}}));
+    check(
+        PatchType::Merge,
+        "v1/configmaps",
+        json!({"data": {"a": "b", "c": "d"}}),
+        json!({"data": {"a": null, "e": "f"}}),
+        json!({"data": {"c": "d", "e": "f"}}),
+    );
+    check(
+        PatchType::Merge,
+        "v1/pods",
+        json!({"spec": {"x": [1, 2]}}),
+        json!({"spec": {"x": [3], "y": {"z": null, "q": 1}}}),
+        json!({"spec": {"x": [3], "y": {"q": 1}}}),
+    );
+    check(
+        PatchType::Json,
+        "v1/configmaps",
+        json!({"data": {"a": "b"}}),
+        json!([{"op": "test", "path": "/data/a", "value": "b"}, {"op": "add", "path": "/data/c", "value": "d"}]),
+        json!({"data": {"a": "b", "c": "d"}}),
+    );
 }
 
 #[test]

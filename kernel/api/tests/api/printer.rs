@@ -17,7 +17,11 @@ fn print(path: &str, objects: &[Value], wide: bool) -> String {
         .collect();
     let cell = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let head = shown.iter().map(|i| cell(&table["columnDefinitions"][i]["name"]).to_uppercase()).collect::<Vec<_>>().join("  ");
-    let rows = table["rows"].as_array().into_iter().flatten().map(|row| shown.iter().map(|i| cell(&row["cells"][i])).collect::<Vec<_>>().join("  "));
+    let rows = table["rows"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|row| shown.iter().map(|i| cell(&row["cells"][i])).collect::<Vec<_>>().join("  "));
     std::iter::once(head).chain(rows).collect::<Vec<_>>().join("\n")
 }
 
@@ -44,10 +48,16 @@ fn pods_show_the_status_that_users_know() {
         &[
             pod(json!({"phase": "Pending"})),
             pod(json!({"phase": "Pending", "initContainerStatuses": [{"state": {"running": {}}}]})),
-            pod(json!({"phase": "Pending", "initContainerStatuses": [{"restartCount": 2, "state": {"waiting": {"reason": "ImagePullBackOff"}}}]})),
-            pod(json!({"phase": "Running", "initContainerStatuses": [initialized], "containerStatuses": [running(true, 0), running(false, 1)]})),
+            pod(
+                json!({"phase": "Pending", "initContainerStatuses": [{"restartCount": 2, "state": {"waiting": {"reason": "ImagePullBackOff"}}}]}),
+            ),
+            pod(
+                json!({"phase": "Running", "initContainerStatuses": [initialized], "containerStatuses": [running(true, 0), running(false, 1)]}),
+            ),
             pod(json!({"phase": "Running", "containerStatuses": [running(true, 0), waiting]})),
-            pod(json!({"phase": "Running", "containerStatuses": [ended, running(true, 0)], "conditions": [{"type": "Ready", "status": "False"}]})),
+            pod(
+                json!({"phase": "Running", "containerStatuses": [ended, running(true, 0)], "conditions": [{"type": "Ready", "status": "False"}]}),
+            ),
             pod(json!({"phase": "Failed", "reason": "Evicted"})),
             leaving,
         ],
@@ -68,7 +78,9 @@ fn the_kinds_a_user_sees_first_have_upstreams_columns() {
     let metadata = json!({"name": "x", "creationTimestamp": "2026-01-01T00:00:00Z"});
     check(
         "apps/v1/deployments",
-        &[json!({"metadata": metadata, "spec": {"replicas": 3}, "status": {"readyReplicas": 2, "updatedReplicas": 3, "availableReplicas": 2}})],
+        &[
+            json!({"metadata": metadata, "spec": {"replicas": 3}, "status": {"readyReplicas": 2, "updatedReplicas": 3, "availableReplicas": 2}}),
+        ],
         "NAME  READY  UP-TO-DATE  AVAILABLE  AGE\nx  2/3  3  2  24h",
     );
     check(
@@ -86,24 +98,41 @@ fn the_kinds_a_user_sees_first_have_upstreams_columns() {
         "NAME  STATUS  ROLES  AGE  VERSION\nn  Ready,SchedulingDisabled  worker  24h  v1",
     );
     check("v1/configmaps", &[json!({"metadata": metadata, "data": {"a": "", "b": ""}})], "NAME  DATA  AGE\nx  2  24h");
-    check("batch/v1/jobs", &[json!({"metadata": metadata, "spec": {"completions": 2}, "status": {"succeeded": 1, "startTime": "2026-01-01T23:59:00Z"}})], "NAME  STATUS  COMPLETIONS  DURATION  AGE\nx  Running  1/2  60s  24h");
+    check(
+        "batch/v1/jobs",
+        &[json!({"metadata": metadata, "spec": {"completions": 2}, "status": {"succeeded": 1, "startTime": "2026-01-01T23:59:00Z"}})],
+        "NAME  STATUS  COMPLETIONS  DURATION  AGE\nx  Running  1/2  60s  24h",
+    );
     check(
         "pintle.dev/v1/modules",
         &[json!({"metadata": metadata, "spec": {"type": "controller"},
                  "status": {"state": "Running", "digest": "sha256:0123456789abcdef", "calls": 12, "p99Micros": 1250, "memoryBytes": 1_572_864, "traps": 0}})],
         "NAME  TYPE  STATE  DIGEST  CALLS  P99  MEMORY  TRAPS  AGE\nx  controller  Running  0123456789ab  12  1.2ms  1.5Mi  0  24h",
     );
-    check("networking.k8s.io/v1/servicecidrs", &[json!({"metadata": metadata, "spec": {"cidrs": ["10.0.0.0/8"]}})], "NAME  CIDRS  AGE\nx  10.0.0.0/8  24h");
-    check("resource.k8s.io/v1/deviceclasses", &[json!({"metadata": metadata})], "NAME  AGE\nx  24h");
-    assert_eq!(
-        print("v1/pods", &[], true),
-        "NAME  READY  STATUS  RESTARTS  AGE  IP  NODE  NOMINATED NODE  READINESS GATES"
+    check(
+        "networking.k8s.io/v1/servicecidrs",
+        &[json!({"metadata": metadata, "spec": {"cidrs": ["10.0.0.0/8"]}})],
+        "NAME  CIDRS  AGE\nx  10.0.0.0/8  24h",
     );
+    check("resource.k8s.io/v1/deviceclasses", &[json!({"metadata": metadata})], "NAME  AGE\nx  24h");
+    assert_eq!(print("v1/pods", &[], true), "NAME  READY  STATUS  RESTARTS  AGE  IP  NODE  NOMINATED NODE  READINESS GATES");
 }
 
 #[test]
 fn events_of_either_group_print_alike() {
     let head = "LAST SEEN  TYPE  REASON  OBJECT  MESSAGE\n60s  Normal  Pulled  pod/p  done";
-    check("v1/events", &[json!({"type": "Normal", "reason": "Pulled", "message": "done", "involvedObject": {"kind": "Pod", "name": "p"}, "lastTimestamp": "2026-01-01T23:59:00Z"})], head);
-    check("events.k8s.io/v1/events", &[json!({"type": "Normal", "reason": "Pulled", "note": "done", "regarding": {"kind": "Pod", "name": "p"}, "eventTime": "2026-01-01T23:59:00.000000Z"})], head);
+    check(
+        "v1/events",
+        &[
+            json!({"type": "Normal", "reason": "Pulled", "message": "done", "involvedObject": {"kind": "Pod", "name": "p"}, "lastTimestamp": "2026-01-01T23:59:00Z"}),
+        ],
+        head,
+    );
+    check(
+        "events.k8s.io/v1/events",
+        &[
+            json!({"type": "Normal", "reason": "Pulled", "note": "done", "regarding": {"kind": "Pod", "name": "p"}, "eventTime": "2026-01-01T23:59:00.000000Z"}),
+        ],
+        head,
+    );
 }

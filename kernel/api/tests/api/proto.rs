@@ -15,7 +15,10 @@ fn fixtures() -> Vec<(String, TypeView<'static>, Value, Vec<u8>)> {
         let object: Value = serde_json::from_slice(&std::fs::read(&path).expect("readable")).expect("JSON");
         let api_version = object["apiVersion"].as_str().unwrap_or_default().to_owned();
         let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
-        let Some(view) = kind_type(group, version, object["kind"].as_str().unwrap_or_default()).and_then(|id| Schema::builtin().get(id)) else { continue };
+        let Some(view) = kind_type(group, version, object["kind"].as_str().unwrap_or_default()).and_then(|id| Schema::builtin().get(id))
+        else {
+            continue;
+        };
         let body = std::fs::read(path.with_extension("pb")).expect("a protobuf beside the JSON");
         found.push((path.file_stem().and_then(|n| n.to_str()).unwrap_or_default().to_owned(), view, object, body));
     }
@@ -92,7 +95,9 @@ fn zeros_that_say_nothing_are_dropped_and_others_kept() {
     check(json!({"spec": {"replicas": 0, "minReadySeconds": 0, "paused": false}}), json!({"spec": {"replicas": 0}}));
     let pod = |spec: Value| json!({"spec": {"template": {"spec": spec}}});
     check(
-        pod(json!({"hostNetwork": false, "automountServiceAccountToken": false, "containers": [{"name": "a", "livenessProbe": {"timeoutSeconds": 0}}]})),
+        pod(
+            json!({"hostNetwork": false, "automountServiceAccountToken": false, "containers": [{"name": "a", "livenessProbe": {"timeoutSeconds": 0}}]}),
+        ),
         pod(json!({"automountServiceAccountToken": false, "containers": [{"name": "a", "livenessProbe": {}}]})),
     );
 }
@@ -107,7 +112,10 @@ fn lists_metadata_and_watch_frames_are_framed_as_upstream_frames_them() {
     assert_eq!(envelope.raw, b"\x0a\x03\x12\x017\x12\x05\x0a\x03\x0a\x01a\x12\x05\x0a\x03\x0a\x01b");
     let metadata = proto::encode_metadata(&json!({"name": "a"}), "v1");
     let envelope = proto::unwrap(&metadata).expect("an envelope");
-    assert_eq!((envelope.api_version.as_str(), envelope.kind.as_str(), envelope.raw), ("meta.k8s.io/v1", "PartialObjectMetadata", &b"\x0a\x03\x0a\x01a"[..]));
+    assert_eq!(
+        (envelope.api_version.as_str(), envelope.kind.as_str(), envelope.raw),
+        ("meta.k8s.io/v1", "PartialObjectMetadata", &b"\x0a\x03\x0a\x01a"[..])
+    );
     assert_eq!(proto::watch_frame("ADDED", b"xy"), b"\0\0\0\x0d\x0a\x05ADDED\x12\x04\x0a\x02xy");
     let modules = crate::resource("pintle.dev/v1/modules");
     assert_eq!(proto::encode_object(Schema::builtin(), modules, &json!({})).expect_err("refused").code, 406);

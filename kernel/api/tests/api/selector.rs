@@ -14,9 +14,27 @@ fn run(text: &str) -> String {
 #[test]
 fn label_selectors_match_as_upstreams_do() {
     for (text, expected) in [
-        ("", "true"), ("a=b", "true"), ("a==b", "true"), ("a = b", "true"), ("a!=b", "false"), ("z!=b", "true"), ("a", "true"), ("!a", "false"), ("!z", "true"),
-        ("a in (b,c)", "true"), ("a in(c)", "false"), ("a notin (c, d)", "true"), ("z notin (c)", "true"), ("n>4", "true"), ("n<4", "false"), ("a>4", "false"),
-        ("a=b,n=5", "true"), ("a=b,n=6", "false"), ("x.io/y", "true"), ("x.io/y=", "true"), ("in=x", "false"),
+        ("", "true"),
+        ("a=b", "true"),
+        ("a==b", "true"),
+        ("a = b", "true"),
+        ("a!=b", "false"),
+        ("z!=b", "true"),
+        ("a", "true"),
+        ("!a", "false"),
+        ("!z", "true"),
+        ("a in (b,c)", "true"),
+        ("a in(c)", "false"),
+        ("a notin (c, d)", "true"),
+        ("z notin (c)", "true"),
+        ("n>4", "true"),
+        ("n<4", "false"),
+        ("a>4", "false"),
+        ("a=b,n=5", "true"),
+        ("a=b,n=6", "false"),
+        ("x.io/y", "true"),
+        ("x.io/y=", "true"),
+        ("in=x", "false"),
         ("a in b", "unable to parse requirement: found 'b', expected: '('"),
         ("=b", "unable to parse requirement: found '=b', expected: identifier"),
         ("n>x", "unable to parse requirement: values[0][n]: Invalid value: \"x\": for 'Gt', 'Lt' operators, the value must be an integer"),
@@ -40,7 +58,8 @@ fn selector_objects_match_and_an_absent_one_matches_nothing() {
 
 #[test]
 fn field_selectors_know_each_kinds_fields() {
-    let pod = json!({"kind": "Pod", "metadata": {"name": "p", "namespace": "d"}, "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}});
+    let pod =
+        json!({"kind": "Pod", "metadata": {"name": "p", "namespace": "d"}, "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}});
     let run = |path: &str, text: &str| FieldSelector::parse(crate::resource(path), text).map(|s| s.matches(&pod)).map_err(|e| e.message);
     assert_eq!(run("v1/pods", "spec.nodeName=n1,status.phase!=Failed"), Ok(true));
     assert_eq!(run("v1/pods", "spec.nodeName="), Ok(false));

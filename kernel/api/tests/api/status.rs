@@ -23,7 +23,8 @@ fn failures_read_as_upstream_writes_them() {
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "pods \"a\" already exists",
                "reason": "AlreadyExists", "details": {"name": "a", "kind": "pods"}, "code": 409}),
     );
-    let errors = [FieldError::required("spec.template.spec.containers[0].image", ""), FieldError::not_supported("spec.type", "x", &["A", "B"])];
+    let errors =
+        [FieldError::required("spec.template.spec.containers[0].image", ""), FieldError::not_supported("spec.type", "x", &["A", "B"])];
     check(
         &ApiError::invalid(deployments, "web", &errors[..1]),
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 422, "reason": "Invalid",

@@ -39,15 +39,22 @@ fn a_job_selects_its_own_pods() {
 #[test]
 fn an_update_keeps_status_and_counts_changes_of_the_spec() {
     let deployments = crate::resource("apps/v1/deployments");
-    let mut new = json!({"metadata": {"name": "web", "namespace": "d", "labels": {"a": "b"}}, "spec": {"replicas": 2}, "status": {"replicas": 9}});
+    let mut new =
+        json!({"metadata": {"name": "web", "namespace": "d", "labels": {"a": "b"}}, "spec": {"replicas": 2}, "status": {"replicas": 9}});
     prepare_update(deployments, None, &mut new, &stored()).expect("prepared");
-    assert_eq!((&new["status"], &new["metadata"]["generation"], &new["metadata"]["uid"]), (&json!({"replicas": 1}), &json!(2), &json!("u-1")));
+    assert_eq!(
+        (&new["status"], &new["metadata"]["generation"], &new["metadata"]["uid"]),
+        (&json!({"replicas": 1}), &json!(2), &json!("u-1"))
+    );
     let mut new = json!({"metadata": {"name": "web", "labels": {"a": "b"}}, "spec": {"replicas": 1}});
     prepare_update(deployments, None, &mut new, &stored()).expect("prepared");
     assert_eq!(new["metadata"]["generation"], json!(1));
     let mut new = json!({"metadata": {"name": "web", "resourceVersion": "7"}, "spec": {"replicas": 5}, "status": {"replicas": 2}});
     prepare_update(deployments, Some("status"), &mut new, &stored()).expect("prepared");
-    assert_eq!((&new["spec"], &new["status"], &new["metadata"]["generation"]), (&json!({"replicas": 1}), &json!({"replicas": 2}), &json!(1)));
+    assert_eq!(
+        (&new["spec"], &new["status"], &new["metadata"]["generation"]),
+        (&json!({"replicas": 1}), &json!({"replicas": 2}), &json!(1))
+    );
     let mut new = json!({"metadata": {"name": "other"}});
     assert!(prepare_update(deployments, None, &mut new, &stored()).is_err());
     let mut new = json!({"metadata": {"name": "web", "uid": "another"}});

@@ -119,7 +119,12 @@ fn the_modules_that_ship_fit_the_table() {
     let mut held = 0;
     for entry in std::fs::read_dir(modules).into_iter().flatten().flatten() {
         let Ok(body) = std::fs::read(entry.path().join("module.json")) else { continue };
-        let decoded = pintle_api::decode::decode(Schema::builtin(), crate::resource("pintle.dev/v1/modules"), &body, pintle_api::decode::Format::Json);
+        let decoded = pintle_api::decode::decode(
+            Schema::builtin(),
+            crate::resource("pintle.dev/v1/modules"),
+            &body,
+            pintle_api::decode::Format::Json,
+        );
         let (_, issues) = decoded.unwrap_or_else(|e| panic!("{}: {e}", entry.path().display()));
         assert!(issues.is_empty(), "{}: {issues:?}", entry.path().display());
         held += 1;

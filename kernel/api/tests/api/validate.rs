@@ -19,7 +19,8 @@ fn check_update(path: &str, old: &str, new: &str, expected: &[&str]) {
         defaults::apply(Schema::builtin(), crate::resource(path), &mut object);
         object
     });
-    let found: Vec<String> = validate::update(Schema::builtin(), crate::resource(path), &objects[0], &objects[1]).iter().map(ToString::to_string).collect();
+    let found: Vec<String> =
+        validate::update(Schema::builtin(), crate::resource(path), &objects[0], &objects[1]).iter().map(ToString::to_string).collect();
     assert_eq!(found, expected, "{old} to {new}");
 }
 
@@ -41,13 +42,29 @@ fn a_deployment_without_an_image_is_refused_as_upstream_words_it() {
 #[test]
 fn good_objects_pass() {
     check("apps/v1/deployments", DEPLOYMENT, &[]);
-    check("v1/pods", &pod("name: a, image: i, env: [{name: A, value: b}], ports: [{containerPort: 1, name: web}]", "volumes: [{name: v, emptyDir: {}}]"), &[]);
+    check(
+        "v1/pods",
+        &pod("name: a, image: i, env: [{name: A, value: b}], ports: [{containerPort: 1, name: web}]", "volumes: [{name: v, emptyDir: {}}]"),
+        &[],
+    );
     check("v1/services", "{metadata: {name: s, namespace: d}, spec: {ports: [{port: 80}], selector: {a: b}}}", &[]);
     check("v1/configmaps", "{metadata: {name: s, namespace: d}, data: {a.b: c}}", &[]);
     check("v1/nodes", "{metadata: {name: n}}", &[]);
-    check("batch/v1/jobs", "{metadata: {name: s, namespace: d}, spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}}}", &[]);
-    check("pintle.dev/v1/modules", "{metadata: {name: m}, spec: {type: controller, controller: {primary: apps/deployments}, source: {file: a.wasm}, permissions: [{apiGroups: [apps], resources: [deployments], verbs: [get]}]}}", &[]);
-    check("rbac.authorization.k8s.io/v1/clusterroles", "{metadata: {name: 'system:node'}, rules: [{apiGroups: [''], resources: [pods], verbs: ['*']}]}", &[]);
+    check(
+        "batch/v1/jobs",
+        "{metadata: {name: s, namespace: d}, spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}}}",
+        &[],
+    );
+    check(
+        "pintle.dev/v1/modules",
+        "{metadata: {name: m}, spec: {type: controller, controller: {primary: apps/deployments}, source: {file: a.wasm}, permissions: [{apiGroups: [apps], resources: [deployments], verbs: [get]}]}}",
+        &[],
+    );
+    check(
+        "rbac.authorization.k8s.io/v1/clusterroles",
+        "{metadata: {name: 'system:node'}, rules: [{apiGroups: [''], resources: [pods], verbs: ['*']}]}",
+        &[],
+    );
 }
 
 #[test]
@@ -70,11 +87,23 @@ fn names_labels_and_owners_are_held_to_their_formats() {
 fn pods_are_held_to_upstreams_rules() {
     for (container, more, expected) in [
         ("image: i", "", &["spec.containers[0].name: Required value"][..]),
-        ("name: a, image: i", "restartPolicy: Sometimes", &["spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\""]),
-        ("name: a, image: i, ports: [{containerPort: 70000}]", "", &["spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive"]),
+        (
+            "name: a, image: i",
+            "restartPolicy: Sometimes",
+            &["spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\""],
+        ),
+        (
+            "name: a, image: i, ports: [{containerPort: 70000}]",
+            "",
+            &["spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive"],
+        ),
         ("name: a, image: i, env: [{value: x}]", "", &["spec.containers[0].env[0].name: Required value"]),
         ("name: a, image: i, volumeMounts: [{name: v, mountPath: /x}]", "", &["spec.containers[0].volumeMounts[0].name: Not found: \"v\""]),
-        ("name: a, image: i", "volumes: [{name: v, emptyDir: {}, hostPath: {path: /x}}]", &["spec.volumes[0].hostPath: Forbidden: may not specify more than 1 of them"]),
+        (
+            "name: a, image: i",
+            "volumes: [{name: v, emptyDir: {}, hostPath: {path: /x}}]",
+            &["spec.volumes[0].hostPath: Forbidden: may not specify more than 1 of them"],
+        ),
         ("name: a, image: i", "initContainers: [{name: a, image: i}]", &["spec.containers[0].name: Duplicate value: \"a\""]),
         (
             "name: a, image: i, resources: {requests: {cpu: 2}, limits: {cpu: 1}}",
@@ -109,7 +138,12 @@ fn workloads_are_held_to_upstreams_rules() {
         "{metadata: {name: s, namespace: d}, spec: {template: {spec: {containers: [{name: c, image: i}]}}}}",
         &["spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\""],
     );
-    check_update("apps/v1/deployments", DEPLOYMENT, &DEPLOYMENT.replace("a: b", "a: x"), &["spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"x\"}}: field is immutable"]);
+    check_update(
+        "apps/v1/deployments",
+        DEPLOYMENT,
+        &DEPLOYMENT.replace("a: b", "a: x"),
+        &["spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"x\"}}: field is immutable"],
+    );
 }
 
 #[test]
@@ -124,7 +158,11 @@ fn the_rest_is_held_to_upstreams_rules() {
         ],
     );
     check("v1/services", "{metadata: {name: s, namespace: d}, spec: {}}", &["spec.ports: Required value"]);
-    check("v1/secrets", "{metadata: {name: s, namespace: d}, type: kubernetes.io/tls}", &["data[tls.crt]: Required value", "data[tls.key]: Required value"]);
+    check(
+        "v1/secrets",
+        "{metadata: {name: s, namespace: d}, type: kubernetes.io/tls}",
+        &["data[tls.crt]: Required value", "data[tls.key]: Required value"],
+    );
     check(
         "pintle.dev/v1/modules",
         "{metadata: {name: m}, spec: {type: daemon, source: {}, digest: 'sha256:1'}}",
