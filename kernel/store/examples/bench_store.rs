@@ -57,7 +57,9 @@ async fn main() -> ExitCode {
     };
     let path = arguments.dir.join(format!("pintle-bench-{}.redb", std::process::id()));
     let outcome = measure(&arguments, &path).await;
-    let _ = std::fs::remove_file(&path);
+    for left in [path.clone(), path.with_extension("redb.reserve")] {
+        let _ = std::fs::remove_file(left);
+    }
     match outcome {
         Ok(line) => {
             println!("{line}");
