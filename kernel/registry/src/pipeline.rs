@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pintle_api::decode::{self, Format};
 use pintle_api::patch::{self, PatchType};
-use pintle_api::{ApiError, FieldError, defaults, validate};
+use pintle_api::{ApiError, FieldError, defaults, proto, validate};
 use pintle_store::{Revision, Txn};
 use serde_json::{Value, json};
 
@@ -253,7 +253,11 @@ pub(crate) fn decode_body(
             conform_value(catalog, resource, &mut value, options, warnings)?;
             return Ok(value);
         }
-        Body::Protobuf(_) => return Err(ApiError::unsupported_media_type(&["application/json", "application/yaml"])),
+        Body::Protobuf(bytes) => {
+            let mut value = proto::decode_object(&catalog.schema, resource, bytes)?;
+            conform_value(catalog, resource, &mut value, options, warnings)?;
+            return Ok(value);
+        }
     };
     warnings.extend(options.field_validation.settle(resource, &issues)?);
     Ok(value)

@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 
-use pintle_api::decode;
-use pintle_api::patch;
+use pintle_api::resource::kind_type;
 use pintle_api::selector::LabelSelector;
-use pintle_api::{ApiError, FieldError};
+use pintle_api::{ApiError, FieldError, Schema, decode, patch, proto};
 use serde_json::{Value, json};
 
 use crate::admission::Operation;
@@ -32,7 +31,7 @@ impl Registry {
     }
 
     pub(crate) async fn update_scale(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
-        let scale = parse_body(&body)?;
+        let scale = parse_body(&body, ("autoscaling", "v1", SCALE_KIND))?;
         self.set_scale(caller, target, &move |_| Ok(scale.clone()), options).await
     }
 
@@ -68,7 +67,7 @@ impl Registry {
 
     /// `POST bindings`: the body names the pod.
     pub(crate) async fn bind_by_body(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
-        let binding = parse_body(&body)?;
+        let binding = parse_body(&body, ("", "v1", "Binding"))?;
         let name = binding.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
         let pod = self.resolve("", "v1", "pods", "binding", &target.namespace, name)?;
         if name.is_empty() {
@@ -79,7 +78,7 @@ impl Registry {
 
     /// Bind a pod to a machine: 409 if it is bound, or being deleted.
     pub(crate) async fn bind(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
-        let binding = parse_body(&body)?;
+        let binding = parse_body(&body, ("", "v1", "Binding"))?;
         let node = binding.pointer("/target/name").and_then(Value::as_str).unwrap_or_default().to_owned();
         let kind = binding.pointer("/target/kind").and_then(Value::as_str).unwrap_or_default();
         if node.is_empty() || !matches!(kind, "" | "Node") {
@@ -113,7 +112,7 @@ impl Registry {
 
     /// Evict a pod: delete it, unless a disruption budget has nothing left.
     pub(crate) async fn evict(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
-        let eviction = parse_body(&body)?;
+        let eviction = parse_body(&body, ("policy", "v1", "Eviction"))?;
         let pod = self.current(target)?;
         self.check_budgets(&pod)?;
         let ask = eviction.get("deleteOptions").cloned().unwrap_or_default();
@@ -159,13 +158,17 @@ impl ResourceInfo {
     }
 }
 
-/// A small body of a kind that is only posted.
-fn parse_body(body: &Body) -> Result<Value> {
+/// A small body of a kind that is only posted to a subresource.
+fn parse_body(body: &Body, (group, version, kind): (&str, &str, &str)) -> Result<Value> {
     let (bytes, format) = match body {
         Body::Json(bytes) => (bytes, decode::Format::Json),
         Body::Yaml(bytes) => (bytes, decode::Format::Yaml),
         Body::Value(value) => return Ok(value.clone()),
-        Body::Protobuf(_) => return Err(ApiError::unsupported_media_type(&["application/json", "application/yaml"])),
+        Body::Protobuf(bytes) => {
+            let view = kind_type(group, version, kind).and_then(|id| Schema::builtin().get(id));
+            let view = view.ok_or_else(|| ApiError::unsupported_media_type(&["application/json", "application/yaml"]))?;
+            return proto::decode_kind(view, bytes);
+        }
     };
     let (value, _) = decode::parse(bytes, format)?;
     if value.is_object() { Ok(value) } else { Err(ApiError::bad_request("the body is not an object")) }

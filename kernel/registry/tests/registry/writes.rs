@@ -230,3 +230,17 @@ async fn bad_requests_are_told_apart() {
     assert_eq!(code(world.registry.resolve("", "v1", "nothings", "", "", "")), 404);
     assert_eq!(code(world.registry.resolve("", "v1", "nodes", "", "default", "n")), 404);
 }
+
+#[tokio::test]
+async fn a_protobuf_body_makes_the_same_object() {
+    let world = World::new().await;
+    let target = world.target("pods", "default", "");
+    let mut object = pod("a");
+    object["spec"]["restartPolicy"] = json!("Never");
+    let body = pintle_api::proto::encode_object(&world.registry.schema(), &target.resource, &object).expect("encoded");
+    world.registry.create(&world.caller, &target, Body::Protobuf(body.into()), &WriteOptions::default()).await.expect("created");
+    let value = world.get("pods", "default", "a").await.expect("there");
+    assert_eq!((&value["spec"]["restartPolicy"], &value["metadata"]["labels"]["app"]), (&json!("Never"), &json!("web")));
+    let broken = Body::Protobuf(b"k8s\0\xff".as_slice().into());
+    assert_eq!(code(world.registry.create(&world.caller, &target, broken, &WriteOptions::default()).await), 400);
+}
