@@ -71,6 +71,7 @@ struct Shared {
     hierarchies: Hierarchies,
     images: Store,
     link: Arc<Link>,
+    janitor: Janitor,
     containers: Mutex<HashMap<ContainerId, Arc<Known>>>,
     sandboxes: Mutex<HashMap<SandboxId, Arc<SandboxRecord>>>,
 }
@@ -138,9 +139,10 @@ impl Runtime {
             blocking(move || Store::open(root, limits)).await??
         };
         let link = Link::open(layout.clone(), config.helper_exe).await?;
-        let left: Vec<PathBuf> =
-            fs::read_dir(layout.trash()).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-        discard(left);
+        let janitor = Janitor::start();
+        for left in fs::read_dir(layout.trash()).into_iter().flatten().flatten() {
+            janitor.discard(left.path());
+        }
         for pins in fs::read_dir(layout.run.join("sandboxes")).into_iter().flatten().flatten() {
             // Empty and not a mount point: left behind by a removal. Anything else refuses.
             let _ = fs::remove_dir(pins.path());
@@ -153,6 +155,7 @@ impl Runtime {
             layout,
             images,
             link,
+            janitor,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -424,7 +427,7 @@ impl Runtime {
             match fs::rename(shared.layout.container(&name), &trash) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::os("move container to trash", e)),
                 _ => {
-                    discard(vec![trash]);
+                    shared.janitor.discard(trash);
                     Ok(())
                 }
             }
@@ -702,16 +705,27 @@ fn netns_path(layout: &Layout, id: &SandboxId, record: &SandboxRecord) -> Option
     }
 }
 
-/// Removes directories that nothing refers to any more, without anybody waiting. What is left when the daemon dies is
-/// found at the next opening.
-fn discard(directories: Vec<PathBuf>) {
-    tokio::task::spawn_blocking(move || {
-        for directory in directories {
-            if let Err(error) = remove_directory(&directory) {
-                tracing::warn!(%error, "directory not removed");
+/// Removes directories that nothing refers to any more, on a thread of its own: nobody waits for it, not even the end
+/// of the daemon. What is left then is found at the next opening.
+struct Janitor(std::sync::mpsc::Sender<PathBuf>);
+
+impl Janitor {
+    fn start() -> Self {
+        let (sender, receiver) = std::sync::mpsc::channel::<PathBuf>();
+        std::thread::spawn(move || {
+            for directory in receiver {
+                if let Err(error) = remove_directory(&directory) {
+                    tracing::warn!(%error, "directory not removed");
+                }
             }
-        }
-    });
+        });
+        Self(sender)
+    }
+
+    fn discard(&self, directory: PathBuf) {
+        // The thread ends only with its sender.
+        let _ = self.0.send(directory);
+    }
 }
 
 pub(crate) fn remove_directory(path: &Path) -> Result<()> {

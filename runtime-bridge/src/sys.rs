@@ -414,6 +414,13 @@ pub(crate) fn on_file_system(fd: impl AsFd, magic: i64) -> io::Result<bool> {
     Ok(stat.f_type as i64 == magic)
 }
 
+/// Writes the file system that `fd` lies on through to the disk.
+pub(crate) fn sync_file_system(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(libc::c_long::from(unsafe { libc::syncfs(fd.as_raw_fd()) }))?;
+    Ok(())
+}
+
 /// A sealed in-memory copy of `program`, to be executed by descriptor (nobody can write to it through /proc).
 pub(crate) fn sealed_copy(program: &std::fs::File) -> io::Result<OwnedFd> {
     use nix::sys::memfd::{MFdFlags, memfd_create};

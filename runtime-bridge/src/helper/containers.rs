@@ -434,7 +434,6 @@ impl Containers {
         };
         let bundle = container.bundle.clone();
         let target = container.pidfd.try_clone().map_err(|e| Refusal::os("dup pidfd", e))?;
-        let init_pid = container.status.pid;
         let (ours, theirs) = report_pair()?;
         let launch = self.launch(context, &bundle, process, theirs, stdio)?;
         let namespaces = libc::CLONE_NEWNS
@@ -443,10 +442,9 @@ impl Containers {
             | libc::CLONE_NEWUTS
             | libc::CLONE_NEWCGROUP;
         let plan = Joining { launch, target, namespaces };
-        let pid_namespace = File::open(format!("/proc/{init_pid}/ns/pid")).map_err(|_| Refusal::NotRunning)?;
         let cloned = context
             .home
-            .clone_in_pid_namespace(&pid_namespace.into(), || clone_into(0, &plan.launch.entry));
+            .clone_in_pid_namespace(&plan.target, || clone_into(0, &plan.launch.entry));
         let (pid, pidfd) = match cloned.map_err(|e| Refusal::os("clone", e))? {
             Cloned::Child => init::become_guest(plan),
             Cloned::Parent { pid, pidfd } => (pid, pidfd),

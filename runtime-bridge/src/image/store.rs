@@ -16,7 +16,7 @@ use super::source::{Source, layout_blobs};
 use super::unpack::{UnpackError, unpack};
 use super::{ConfigFile, Descriptor, Document, ImageId, ImageInfo, ImageLimits, ImageRef, PullOptions, PullProgress};
 use crate::error::{Error, ImageError, Result};
-use crate::state::{read_json, write_json};
+use crate::state::{boot_id, read_json, write_json};
 use crate::sys;
 
 /// Layers fetched and unpacked at the same time.
@@ -33,6 +33,10 @@ pub(crate) struct Record {
     pub(crate) info: ImageInfo,
     /// Directory names below `layers/`, uppermost first.
     pub(crate) layers: Vec<String>,
+    /// The boot in which it was stored, until all of it is known to be on the disk. A record of an earlier boot that still
+    /// has this may stand for layers that a power cut has torn: it is dropped.
+    #[serde(default)]
+    unsynced: Option<String>,
 }
 
 /// The store. Clones are one.
@@ -67,18 +71,27 @@ impl Store {
         for directory in ["layers/empty", "records", "blobs", "unpacking"] {
             fs::create_dir_all(root.join(directory)).map_err(store_error("make directories"))?;
         }
-        let mut records = HashMap::new();
+        let mut records: HashMap<String, Arc<Record>> = HashMap::new();
+        let mut torn = false;
         for entry in fs::read_dir(root.join("records")).map_err(store_error("list records"))?.flatten() {
             if entry.path().extension().is_none_or(|e| e != "json") {
                 continue;
             }
             match read_json::<Record>(&entry.path()) {
+                Ok(Some(Record { unsynced: Some(boot), info, .. })) if boot != boot_id() => {
+                    tracing::warn!(image = %info.id, "image was not on the disk when the machine went down, dropped");
+                    fs::remove_file(entry.path()).map_err(store_error("drop image"))?;
+                    torn = true;
+                }
                 Ok(Some(record)) if record.layers.iter().all(|l| root.join("layers").join(l).is_dir()) => {
                     records.insert(record.info.id.0.clone(), Arc::new(record));
                 }
                 Ok(_) => tracing::warn!(path = %entry.path().display(), "image record without its layers ignored"),
                 Err(error) => tracing::warn!(%error, "image record ignored"),
             }
+        }
+        if torn {
+            remove_unneeded_layers(&root, &records)?;
         }
         let shared = Shared {
             root,
@@ -247,10 +260,12 @@ impl Store {
         let (descriptor, diff, limits) = (descriptor.clone(), diff.to_owned(), self.shared.limits.clone());
         let unpacked = tokio::task::spawn_blocking(move || {
             let result = unpack_verified(reader, &work, &descriptor, &diff, &limits);
-            let placed = result.and_then(|()| fs::rename(&work, &target).map_err(store_error("place layer")));
-            if placed.is_err() {
-                let _ = fs::remove_dir_all(&work);
-            }
+            let placed = result.and_then(|()| match fs::rename(&work, &target) {
+                // A pull that was given up in the middle went on unpacking, and was first.
+                Err(_) if target.is_dir() => Ok(()),
+                other => other.map_err(store_error("place layer")),
+            });
+            let _ = fs::remove_dir_all(&work);
             placed
         });
         unpacked.await.map_err(|_| store_error("unpack")(io::ErrorKind::Interrupted.into()))?
@@ -296,7 +311,8 @@ impl Store {
         for digest in manifest_digests {
             push_new(&mut info.digests, format!("{}@{digest}", image.name()));
         }
-        if let Some(tag) = &image.tag {
+        // A reference with both is one by digest.
+        if let (Some(tag), None) = (&image.tag, &image.digest) {
             let name = format!("{}:{tag}", image.name());
             // A tag names one image: it leaves the one that had it.
             for other in records.values_mut().filter(|r| r.info.id.0 != id && r.info.tags.contains(&name)) {
@@ -307,10 +323,33 @@ impl Store {
             }
             push_new(&mut info.tags, name);
         }
-        let record = Record { info, layers };
+        let record = Record { info, layers, unsynced: Some(boot_id()) };
         self.write_record(&record)?;
         records.insert(id.to_owned(), Arc::new(record));
-        Ok(ImageId(id.to_owned()))
+        drop(records);
+        let (store, id) = (self.clone(), ImageId(id.to_owned()));
+        let synced = id.clone();
+        // A thread of its own: it may take long, and the end of the daemon need not wait for it.
+        std::thread::spawn(move || {
+            if let Err(error) = store.sync(&synced) {
+                tracing::warn!(%error, image = %synced, "image not written through to the disk");
+            }
+        });
+        Ok(id)
+    }
+
+    /// Writes an image through to the disk, then says so in its record.
+    fn sync(&self, id: &ImageId) -> Result<()> {
+        let root = File::open(&self.shared.root).map_err(store_error("open store"))?;
+        sys::sync_file_system(root.as_fd()).map_err(store_error("sync"))?;
+        let mut records = self.records();
+        if let Some(record) = records.get_mut(&id.0) {
+            let mut changed = (**record).clone();
+            changed.unsynced = None;
+            self.write_record(&changed)?;
+            *record = Arc::new(changed);
+        }
+        Ok(())
     }
 
     /// Removes a name; the image goes with its last name, or when the id was given. `in_use` are image ids of containers.
@@ -380,6 +419,18 @@ impl Store {
         let path = self.shared.root.join("layers").join(format!("{layer}.size"));
         fs::read_to_string(path).ok().and_then(|t| t.parse().ok()).unwrap_or(0)
     }
+}
+
+/// Removes what no record names.
+fn remove_unneeded_layers(root: &Path, records: &HashMap<String, Arc<Record>>) -> Result<()> {
+    let needed: HashSet<&str> = records.values().flat_map(|r| r.layers.iter().map(String::as_str)).collect();
+    for entry in fs::read_dir(root.join("layers")).map_err(store_error("list layers"))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().is_dir() && name != "empty" && !needed.contains(name.as_str()) {
+            fs::remove_dir_all(entry.path()).map_err(store_error("remove layer"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Unpacks one layer into `work`, verifying the digest of what came and of what it unpacks to.

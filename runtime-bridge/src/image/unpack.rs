@@ -226,8 +226,11 @@ fn skip(archive: &mut dyn Read, bytes: u64) -> Result<(), UnpackError> {
     if skipped == bytes { Ok(()) } else { refused("archive cut short") }
 }
 
+/// Directory and last component of a path.
+type Split = (Vec<u8>, Vec<u8>);
+
 /// A path as clean components; `None` for the root itself.
-fn components(path: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, UnpackError> {
+fn components(path: &[u8]) -> Result<Option<Split>, UnpackError> {
     if path.len() > NAME_BYTES_MAX || path.contains(&0) {
         return refused("unusable path");
     }
