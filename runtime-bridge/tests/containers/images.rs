@@ -9,7 +9,7 @@ use pintle_runtime_bridge::{
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
-use crate::fixture::{Entry, Fixture, busybox_layer, layer, write_layout};
+use crate::fixture::{Entry, Fixture, busybox_layer, layer, open, until, write_layout};
 
 /// A registry of one image, served from an OCI layout on loopback.
 struct Registry {
@@ -144,7 +144,7 @@ async fn an_image_is_pulled_and_its_layers_and_config_apply() {
 async fn what_is_wrong_with_a_pull_is_told_precisely() {
     crate::require_containers!();
     let f = Fixture::new().await;
-    let open = Registry::serve(layered(&f.dir), None).await;
+    let public = Registry::serve(layered(&f.dir), None).await;
     let closed = Registry::serve(f.dir.join("layered"), Some("dTpw")).await;
     let error = |name: ImageRef, options: PullOptions| {
         let runtime = f.runtime.clone();
@@ -155,8 +155,8 @@ async fn what_is_wrong_with_a_pull_is_told_precisely() {
             }
         }
     };
-    assert!(matches!(error(image(&open, "team/web:2"), PullOptions::default()).await, ImageError::NotFound(_)));
-    assert!(matches!(error(image(&open, "no/such:1"), PullOptions::default()).await, ImageError::NotFound(_)));
+    assert!(matches!(error(image(&public, "team/web:2"), PullOptions::default()).await, ImageError::NotFound(_)));
+    assert!(matches!(error(image(&public, "no/such:1"), PullOptions::default()).await, ImageError::NotFound(_)));
     assert!(matches!(error(image(&closed, "team/web:1"), PullOptions::default()).await, ImageError::Unauthorized(_)));
     let nobody = ImageRef::parse("127.0.0.1:1/team/web:1").expect("name");
     assert!(matches!(error(nobody, PullOptions::default()).await, ImageError::Unreachable { .. }));
@@ -166,7 +166,7 @@ async fn what_is_wrong_with_a_pull_is_told_precisely() {
     pull(&f.runtime, &image(&closed, "team/web:1"), options).await.expect("with credentials");
 
     let mirrored = ImageRef::parse("registry.example.com/team/web:1").expect("name");
-    let mirrors = vec![Mirror { registry: "registry.example.com".to_owned(), endpoint: open.address.clone() }];
+    let mirrors = vec![Mirror { registry: "registry.example.com".to_owned(), endpoint: public.address.clone() }];
     let options = PullOptions { mirrors, ..PullOptions::default() };
     pull(&f.runtime, &mirrored, options).await.expect("from the mirror");
     assert!(f.runtime.image("registry.example.com/team/web:1").await.is_some());
@@ -236,4 +236,22 @@ async fn an_image_in_use_stays_and_a_removed_one_takes_its_layers_along() {
     let layers = std::fs::read_dir(f.dir.join("state/images/layers")).expect("layers");
     let left: Vec<_> = layers.flatten().filter(|e| e.path().is_dir()).map(|e| e.file_name()).collect();
     assert_eq!(left, ["empty"]);
+}
+
+#[tokio::test]
+async fn fault_an_image_that_a_power_cut_may_have_torn_is_dropped_at_the_next_boot() {
+    crate::require_containers!();
+    let f = Fixture::new().await;
+    let info = f.runtime.image("localhost/busybox").await.expect("image");
+    let record = f.dir.join(format!("state/images/records/{}.json", info.id.as_str().trim_start_matches("sha256:")));
+    let read = || serde_json::from_slice::<serde_json::Value>(&std::fs::read(&record).expect("record")).expect("json");
+    until("the image is on the disk", || read()["unsynced"].is_null()).await;
+    let again = open(&f.dir, &f.cgroup).await;
+    assert!(again.image("localhost/busybox").await.is_some());
+    let mut torn = read();
+    torn["unsynced"] = "another boot".into();
+    std::fs::write(&record, torn.to_string()).expect("record");
+    let after = open(&f.dir, &f.cgroup).await;
+    assert!(after.images().await.expect("images").is_empty());
+    assert!(!record.exists());
 }

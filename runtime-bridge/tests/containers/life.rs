@@ -191,6 +191,19 @@ async fn containers_of_a_pod_share_network_ipc_and_names_and_the_pid_namespace_o
 }
 
 #[tokio::test]
+async fn a_sandboxes_network_namespace_is_reachable_by_path_and_by_descriptor() {
+    use std::os::unix::fs::MetadataExt;
+    crate::require_containers!();
+    let f = Fixture::new().await;
+    let sandbox = f.runtime.sandboxes().await.expect("sandboxes").remove(0);
+    let by_path = std::fs::metadata(sandbox.netns_path.expect("path")).expect("pin").ino();
+    let by_descriptor = std::fs::File::from(f.runtime.netns(&f.sandbox).await.expect("netns")).metadata().expect("fd").ino();
+    let (_, inside) = f.run_script("readlink /proc/self/ns/net").await;
+    assert_eq!(inside.trim(), format!("net:[{by_path}]"));
+    assert_eq!(by_path, by_descriptor);
+}
+
+#[tokio::test]
 async fn a_container_in_the_nodes_namespaces_leaves_no_process_behind() {
     crate::require_containers!();
     let f = Fixture::with(SandboxSpec {
