@@ -77,11 +77,11 @@ pub(crate) struct Scan<'a> {
 
 impl Cache {
     /// Empty, as of `revision`.
-    pub(crate) fn new(revision: Revision) -> Self {
+    pub(crate) fn new(revision: Revision, recent_events_max: usize) -> Self {
         Self {
             shards: RwLock::default(),
             owners: Mutex::default(),
-            history: History::new(revision),
+            history: History::new(revision, recent_events_max),
             applied: AtomicU64::new(revision.0),
             waiting: Mutex::default(),
         }

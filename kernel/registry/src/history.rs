@@ -11,14 +11,13 @@ use pintle_store::Revision;
 use crate::event::Event;
 use crate::target::ResourceKey;
 
-/// Most changes kept.
-const EVENTS_MAX: usize = 8192;
 /// Most bytes of superseded objects that the kept changes hold alive.
 const BYTES_MAX: usize = 12 * 1024 * 1024;
 
 /// Recent changes of all resources.
 pub(crate) struct History {
     state: Mutex<State>,
+    events_max: usize,
 }
 
 struct State {
@@ -28,9 +27,9 @@ struct State {
 }
 
 impl History {
-    /// Empty, complete after `floor`.
-    pub(crate) fn new(floor: Revision) -> Self {
-        Self { state: Mutex::new(State { events: VecDeque::new(), floor, bytes: 0 }) }
+    /// Empty, complete after `floor`; keeps at most `events_max` changes.
+    pub(crate) fn new(floor: Revision, events_max: usize) -> Self {
+        Self { state: Mutex::new(State { events: VecDeque::new(), floor, bytes: 0 }), events_max }
     }
 
     /// Add a change; revisions never fall.
@@ -38,7 +37,7 @@ impl History {
         let mut state = self.state.lock();
         state.bytes += superseded_bytes(&event);
         state.events.push_back(event);
-        while state.events.len() > EVENTS_MAX || state.bytes > BYTES_MAX {
+        while state.events.len() > self.events_max || state.bytes > BYTES_MAX {
             let Some(dropped) = state.events.pop_front() else { break };
             state.bytes -= superseded_bytes(&dropped);
             state.floor = dropped.revision;

@@ -55,6 +55,8 @@ pub struct RegistryConfig {
     pub compaction_period_seconds: u64,
     /// History that compaction keeps, whatever its age, in revisions.
     pub history_revisions_min: u64,
+    /// Recent changes kept in memory; watches that resume further back read the store's history.
+    pub recent_events_max: usize,
     /// Undelivered events that one watch may have before it is ended.
     pub watch_buffer_events_max: usize,
     /// Undelivered events that one subscription may have before it is told to start again.
@@ -73,6 +75,7 @@ impl Default for RegistryConfig {
             event_ttl_seconds: 3600,
             compaction_period_seconds: 300,
             history_revisions_min: 5000,
+            recent_events_max: 8192,
             watch_buffer_events_max: 4096,
             subscription_buffer_events_max: 65_536,
             bookmark_period_seconds: 60,
@@ -147,7 +150,7 @@ impl Registry {
     /// The store's, or damage in it.
     pub async fn open(store: Arc<dyn Store>, config: RegistryConfig) -> std::result::Result<Arc<Self>, OpenError> {
         let catalog = Catalog::new(Arc::new(Schema::builtin().clone()));
-        let cache = Cache::new(Revision::FIRST);
+        let cache = Cache::new(Revision::FIRST, config.recent_events_max);
         catalog.stored().for_each(|resource| cache.add_resource(resource));
         let revision = follower::load(store.as_ref(), &cache).await?;
         cache.history.reset(revision);

@@ -5,6 +5,7 @@ mod admission;
 mod deletes;
 mod interrupted;
 mod lists;
+mod model;
 mod restart;
 mod speed;
 mod subresources;
