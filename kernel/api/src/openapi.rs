@@ -61,7 +61,7 @@ pub fn v3(schema: &Schema, group: &str, version: &str) -> Option<Vec<u8>> {
     }
     let kinds = schemas::Kinds::new(schema);
     let components: Map<String, Value> = schemas::for_resources(&kinds, &resources, Dialect::V3).into_iter().collect();
-    let paths: Map<String, Value> = paths::for_resources(&resources, Dialect::V3).into_iter().collect();
+    let paths: Map<String, Value> = paths::for_resources(schema, &resources, Dialect::V3).into_iter().collect();
     let document =
         json!({"openapi": "3.0.0", "info": {"title": TITLE, "version": VERSION}, "paths": paths, "components": {"schemas": components}});
     serde_json::to_vec(&document).ok()
@@ -98,7 +98,7 @@ fn each_path(schema: &Schema, mut visit: impl FnMut(&str, &Value)) {
     for (group, versions) in discovery::group_versions(schema) {
         for version in versions {
             let resources: Vec<_> = discovery::members(schema, group, version).collect();
-            paths::for_resources(&resources, Dialect::V2).iter().for_each(|(path, item)| visit(path, item));
+            paths::for_resources(schema, &resources, Dialect::V2).iter().for_each(|(path, item)| visit(path, item));
         }
     }
 }

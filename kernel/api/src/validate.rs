@@ -86,6 +86,15 @@ pub fn update(schema: &Schema, resource: &Resource, new: &Value, old: &Value) ->
     failures.0
 }
 
+/// What is wrong with `new` as a write to a part of `old` other than its status, such as a pod's `resize`. The write was kept
+/// to its own fields, so what the whole object may not change does not bind it.
+pub fn update_part(schema: &Schema, resource: &Resource, new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut failures = Failures::default();
+    metadata::check_update(new, old, &mut failures);
+    check_object(schema, resource, new, &mut failures);
+    failures.0
+}
+
 /// What is wrong with `new` as a status update of `old`. The spec was held to its rules when it was written.
 pub fn update_status(resource: &Resource, new: &Value, old: &Value) -> Vec<FieldError> {
     let mut failures = Failures::default();

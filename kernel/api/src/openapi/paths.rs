@@ -6,6 +6,7 @@ use super::Dialect;
 use super::schemas::{self, gvk};
 use crate::patch::PatchType;
 use crate::resource::{Resource, Subresource, Verb};
+use crate::table::Schema;
 
 const MEDIA_TYPES: [&str; 2] = ["application/json", "application/yaml"];
 
@@ -83,7 +84,7 @@ const SUB_CREATE: &[Action] =
     &[Action { method: "post", action: "post", verb: Verb::Create, query: WRITE_QUERY, body: Body::Object, answer: Answer::Object }];
 
 /// The paths of resources, in order.
-pub(super) fn for_resources(resources: &[&Resource], dialect: Dialect) -> Vec<(String, Value)> {
+pub(super) fn for_resources(schema: &Schema, resources: &[&Resource], dialect: Dialect) -> Vec<(String, Value)> {
     let mut paths = Vec::new();
     for resource in resources {
         let root = if resource.group.is_empty() {
@@ -97,12 +98,12 @@ pub(super) fn for_resources(resources: &[&Resource], dialect: Dialect) -> Vec<(S
             format!("{root}/{}", resource.plural)
         };
         if resource.namespaced() && resource.verbs.contains(Verb::List) {
-            let scope = Place { resource, subresource: None, parameters: &[], suffix: "ForAllNamespaces" };
+            let scope = Place { schema, resource, subresource: None, parameters: &[], suffix: "ForAllNamespaces" };
             paths.push((format!("{root}/{}", resource.plural), scope.item(&COLLECTION[..1], dialect)));
         }
         let (outer, inner): (&[&str], &[&str]) =
             if resource.namespaced() { (&["namespace"], &["name", "namespace"]) } else { (&[], &["name"]) };
-        let place = |subresource, parameters| Place { resource, subresource, parameters, suffix: "" };
+        let place = |subresource, parameters| Place { schema, resource, subresource, parameters, suffix: "" };
         paths.push((collection.clone(), place(None, outer).item(COLLECTION, dialect)));
         let item = format!("{collection}/{{name}}");
         if resource.verbs.contains(Verb::Get) {
@@ -119,6 +120,7 @@ pub(super) fn for_resources(resources: &[&Resource], dialect: Dialect) -> Vec<(S
 
 /// What the operations of one path are about.
 struct Place<'a> {
+    schema: &'a Schema,
     resource: &'a Resource,
     subresource: Option<&'a Subresource>,
     parameters: &'a [&'a str],
@@ -180,7 +182,7 @@ impl Place<'_> {
     fn responses(&self, action: &Action, dialect: Dialect) -> Value {
         let name = match action.answer {
             Answer::Object => self.object_name(),
-            Answer::List => schemas::list_name(self.resource),
+            Answer::List => schemas::list_name(self.schema, self.resource),
             Answer::Status => "io.k8s.apimachinery.pkg.apis.meta.v1.Status".to_owned(),
         };
         let schema = schemas::reference(dialect, &name);
@@ -198,9 +200,9 @@ impl Place<'_> {
 
     /// The definition of what is read and written here; of options that are no object, plain text.
     fn object_name(&self) -> String {
-        let Some(sub) = self.subresource else { return schemas::definition_name(self.resource) };
-        let known = crate::resource::kind_type(&sub.group, &sub.version, &sub.kind).and_then(|id| crate::Schema::builtin().get(id));
-        known.map_or_else(|| schemas::definition_name(self.resource), |view| view.name().to_owned())
+        let Some(sub) = self.subresource else { return schemas::definition_name(self.schema, self.resource) };
+        let known = crate::resource::kind_type(&sub.group, &sub.version, &sub.kind).and_then(|id| self.schema.get(id));
+        known.map_or_else(|| schemas::definition_name(self.schema, self.resource), |view| view.name().to_owned())
     }
 
     fn operation_id(&self, action: &Action) -> String {

@@ -50,14 +50,14 @@ pub(super) fn reference(dialect: Dialect, name: &str) -> Value {
 }
 
 /// The name of the definition of a resource's objects.
-pub(super) fn definition_name(resource: &Resource) -> String {
-    let view = resource.type_id.and_then(|id| Schema::builtin().get(id));
+pub(super) fn definition_name(schema: &Schema, resource: &Resource) -> String {
+    let view = resource.type_id.and_then(|id| schema.get(id));
     view.map_or_else(|| reversed(&resource.group, &resource.version, &resource.kind), |view| view.name().to_owned())
 }
 
 /// The name of the definition of a list of them.
-pub(super) fn list_name(resource: &Resource) -> String {
-    let name = definition_name(resource);
+pub(super) fn list_name(schema: &Schema, resource: &Resource) -> String {
+    let name = definition_name(schema, resource);
     match name.rsplit_once('.') {
         Some((package, _)) => format!("{package}.{}", resource.list_kind),
         None => resource.list_kind.to_string(),
@@ -95,12 +95,12 @@ pub(super) fn visit(kinds: &Kinds<'_>, resources: &[&Resource], dialect: Dialect
         each(view.name(), &type_schema(kinds, view, dialect));
     }
     for resource in resources.iter().filter(|r| r.verbs.contains(crate::resource::Verb::List)) {
-        each(&list_name(resource), &list_schema(resource, dialect));
+        each(&list_name(schema, resource), &list_schema(schema, resource, dialect));
     }
     for resource in resources.iter().filter(|r| r.type_id.is_none()) {
         let kind = gvk(&resource.group, &resource.version, &resource.kind);
         each(
-            &definition_name(resource),
+            &definition_name(schema, resource),
             &json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "x-kubernetes-group-version-kind": [kind]}),
         );
     }
@@ -130,7 +130,7 @@ fn type_schema(kinds: &Kinds<'_>, view: TypeView<'_>, dialect: Dialect) -> Value
     Value::Object(schema)
 }
 
-fn list_schema(resource: &Resource, dialect: Dialect) -> Value {
+fn list_schema(schema: &Schema, resource: &Resource, dialect: Dialect) -> Value {
     let text = |doc: &str| json!({"type": "string", "description": doc});
     let [(_, api_version), (_, kind)] = TYPE_META;
     json!({
@@ -140,7 +140,7 @@ fn list_schema(resource: &Resource, dialect: Dialect) -> Value {
         "properties": {
             "apiVersion": text(api_version),
             "kind": text(kind),
-            "items": {"type": "array", "description": format!("List of {}.", resource.plural), "items": wrap(reference(dialect, &definition_name(resource)), dialect)},
+            "items": {"type": "array", "description": format!("List of {}.", resource.plural), "items": wrap(reference(dialect, &definition_name(schema, resource)), dialect)},
             "metadata": described(wrap(reference(dialect, "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta"), dialect), "Standard list metadata."),
         },
         "x-kubernetes-group-version-kind": [gvk(&resource.group, &resource.version, &resource.list_kind)],

@@ -110,11 +110,6 @@ fn pod(new: &Value, old: &Value, failures: &mut Failures) {
         "/terminationGracePeriodSeconds",
         "/tolerations",
         "/schedulingGates",
-        "/containers/*/resources",
-        "/initContainers/*/resources",
-        "/resources",
-        "/ephemeralContainers",
-        "/nodeName",
     ];
     let (new, old) = (&new["spec"], &old["spec"]);
     let gated = old["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty());
