@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn items_choose_keys_paths_and_modes() {
         let data = || Some([("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())].into());
-        let item = |key: &str, path: &str, mode| KeyToPath { key: key.into(), path: path.into(), mode };
+        let item = |key: &str, path: &str, mode| KeyToPath { key: key.into(), path: path.into(), mode, ..KeyToPath::default() };
         let check = |items: Option<&[KeyToPath]>, optional, expected: Option<&[(&str, u32)]>| {
             let found = select(data(), items, 0o644, optional, "m").ok();
             let found = found.map(|f| f.into_iter().map(|(name, file)| (name, file.mode)).collect::<Vec<_>>());

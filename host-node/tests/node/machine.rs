@@ -1,0 +1,230 @@
+//! A `host-node` process of a test: its directories, its image, its end.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use pintle_runtime_bridge::{ImageRef, Runtime, RuntimeConfig};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::kernel::Kernel;
+
+/// The image that tests run: busybox with all its applets' names.
+pub const IMAGE: &str = "localhost/busybox:test";
+const APPLETS: &[&str] = &["sh", "sleep", "cat", "echo", "httpd", "id", "ls", "env", "touch", "true", "false", "ip", "wget", "hostname", "mkdir", "stat"];
+
+/// A machine of one test.
+pub struct Machine {
+    pub dir: PathBuf,
+    pub number: u8,
+    pub extra: Vec<String>,
+    process: Option<Child>,
+}
+
+/// Runs a test on a local executor with a machine and a kernel; skips where it cannot.
+pub fn run<F: Future<Output = ()>>(number: u8, test: impl FnOnce(Machine, Kernel) -> F) {
+    if !nix::unistd::geteuid().is_root() {
+        return println!("skipped: needs root for namespaces and cgroups");
+    }
+    if !Path::new("/bin/busybox").exists() {
+        return println!("skipped: needs Debian's busybox-static");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let dir = std::env::temp_dir().join(format!("host-node-it-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let machine = Machine { dir: dir.clone(), number, extra: Vec::new(), process: None };
+        let kernel = Kernel::start(&dir, "n1", &format!("10.213.{number}.0/24")).await;
+        machine.import().await;
+        test(machine, kernel).await;
+    });
+}
+
+impl Machine {
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    pub fn cgroup_parent(&self) -> String {
+        format!("pintle-it/{}-{}", std::process::id(), self.number)
+    }
+
+    fn bridge(&self) -> String {
+        format!("pit{}-{}", self.number, std::process::id() % 100_000)
+    }
+
+    async fn import(&self) {
+        let layout = self.dir.join("layout");
+        write_layout(&layout);
+        let config = RuntimeConfig {
+            run_dir: Some(self.dir.join("run")),
+            helper_exe: Some(env!("CARGO_BIN_EXE_host-node").into()),
+            cgroup_parent: format!("/{}", self.cgroup_parent()),
+            ..RuntimeConfig::new(self.state_dir().join("runtime"))
+        };
+        std::fs::create_dir_all(self.state_dir()).expect("a directory");
+        let runtime = Runtime::open(config).await.expect("a runtime");
+        let name = ImageRef::parse(IMAGE).expect("a reference");
+        runtime.import_layout(&layout, Some(&name)).await.expect("imported");
+    }
+
+    /// Starts the daemon.
+    pub fn start(&mut self, kernel: &Kernel) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("node.log")).expect("a log");
+        let child = Command::new(env!("CARGO_BIN_EXE_host-node"))
+            .args(["--name", "n1", "--kernel", &kernel.address.to_string(), "--node-ip", "127.0.0.1"])
+            .args(["--bridge", &self.bridge(), "--cgroup-parent", &self.cgroup_parent(), "--crash-backoff-ms", "400"])
+            .args(["--image-backoff-ms", "400"])
+            .args(&self.extra)
+            .arg("--ca").arg(self.dir.join("ca.crt"))
+            .arg("--cert").arg(self.dir.join("node.crt"))
+            .arg("--key").arg(self.dir.join("node.key"))
+            .arg("--state-dir").arg(self.state_dir())
+            .arg("--run-dir").arg(self.dir.join("run"))
+            .env("PINTLE_LOG", "debug")
+            .stdin(Stdio::null()).stdout(Stdio::null()).stderr(log)
+            .spawn()
+            .expect("host-node starts");
+        self.process = Some(child);
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("running").id()
+    }
+
+    /// SIGKILL, as a crash would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.process.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub fn purge(&self) {
+        let output = Command::new(env!("CARGO_BIN_EXE_host-node"))
+            .arg("purge")
+            .arg("--state-dir").arg(self.state_dir())
+            .arg("--run-dir").arg(self.dir.join("run"))
+            .args(["--bridge", &self.bridge(), "--cgroup-parent", &self.cgroup_parent()])
+            .output()
+            .expect("purge runs");
+        assert!(output.status.success(), "purge: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// What is left on the machine that bears this machine's marks.
+    pub fn remains(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mark = self.dir.to_string_lossy().into_owned();
+        for line in std::fs::read_to_string("/proc/self/mountinfo").expect("readable").lines().filter(|l| l.contains(&mark)) {
+            found.push(format!("mount {line}"));
+        }
+        for entry in std::fs::read_dir("/proc").expect("readable").flatten() {
+            let cmdline = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let me = entry.file_name().to_string_lossy() == std::process::id().to_string();
+            if !me && String::from_utf8_lossy(&cmdline).contains(&mark) {
+                found.push(format!("process {}", String::from_utf8_lossy(&cmdline).replace('\0', " ")));
+            }
+        }
+        if Path::new("/sys/class/net").join(self.bridge()).exists() {
+            found.push("bridge".into());
+        }
+        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").expect("readable").flatten() {
+            if hierarchy.path().join(self.cgroup_parent()).exists() {
+                found.push(format!("cgroup in {}", hierarchy.path().display()));
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.dir.join("node.log")).unwrap_or_default();
+            let tail: Vec<_> = log.lines().rev().take(60).collect();
+            eprintln!("--- node.log\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
+        let _ = Command::new(env!("CARGO_BIN_EXE_host-node"))
+            .arg("purge")
+            .arg("--state-dir").arg(self.state_dir())
+            .arg("--run-dir").arg(self.dir.join("run"))
+            .args(["--bridge", &self.bridge(), "--cgroup-parent", &self.cgroup_parent()])
+            .output();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A pod with these containers, as the API server would have defaulted it.
+pub fn pod(name: &str, spec: Value) -> Value {
+    let mut spec = spec;
+    for kind in ["containers", "initContainers"] {
+        for container in spec[kind].as_array_mut().into_iter().flatten() {
+            if container["image"].is_null() {
+                container["image"] = json!(IMAGE);
+            }
+            if container["imagePullPolicy"].is_null() {
+                container["imagePullPolicy"] = json!("IfNotPresent");
+            }
+        }
+    }
+    if spec["terminationGracePeriodSeconds"].is_null() {
+        spec["terminationGracePeriodSeconds"] = json!(2);
+    }
+    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default", "uid": format!("{name}-0001-4000"), "generation": 1 }, "spec": spec })
+}
+
+pub fn uid(pod: &Value) -> &str {
+    pod["metadata"]["uid"].as_str().expect("a uid")
+}
+
+/// An OCI layout of one layer: /bin/busybox and its applets.
+fn write_layout(dir: &Path) {
+    let blobs = dir.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).expect("a directory");
+    let put = |bytes: &[u8]| {
+        let digest = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>();
+        std::fs::write(blobs.join(&digest), bytes).expect("written");
+        (format!("sha256:{digest}"), bytes.len())
+    };
+    let (layer, layer_size) = put(&layer());
+    let config = json!({
+        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
+        "config": { "Env": ["PATH=/bin"], "Cmd": ["sh"], "WorkingDir": "/" },
+        "rootfs": { "type": "layers", "diff_ids": [layer] },
+    });
+    let (config, config_size) = put(config.to_string().as_bytes());
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": config_size },
+        "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer, "size": layer_size }],
+    });
+    let (manifest, manifest_size) = put(manifest.to_string().as_bytes());
+    let index = json!({ "schemaVersion": 2, "manifests": [
+        { "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": manifest, "size": manifest_size }] });
+    std::fs::write(dir.join("index.json"), index.to_string()).expect("written");
+    std::fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("written");
+}
+
+fn layer() -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = |path: &str, kind: tar::EntryType, mode: u32, link: Option<&str>, bytes: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(bytes.len() as u64);
+        match link {
+            Some(link) => tar.append_link(&mut header, path, link).expect("added"),
+            None => tar.append_data(&mut header, path, bytes).expect("added"),
+        }
+    };
+    for dir in ["bin/", "etc/", "tmp/", "proc/", "sys/", "dev/", "www/"] {
+        header(dir, tar::EntryType::Directory, 0o755, None, b"");
+    }
+    header("bin/busybox", tar::EntryType::Regular, 0o755, None, &std::fs::read("/bin/busybox").expect("busybox"));
+    header("etc/passwd", tar::EntryType::Regular, 0o644, None, b"root:x:0:0::/:/bin/sh\n");
+    for applet in APPLETS {
+        header(&format!("bin/{applet}"), tar::EntryType::Symlink, 0o777, Some("busybox"), b"");
+    }
+    tar.into_inner().expect("an archive")
+}

@@ -1,0 +1,10 @@
+//! The daemon against a kernel that the test plays itself: real TLS, real containers, root only.
+//!
+//! - `kernel`: the kernel's side of the link, in memory; - `machine`: a `host-node` process with its directories and image;
+//! - `life`, `volumes`, `adoption`: what is tested. One binary, so that the tests share one build; each test has its own node.
+
+mod adoption;
+mod kernel;
+mod life;
+mod machine;
+mod volumes;
