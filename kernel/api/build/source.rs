@@ -40,7 +40,7 @@ fn from_metadata(manifest_dir: &Path, name: &str) -> Option<PathBuf> {
         .output()
         .ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    let package = text.split(&format!("{{\"name\":\"{name}\",")).nth(1)?;
+    let package = text.split(&format!("{{\"name\":\"{name}\",\"version\":")).nth(1)?;
     let path = package.split("\"manifest_path\":\"").nth(1)?.split('"').next()?;
     Path::new(path).parent().map(Path::to_owned)
 }
