@@ -255,3 +255,98 @@ async fn fault_an_image_that_a_power_cut_may_have_torn_is_dropped_at_the_next_bo
     assert!(after.images().await.expect("images").is_empty());
     assert!(!record.exists());
 }
+
+/// Debian's docker-registry on a free port, with its storage in the fixture's directory.
+struct RealRegistry {
+    address: String,
+    process: std::process::Child,
+}
+
+impl RealRegistry {
+    async fn start(dir: &Path) -> Option<Self> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("port").local_addr().expect("port").port();
+        let address = format!("127.0.0.1:{port}");
+        let storage = dir.join("registry");
+        let config = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {address}}}\n",
+            storage.display()
+        );
+        std::fs::write(dir.join("registry.yml"), config).expect("config");
+        let process = std::process::Command::new("docker-registry")
+            .arg("serve")
+            .arg(dir.join("registry.yml"))
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .ok()?;
+        let registry = Self { address, process };
+        until("the registry answers", || std::net::TcpStream::connect(&registry.address).is_ok()).await;
+        Some(registry)
+    }
+
+    /// One request, one connection; the answer's head.
+    fn request(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> String {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(&self.address).expect("connect");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            self.address,
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).expect("request");
+        stream.write_all(body).expect("body");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("answer");
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        assert!(text.starts_with("HTTP/1.1 20"), "{method} {path}: {text}");
+        text
+    }
+
+    fn push(&self, layout: &Path, name: &str, tag: &str) {
+        let read = |digest: &str| {
+            std::fs::read(layout.join("blobs/sha256").join(digest.trim_start_matches("sha256:"))).expect("blob")
+        };
+        let index: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(layout.join("index.json")).expect("index")).expect("index");
+        let raw = read(index["manifests"][0]["digest"].as_str().expect("digest"));
+        let manifest: serde_json::Value = serde_json::from_slice(&raw).expect("manifest");
+        let layers = manifest["layers"].as_array().expect("layers").iter().chain([&manifest["config"]]);
+        for digest in layers.map(|d| d["digest"].as_str().expect("digest")) {
+            let answer = self.request("POST", &format!("/v2/{name}/blobs/uploads/"), "text/plain", b"");
+            let location = answer.lines().find_map(|l| l.strip_prefix("Location: ")).expect("location").trim();
+            let path = location.split_once(&self.address).map_or(location, |(_, path)| path);
+            self.request("PUT", &format!("{path}&digest={digest}"), "application/octet-stream", &read(digest));
+        }
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        self.request("PUT", &format!("/v2/{name}/manifests/{tag}"), kind, &raw);
+    }
+}
+
+impl Drop for RealRegistry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_real_registry_serves_an_image() {
+    crate::require_containers!();
+    let f = Fixture::new().await;
+    let Some(registry) = RealRegistry::start(&f.dir).await else {
+        println!("skipped: needs Debian's docker-registry");
+        return;
+    };
+    registry.push(&layered(&f.dir), "team/web", "1");
+    let name = ImageRef::parse(&format!("{}/team/web:1", registry.address)).expect("name");
+    pull(&f.runtime, &name, PullOptions::default()).await.expect("pull");
+    let mut spec = f.spec("");
+    (spec.image, spec.command) = (name.to_string(), Vec::new());
+    assert_eq!(f.run(spec).await, (0, "hello /data\n".to_owned()));
+    let missing = ImageRef::parse(&format!("{}/team/web:none", registry.address)).expect("name");
+    let error = pull(&f.runtime, &missing, PullOptions::default()).await;
+    assert!(matches!(error, Err(Error::Image(ImageError::NotFound(_)))), "{error:?}");
+    let unknown = ImageRef::parse(&format!("{}/no/such", registry.address)).expect("name");
+    let error = pull(&f.runtime, &unknown, PullOptions::default()).await;
+    assert!(matches!(error, Err(Error::Image(ImageError::NotFound(_)))), "{error:?}");
+}
