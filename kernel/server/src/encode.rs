@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use pintle_api::printer::IncludeObject;
-use pintle_api::ApiError;
+use pintle_api::{ApiError, Schema, proto};
 use pintle_registry::{ListPage, Object, ResourceInfo};
 use serde_json::{Value, json};
 
@@ -95,6 +95,12 @@ fn list_body(resource: &ResourceInfo, page: ListPage, wanted: Wanted, include: I
     if wanted.shape == Shape::Table {
         return value_body(&shape::table_of_list(resource, &page, wanted.shape_version, include)?, wanted);
     }
+    if wanted.format == Format::Protobuf {
+        let values = page.items.iter().map(|object| object.value()).collect::<Result<Vec<_>, _>>();
+        let values = values.map_err(|error| ApiError::internal(format_args!("stored text: {error}")))?;
+        let list = proto::encode_list(Schema::builtin(), resource, &shape::list_metadata(&page), &values)?;
+        return Ok(Bytes::from(list).into());
+    }
     let (kind, api_version, items, opening) = match wanted.shape {
         Shape::Metadata => {
             let items = page.items.iter().map(|object| shape::metadata(object, wanted.shape_version)).collect::<Result<_, _>>()?;
@@ -109,6 +115,18 @@ fn list_body(resource: &ResourceInfo, page: ListPage, wanted: Wanted, include: I
     let head = format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":[");
     let list = ListBody::new(head.into(), items, opening, Bytes::from_static(b"]}"));
     if wanted.format == Format::Json && !wanted.pretty { Ok(Body::List(list)) } else { json_body(&list.whole(), wanted) }
+}
+
+/// A document of the API as protobuf, its type found by what it says of itself.
+fn protobuf(value: &Value) -> Result<Bytes, ApiError> {
+    let text = |key: &str| value[key].as_str().unwrap_or_default();
+    let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+    if text("kind") == "Status" {
+        return Ok(proto::encode_status(value).into());
+    }
+    let view = pintle_api::resource::kind_type(group, version, text("kind")).and_then(|id| Schema::builtin().get(id));
+    let view = view.ok_or_else(|| ApiError::not_acceptable(&["application/json", "application/yaml"]))?;
+    Ok(proto::encode_kind(view, value).into())
 }
 
 /// JSON text, as it is or in another format.
@@ -128,6 +146,7 @@ pub(crate) fn value_body(value: &Value, wanted: Wanted) -> Result<Body, ApiError
             text.push(b'\n');
             text
         }
+        (Format::Protobuf, _) => return Ok(protobuf(value)?.into()),
         (Format::Yaml, _) => serde_saphyr::to_string(value).map_err(ApiError::internal)?.into_bytes(),
     };
     Ok(Bytes::from(text).into())

@@ -14,6 +14,8 @@ use crate::request::Query;
 pub(crate) enum Format {
     Json,
     Yaml,
+    /// Kubernetes' own; built-in kinds only.
+    Protobuf,
 }
 
 /// What is made of objects before they are written.
@@ -50,22 +52,28 @@ impl Wanted {
             (Format::Json, Shape::Discovery) => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
             (Format::Json, _) => "application/json",
             (Format::Yaml, _) => "application/yaml",
+            (Format::Protobuf, _) => "application/vnd.kubernetes.protobuf",
         }
     }
 }
 
 /// The media types that objects are served as, for the message of a 406.
-const SERVED: [&str; 2] = ["application/json", "application/yaml"];
+const SERVED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
 /// Choose what to send among `shapes` (whole documents are always served).
 ///
 /// # Errors
 /// 406: nothing that the client reads is served.
 pub(crate) fn wanted(headers: &HeaderMap, query: &Query, shapes: &[Shape]) -> Result<Wanted, ApiError> {
-    let mut accepts = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).peekable();
-    let chosen = match accepts.peek() {
-        None => Wanted::JSON,
-        Some(_) => accepts.find_map(|clause| read_clause(clause, shapes)).ok_or_else(|| ApiError::not_acceptable(&SERVED))?,
+    let clauses = || headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let chosen = if headers.contains_key(ACCEPT) {
+        // Objects are kept as JSON: protobuf is made only for who reads nothing else.
+        let other = || clauses().find_map(|clause| read_clause(clause, shapes));
+        let protobuf = || clauses().any(|clause| clause.trim() == "application/vnd.kubernetes.protobuf");
+        let protobuf = || protobuf().then_some(Wanted { format: Format::Protobuf, ..Wanted::JSON });
+        other().or_else(protobuf).ok_or_else(|| ApiError::not_acceptable(&SERVED))?
+    } else {
+        Wanted::JSON
     };
     Ok(Wanted { pretty: pretty(headers, query), gzip: accepts_gzip(headers), ..chosen })
 }
@@ -148,7 +156,8 @@ mod tests {
         check(table, &[], Some((Format::Json, Shape::Whole)));
         check("application/json;as=Table;v=v1;g=meta.k8s.io", &[], None);
         check("application/vnd.kubernetes.protobuf,application/json", &[], Some((Format::Json, Shape::Whole)));
-        check("application/vnd.kubernetes.protobuf", &[], None);
+        check("application/vnd.kubernetes.protobuf", &[], Some((Format::Protobuf, Shape::Whole)));
+        check("application/vnd.kubernetes.protobuf;stream=watch", &[], None);
         check("application/yaml", &[], Some((Format::Yaml, Shape::Whole)));
         check("text/html, */*;q=0.1", &[], Some((Format::Json, Shape::Whole)));
         check("application/json;q=0", &[], None);

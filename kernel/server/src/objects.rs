@@ -5,13 +5,14 @@
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use pintle_api::{ApiError, FieldError, FieldErrorKind, Resource, Verb};
+use pintle_api::{ApiError, FieldError, FieldErrorKind, Resource, Schema, TypeView, Verb, proto};
 use pintle_registry as registry;
 use pintle_registry::{
     Body as Content, DeleteOptions, DryRun, FieldValidation, GetOptions, ListOptions, Patch, Propagation, Registry, Target, VersionMatch,
     WriteOptions,
 };
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::body::Body;
 use crate::encode::{self, Answer};
@@ -154,13 +155,53 @@ async fn delete_collection(server: &Shared, exchange: Exchange, target: &Target)
 
 /// The body of a create or update, by its content type.
 async fn content(exchange: Exchange) -> Result<Content, ApiError> {
-    let make = match negotiate::content_type(exchange.headers()) {
-        "" | "application/json" => Content::Json,
-        "application/yaml" => Content::Yaml,
-        "application/vnd.kubernetes.protobuf" => Content::Protobuf,
-        _ => return Err(ApiError::unsupported_media_type(&["application/json", "application/yaml"])),
+    let make = match Encoding::of(exchange.headers())? {
+        Encoding::Json => Content::Json,
+        Encoding::Yaml => Content::Yaml,
+        Encoding::Protobuf => Content::Protobuf,
     };
     Ok(make(read(exchange).await?))
+}
+
+/// What a body is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+impl Encoding {
+    /// By the content type; none is JSON.
+    ///
+    /// # Errors
+    /// 415.
+    pub(crate) fn of(headers: &http::HeaderMap) -> Result<Encoding, ApiError> {
+        match negotiate::content_type(headers) {
+            "" | "application/json" => Ok(Encoding::Json),
+            "application/yaml" => Ok(Encoding::Yaml),
+            "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
+            _ => Err(ApiError::unsupported_media_type(&["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"])),
+        }
+    }
+
+    /// Read a body that is not a stored object: a review, options. `view` is its type.
+    ///
+    /// # Errors
+    /// 400.
+    pub(crate) fn value(self, text: &[u8], kind: &str, view: Option<TypeView<'_>>) -> Result<Value, ApiError> {
+        let bad = |error: &dyn std::fmt::Display| ApiError::bad_request(format!("the object provided is unrecognized (must be a {kind}): {error}"));
+        let value: Value = match self {
+            Encoding::Json => serde_json::from_slice(text).map_err(|error| bad(&error))?,
+            Encoding::Yaml => {
+                let text = std::str::from_utf8(text).map_err(|error| bad(&error))?;
+                serde_saphyr::from_str(text).map_err(|error| bad(&error))?
+            }
+            Encoding::Protobuf => proto::decode_kind(view.ok_or_else(|| bad(&"its type is not known"))?, text)?,
+        };
+        let said = value["kind"].as_str().filter(|said| !said.is_empty()).unwrap_or(kind);
+        if value.is_object() && said == kind { Ok(value) } else { Err(bad(&format_args!("its kind is {said:?}"))) }
+    }
 }
 
 /// The whole body, within the limit.
@@ -247,7 +288,6 @@ pub(crate) fn bad_parameter(name: &str, value: &str) -> ApiError {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct DeleteBody {
-    kind: String,
     grace_period_seconds: Option<i64>,
     preconditions: Option<Preconditions>,
     orphan_dependents: Option<bool>,
@@ -269,20 +309,13 @@ struct Deletion {
 
 /// From the body, or from the query when there is none.
 async fn delete_options(exchange: Exchange) -> Result<Deletion, ApiError> {
-    let yaml = negotiate::content_type(exchange.headers()) == "application/yaml";
+    let encoding = Encoding::of(exchange.headers());
     let mut body = query_delete_body(&exchange.query)?;
     let text = read(exchange).await?;
     if !text.is_empty() {
-        let bad = |error: &dyn std::fmt::Display| ApiError::bad_request(format!("unable to decode DeleteOptions: {error}"));
-        body = if yaml {
-            let text = std::str::from_utf8(&text).map_err(|error| bad(&error))?;
-            serde_saphyr::from_str(text).map_err(|error| bad(&error))?
-        } else {
-            serde_json::from_slice(&text).map_err(|error| bad(&error))?
-        };
-        if !matches!(body.kind.as_str(), "" | "DeleteOptions") {
-            return Err(ApiError::bad_request(format!("decoded object cannot be converted to DeleteOptions: it is a {}", body.kind)));
-        }
+        let view = Schema::builtin().type_named("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions");
+        let value = encoding?.value(&text, "DeleteOptions", view)?;
+        body = serde_json::from_value(value).map_err(|error| ApiError::bad_request(format!("unable to decode DeleteOptions: {error}")))?;
     }
     let invalid = |field: &str, value: &str, detail: &str| {
         let error = FieldError::new(field, FieldErrorKind::NotSupported, value, detail);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use pintle_api::printer::IncludeObject;
-use pintle_api::{ApiError, FieldError};
+use pintle_api::{ApiError, FieldError, Schema};
 use pintle_registry::{Caller, Object, Registry, ResourceKey};
 use serde_json::{Value, json};
 
@@ -15,8 +15,7 @@ use crate::encode::{self, Answer};
 use crate::identity::authz;
 use crate::identity::rbac::Action;
 use crate::identity::token::{Bound, Claims, ISSUER, Reference, now_seconds};
-use crate::negotiate;
-use crate::objects;
+use crate::objects::{self, Encoding};
 use crate::pipeline::Exchange;
 use crate::server::Shared;
 
@@ -60,7 +59,7 @@ pub(crate) async fn serve(server: &Shared, review: Review, exchange: Exchange) -
     let (group, kind) = review.kind();
     let caller = exchange.caller.clone();
     let namespace = exchange.info.namespace.clone();
-    let mut value = read(exchange, kind).await?;
+    let mut value = read(exchange, group, kind).await?;
     value["kind"] = json!(kind);
     value["apiVersion"] = json!(format!("{group}/v1"));
     if !value["metadata"].is_object() {
@@ -83,25 +82,11 @@ pub(crate) async fn serve(server: &Shared, review: Review, exchange: Exchange) -
 }
 
 /// The body as an object of this kind.
-async fn read(exchange: Exchange, kind: &str) -> Result<Value, ApiError> {
-    let yaml = match negotiate::content_type(exchange.headers()) {
-        "" | "application/json" => false,
-        "application/yaml" => true,
-        _ => return Err(ApiError::unsupported_media_type(&["application/json", "application/yaml"])),
-    };
+async fn read(exchange: Exchange, group: &str, kind: &str) -> Result<Value, ApiError> {
+    let encoding = Encoding::of(exchange.headers())?;
     let text = objects::read(exchange).await?;
-    let bad = |error: &dyn std::fmt::Display| ApiError::bad_request(format!("the object provided is unrecognized (must be a {kind}): {error}"));
-    let value: Value = if yaml {
-        let text = std::str::from_utf8(&text).map_err(|error| bad(&error))?;
-        serde_saphyr::from_str(text).map_err(|error| bad(&error))?
-    } else {
-        serde_json::from_slice(&text).map_err(|error| bad(&error))?
-    };
-    let said = value["kind"].as_str().unwrap_or(kind);
-    if !value.is_object() || said != kind {
-        return Err(bad(&format_args!("its kind is {said:?}")));
-    }
-    Ok(value)
+    let view = pintle_api::resource::kind_type(group, "v1", kind).and_then(|id| Schema::builtin().get(id));
+    encoding.value(&text, kind, view)
 }
 
 fn user_info(caller: &Caller) -> Value {
@@ -193,7 +178,7 @@ pub(crate) async fn token_request(server: &Shared, exchange: Exchange) -> Result
     }
     let wanted = exchange.wanted(&[])?;
     let (namespace, name) = (exchange.info.namespace.clone(), exchange.info.name.clone());
-    let value = read(exchange, "TokenRequest").await?;
+    let value = read(exchange, "authentication.k8s.io", "TokenRequest").await?;
     let value = issue_token(server, &namespace, &name, value)?;
     encode::encode(Answer::value(StatusCode::CREATED, value), wanted, IncludeObject::default())
 }
@@ -276,7 +261,7 @@ fn bound(registry: &Registry, namespace: &str, account: &Object, reference: &Val
 /// An object of the core group, or 404.
 pub(crate) fn object(registry: &Registry, resource: &str, namespace: &str, name: &str) -> Result<Arc<Object>, ApiError> {
     registry.get_cached(&ResourceKey::new("", resource), namespace, name).ok_or_else(|| {
-        match pintle_api::Schema::builtin().resource("", "v1", resource) {
+        match Schema::builtin().resource("", "v1", resource) {
             Some(resource) => ApiError::not_found(resource, name),
             None => ApiError::no_route(),
         }

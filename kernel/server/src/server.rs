@@ -49,8 +49,6 @@ pub(crate) struct Shared {
     pub(crate) cluster: ClusterSettings,
     pub(crate) introspection: Arc<dyn Introspection>,
     pub(crate) documents: crate::openapi::Documents,
-    /// Held while a node is given its range of addresses.
-    pub(crate) pod_cidrs: tokio::sync::Mutex<()>,
     /// Connections and sessions.
     pub(crate) tasks: TaskTracker,
     pub(crate) open: AtomicUsize,
@@ -110,7 +108,6 @@ impl Server {
             cluster: config.cluster,
             introspection: config.introspection,
             documents: crate::openapi::Documents::default(),
-            pod_cidrs: tokio::sync::Mutex::new(()),
             tasks: TaskTracker::new(),
             open: AtomicUsize::new(0),
             stop: CancellationToken::new(),

@@ -8,7 +8,6 @@
 
 mod agent;
 mod link;
-mod pod_cidr;
 mod session;
 mod status;
 mod subscription;

@@ -8,7 +8,6 @@ use pintle_registry::{Body, Caller, Object, Patch, Registry, ResourceKey, Target
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-use super::pod_cidr;
 use crate::server::Shared;
 
 /// Tries of one merge before its conflict is given back.
@@ -42,7 +41,6 @@ pub(super) async fn register(shared: &Shared, caller: &Caller, name: &str, hello
         }
         Some(_) => {}
     }
-    pod_cidr::assign(shared, &target).await?;
     if let Some(status) = hello.get("status").filter(|status| status.is_object()) {
         update_node(registry, caller, name, status).await?;
     }
