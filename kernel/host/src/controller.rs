@@ -185,20 +185,21 @@ impl Work {
             }
             Ok(Err(error)) => {
                 self.counters.call(started.elapsed());
-                self.fail_all(requests, &error.to_string());
+                (self.last_words)(error.to_string());
+                self.fail_all(requests);
             }
             Err(fault) => {
+                tracing::debug!(%fault, keys = requests.len(), "a batch ended its module");
                 self.careful = requests.len();
-                self.fail_all(requests, &fault.to_string());
+                self.fail_all(requests);
                 drop(busy);
                 self.slot.remove(running);
             }
         }
     }
 
-    fn fail_all(&mut self, requests: Vec<Request>, why: &str) {
+    fn fail_all(&mut self, requests: Vec<Request>) {
         Counters::add(&self.counters.errors);
-        (self.last_words)(why.to_owned());
         for request in requests {
             self.queue.done(&request.key, Done::Failed, Instant::now());
         }

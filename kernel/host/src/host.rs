@@ -14,7 +14,7 @@ use crate::{
     status::{Modules, write_statuses},
     supervisor::{Command, Manifest, Supervisor},
 };
-use pintle_registry::{EventKind, Feed, Index, Object, Registry, ResourceKey, SubscriptionFilter};
+use pintle_registry::{Admission, EventKind, Feed, Index, Object, Registry, ResourceKey, SubscriptionFilter};
 use serde_json::Value;
 use std::{
     collections::{HashMap, HashSet},
@@ -144,6 +144,11 @@ impl Host {
     /// Waits until every module that existed at the start has run or failed once.
     pub async fn ready(&self) {
         let _ = self.ready.clone().wait_for(|ready| *ready).await;
+    }
+
+    /// Who judges writes: what the registry calls.
+    pub fn admission(&self) -> Arc<dyn Admission> {
+        self.context.judges.clone()
     }
 
     /// The host in numbers.

@@ -1,5 +1,8 @@
 //! One guest: its memory, its limits, and the two lanes into it.
 //!
+//! A deadline is processor time of the calling thread, so that a busy machine does not end honest modules; wall time counts when it is
+//! `WALL_FACTOR` times that.
+//!
 //! The invariant: every entry sets a deadline first, and whatever comes back other than a value is a `Fault` that names the module and
 //! its generation. After a fault the instance answers nothing but that fault.
 
@@ -8,7 +11,39 @@ use crate::{
     fault::{Fault, FaultKind, Generation, ModuleId},
     limits::PUMP_BYTES_MAX,
 };
-use std::time::Duration;
+use nix::time::{ClockId, clock_gettime};
+use std::time::{Duration, Instant};
+
+/// Wall time that an entry may take, as a multiple of its deadline.
+const WALL_FACTOR: u32 = 20;
+
+/// One entry into the guest.
+#[derive(Clone, Copy)]
+struct Turn {
+    began: Instant,
+    cpu: Duration,
+    deadline: Duration,
+}
+
+impl Turn {
+    fn begin(deadline: Duration) -> Self {
+        Self { began: Instant::now(), cpu: thread_cpu(), deadline }
+    }
+
+    /// What the deadline clock is told when it rings.
+    fn ring(&self) -> wasmtime::UpdateDeadline {
+        let left = self.deadline.saturating_sub(thread_cpu().saturating_sub(self.cpu));
+        if left.is_zero() || self.began.elapsed() > self.deadline.saturating_mul(WALL_FACTOR) {
+            return wasmtime::UpdateDeadline::Interrupt;
+        }
+        wasmtime::UpdateDeadline::Continue(ticks(left))
+    }
+}
+
+/// Processor time of the calling thread. A kernel without that clock makes deadlines wall time times `WALL_FACTOR`.
+fn thread_cpu() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
 
 /// The host's side of one store.
 pub struct Guest {
@@ -16,6 +51,7 @@ pub struct Guest {
     pub(super) last_words: Option<String>,
     memory: MemoryLimit,
     random: u64,
+    turn: Turn,
 }
 
 impl Guest {
@@ -78,9 +114,11 @@ impl Instance {
             last_words: None,
             memory: MemoryLimit { limit: memory_bytes, used: 0, refused: false },
             random: 0,
+            turn: Turn::begin(deadline),
         };
         let mut store = wasmtime::Store::new(code.engine(), guest);
         store.limiter(|guest| &mut guest.memory);
+        store.epoch_deadline_callback(|store| Ok(store.data().turn.ring()));
         store.set_epoch_deadline(ticks(deadline));
         match code.instantiate(&mut store) {
             Ok(exports) => Ok(Self { store, exports, module, generation, fault: None }),
@@ -162,6 +200,7 @@ impl Instance {
         match &self.fault {
             Some(fault) => Err(fault.clone()),
             None => {
+                self.store.data_mut().turn = Turn::begin(deadline);
                 self.store.set_epoch_deadline(ticks(deadline));
                 Ok(())
             }

@@ -29,6 +29,9 @@ use std::{
 };
 use tokio::{sync::Notify, task::JoinHandle};
 
+/// The calls of a dying vat fail before its end is on record: the machinery's own task must run once more, and others of the thread before.
+const TASKS_BETWEEN_ERROR_AND_FAULT: u32 = 4;
+
 #[derive(Default)]
 struct PipeEnds {
     from_guest: VecDeque<u8>,
@@ -165,13 +168,27 @@ impl Vat {
             answer = tokio::time::timeout(ANSWER_TIMEOUT, work) => answer,
         };
         match answer {
-            Ok(Err(error)) if error.kind == capnp::ErrorKind::Disconnected => Err(self.fault().await),
+            Ok(Err(error)) => self.error_or_fault(error).await.map(Err),
             Ok(answer) => Ok(answer),
             Err(_) => {
                 self.shared.end_as(FaultKind::Deadline, format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()));
                 Err(self.fault().await)
             }
         }
+    }
+
+    /// An error is the guest's answer, unless the vat is coming to its end: then that is why.
+    async fn error_or_fault(&self, error: capnp::Error) -> Result<capnp::Error, Fault> {
+        if error.kind == capnp::ErrorKind::Disconnected {
+            return Err(self.fault().await);
+        }
+        for _ in 0..TASKS_BETWEEN_ERROR_AND_FAULT {
+            if let Some(fault) = self.shared.fault.borrow().clone() {
+                return Err(fault);
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(error)
     }
 
     /// Waits for the end of the instance.

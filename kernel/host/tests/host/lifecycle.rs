@@ -36,11 +36,10 @@ async fn status_settles_and_does_not_feed_itself() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_run_says_why() {
     let world = World::new().await;
-    let outside = fs::canonicalize("/proc/self/exe").expect("this program");
     for (name, change, says) in [
         ("no-file", json!({"source": {"file": "/nowhere.wasm"}}), "no such file"),
-        ("outside", json!({"source": {"file": outside.parent().and_then(|p| p.parent()).and_then(|p| p.parent()).map(|p| p.join("CACHEDIR.TAG"))}}), ""),
-        ("wrong-digest", json!({"digest": "sha256:00"}), "digest mismatch"),
+        ("outside", json!({"source": {"file": "/proc/self/exe"}}), "outside the folders"),
+        ("wrong-digest", json!({"digest": format!("sha256:{}", "0".repeat(64))}), "digest mismatch"),
         ("not-wasm", json!({"source": {"file": null, "inline": "aGVsbG8="}}), "not a WebAssembly component"),
         ("oci", json!({"source": {"file": null, "oci": "registry.example/x:1"}}), "not there yet"),
         ("no-primary", json!({"controller": {"primary": "/unicorns"}}), "unicorns is not served"),

@@ -1,7 +1,7 @@
 //! Replacing a module while it works: nothing lost, nothing doubled; and stepping back from a version that fails.
 
-use crate::world::{World, controller, guest, guest_variant, parent, scratch};
-use pintle_host::engine::digest_of;
+use crate::world::{World, cache_dir, controller, guest, guest_variant, parent, scratch};
+use pintle_host::engine::{Engine, digest_of};
 use serde_json::json;
 use std::{collections::BTreeSet, fs};
 
@@ -10,8 +10,11 @@ async fn swapping_while_a_queue_is_worked_on_loses_and_doubles_nothing() {
     const PARENTS: usize = 300;
     let world = World::new().await;
     let dir = scratch("swap");
+    let engine = Engine::new(Some(cache_dir())).expect("an engine");
     for version in 0..3 {
-        fs::write(dir.join(format!("{version}.wasm")), guest_variant(&format!("swap{version}"))).expect("written");
+        let wasm = guest_variant(&format!("swap{version}"));
+        engine.load(wasm.clone()).await.expect("compiled before it is needed");
+        fs::write(dir.join(format!("{version}.wasm")), wasm).expect("written");
     }
     let version = |n: usize| {
         let mut module = controller("maker", json!({"version": n.to_string()}));
@@ -60,9 +63,10 @@ async fn a_new_version_that_keeps_failing_makes_room_for_the_last_good_one() {
     let bad = dir.join("bad.wasm");
     fs::write(&bad, sinful()).expect("written");
     world.merge("pintle.dev", "modules", "", "maker", "", json!({"spec": {"source": {"file": bad}}})).await;
+    world.until("the bad one runs", || (world.status("maker")["digest"] == digest_of(&sinful())).then_some(())).await;
+    world.create("", "configmaps", parent(1)).await.expect("created");
     let message = world.until("it says that it went back", || world.status("maker")["message"].as_str().filter(|m| m.contains("back to")).map(str::to_owned)).await;
     assert!(message.contains(&digest_of(&guest())), "{message}");
-    world.create("", "configmaps", parent(1)).await.expect("created");
     world.until("and works", || world.get("", "configmaps", "default", "child-1")).await;
     assert_eq!(world.stats("maker").state, "Running");
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use pintle_host::{Host, HostConfig};
-use pintle_registry::{Body, Caller, DeleteOptions, Index, ListOptions, Object, Patch, Registry, RegistryConfig, ResourceKey, WriteOptions};
+use pintle_registry::{Body, Caller, DeleteOptions, Index, Object, Patch, Registry, RegistryConfig, ResourceKey, WriteOptions};
 use pintle_store::{Options, RedbStore};
 use serde_json::{Value, json};
 use std::{
@@ -77,7 +77,7 @@ pub async fn registry() -> Arc<Registry> {
 
 pub fn config(registry: &Arc<Registry>) -> HostConfig {
     let folder = guest_path().parent().expect("a folder").to_owned();
-    HostConfig { cache_dir: Some(cache_dir()), source_dirs: vec![folder, std::env::temp_dir(), env!("CARGO_TARGET_TMPDIR").into()], ..HostConfig::new(registry.clone()) }
+    HostConfig { cache_dir: Some(cache_dir()), source_dirs: vec![folder, env!("CARGO_TARGET_TMPDIR").into()], ..HostConfig::new(registry.clone()) }
 }
 
 impl World {
@@ -124,12 +124,6 @@ impl World {
 
     pub fn in_namespace(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Object>> {
         self.registry.list_index(&ResourceKey::new(group, resource), &Index::Namespace, namespace).0
-    }
-
-    pub async fn count(&self, resource: &str, labels: &str) -> usize {
-        let target = self.registry.resolve("", "", resource, "", "", "").expect("served");
-        let options = ListOptions { label_selector: labels.into(), ..ListOptions::default() };
-        self.registry.list(&target, &options).await.expect("a list").items.len()
     }
 
     pub fn status(&self, module: &str) -> Value {

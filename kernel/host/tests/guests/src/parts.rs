@@ -1,3 +1,4 @@
+#![allow(dead_code, reason = "not every capability that is granted is used")]
 //! The honest parts: a controller that makes one child for each parent, an admission plugin, a scheduler.
 
 use crate::{config, configure, mode, sins};
