@@ -132,8 +132,8 @@ impl Link {
                 }
                 Ok(Ok((Ok(Reply::Hello { version, .. }), _))) => {
                     tracing::info!(version, "replacing a container helper of another version");
-                    let _ = connection.ask(self.fresh(), Op::Quit, &[]).await;
-                    last = format!("helper of version {version} did not give way");
+                    let replaced = self.replace_by(&connection).await;
+                    last = format!("helper of version {version} did not give way: {replaced:?}");
                 }
                 Ok(Ok(_)) => last = "helper did not return the greeting".to_owned(),
                 Ok(Err(e)) => last = e.to_string(),
@@ -142,6 +142,29 @@ impl Link {
             connection.stop();
         }
         Err(Error::HelperUnavailable(last))
+    }
+
+    /// Puts this program in the running helper's place; it stays the same process with the same children.
+    pub(crate) async fn replace(self: &Arc<Self>) -> Result<()> {
+        let mut news = self.events();
+        let connection = self.connection().await?;
+        for _ in 0..ATTEMPTS_MAX {
+            match self.replace_by(&connection).await? {
+                Ok(_) => {
+                    while !matches!(news.recv().await, Ok(Event::HelperRestarted) | Err(broadcast::error::RecvError::Closed)) {}
+                    return Ok(());
+                }
+                Err(Refusal::Busy) => tokio::time::sleep(RESTART_PAUSE).await,
+                Err(refusal) => return Err(refusal.into_error("helper")),
+            }
+        }
+        Err(Refusal::Busy.into_error("helper"))
+    }
+
+    async fn replace_by(&self, connection: &Connection) -> Result<std::result::Result<Reply, Refusal>> {
+        let program = helper::sealed_program(self.program.as_deref());
+        let program = program.map_err(|e| Error::os("copy the helper's program", e))?;
+        Ok(connection.ask(self.fresh(), Op::Replace, &[program.as_fd()]).await?.0)
     }
 
     fn spawn(&self) -> io::Result<OwnedFd> {

@@ -580,6 +580,16 @@ impl Runtime {
         blocking(move || shared.hierarchies.stats(&record.cgroup)).await
     }
 
+    /// Puts this program's helper in the place of the one that runs, as after an upgrade: the process and its children
+    /// stay, so no exit code and no terminal is lost. (A helper of another protocol version is replaced when the runtime is opened.)
+    /// Returns when the new helper serves; execs under way lose their sessions.
+    ///
+    /// # Errors
+    /// [`Error::HelperUnavailable`] when it does not give way.
+    pub async fn replace_helper(&self) -> Result<()> {
+        self.shared.link.replace().await
+    }
+
     /// Kills all containers of a state directory and its helper, and removes cgroups, mounts, pins and files, whoever
     /// died before. `run_dir` as in [`RuntimeConfig`].
     pub async fn purge(state_dir: &Path, run_dir: Option<&Path>) -> Result<()> {

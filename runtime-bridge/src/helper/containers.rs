@@ -516,8 +516,27 @@ impl Containers {
         }
     }
 
-    /// Takes over a container that an earlier helper started.
-    pub(crate) fn adopt(&mut self, context: &mut Context, id: &ContainerId) -> io::Result<()> {
+    /// Prepares for another program in this process: no line is lost. `None` while something is being started.
+    pub(crate) fn hand_over(&mut self) -> Option<Vec<(ContainerId, OwnedFd)>> {
+        let starting = self.table.values().any(|c| c.starting.is_some()) || self.execs.values().any(|e| e.report.is_some());
+        if starting {
+            return None;
+        }
+        for container in self.table.values_mut() {
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                container.part_line(stream);
+            }
+        }
+        Some(self.table.iter_mut().filter_map(|(id, c)| Some((id.clone(), c.terminal.take()?))).collect())
+    }
+
+    /// Takes over a container that an earlier helper started; `terminal` is left from a predecessor in this process.
+    pub(crate) fn adopt(
+        &mut self,
+        context: &mut Context,
+        id: &ContainerId,
+        terminal: Option<OwnedFd>,
+    ) -> io::Result<()> {
         let damaged = |e: crate::Error| io::Error::new(io::ErrorKind::InvalidData, e.to_string());
         let Some(mut status) = read_json::<Status>(&context.layout.status(id)).map_err(damaged)? else { return Ok(()) };
         let Some(bundle) = read_json::<Bundle>(&context.layout.bundle(id)).map_err(damaged)? else { return Ok(()) };
@@ -547,7 +566,14 @@ impl Containers {
             attached: Vec::new(),
             owns_pid_namespace: matches!(pid_scope, None | Some(Scope::Container)),
         };
-        context.watches.add(&container.pidfd, Source::Adopted(id.clone()))?;
+        if processes::parent(container.status.pid) == Some(nix::unistd::getpid().as_raw()) {
+            self.by_pid.insert(container.status.pid, Whose::Container(id.clone()));
+        } else {
+            context.watches.add(&container.pidfd, Source::Adopted(id.clone()))?;
+        }
+        if let Some(master) = terminal {
+            container.keep_terminal(context, id, master);
+        }
         let (outputs, stdin) = Pipes::reopen(&context.layout.container(id))?;
         container.stdin = stdin;
         for (stream, file) in outputs {
@@ -633,6 +659,13 @@ impl Container {
     fn finish_line(&mut self, stream: Stream) {
         if let Some(output) = self.outputs.get_mut(&stream) {
             self.log.finish(stream, &mut output.cutter, now_ns());
+        }
+    }
+
+    /// Logs what is held back of a line as a part; the rest of it will follow.
+    fn part_line(&mut self, stream: Stream) {
+        if let Some(output) = self.outputs.get_mut(&stream) {
+            self.log.part(stream, &mut output.cutter, now_ns());
         }
     }
 

@@ -87,6 +87,17 @@ impl LogFile {
             self.write(stream, cutter, b"\n", at_ns);
         }
     }
+
+    /// Logs what is held back as a part of a line whose rest comes later, from another process.
+    pub(crate) fn part(&mut self, stream: Stream, cutter: &mut LineCutter, at_ns: i64) {
+        let Some(file) = &mut self.file else { return };
+        if !cutter.held.is_empty() {
+            let head = format!("{} {} P ", self.clock.stamp(at_ns), stream.name());
+            let line = [head.as_bytes(), &cutter.held, b"\n"].concat();
+            let _ = file.write_all(&line);
+            cutter.held.clear();
+        }
+    }
 }
 
 impl LineCutter {

@@ -15,6 +15,11 @@ pub(crate) fn start_ticks(pid: i32) -> Option<u64> {
     stat_field(pid, 22)?.parse().ok()
 }
 
+/// The parent of process `pid`.
+pub(crate) fn parent(pid: i32) -> Option<i32> {
+    stat_field(pid, 4)?.parse().ok()
+}
+
 /// A pidfd of `pid`, if it is still the process that started at `ticks`.
 pub(crate) fn same_process(pid: i32, ticks: u64) -> Option<OwnedFd> {
     let pidfd = sys::pidfd_open(pid).ok()?;

@@ -1,7 +1,7 @@
 //! What daemon and helper say to each other: JSON messages, one a packet, descriptors beside them.
 //!
 //! A packet larger than [`INLINE_MAX`] travels as a memfd in the first descriptor slot. Both sides are the same
-//! program in two versions at worst, so the version is checked first ([`Op::Hello`]) and `Hello` and `Quit` never change.
+//! program in two versions at worst, so the version is checked first ([`Op::Hello`]), and `Hello`, `Replace` and `Quit` never change.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -34,6 +34,8 @@ pub(crate) struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Op {
     Hello { version: u32 },
+    /// Execute the program given as descriptor in place of this one: same process, same children.
+    Replace,
     /// End, leaving containers as they are (another helper takes over).
     Quit,
     CreateSandbox { id: SandboxId },
@@ -88,6 +90,8 @@ pub(crate) enum Reply {
 pub(crate) enum Refusal {
     NotFound,
     NotRunning,
+    /// Something is just being started; ask again.
+    Busy,
     Start { kind: StartFailure, message: String },
     Os { step: String, message: String },
     Malformed(String),
@@ -173,6 +177,7 @@ impl Refusal {
         match self {
             Self::NotFound => Error::ContainerNotFound(name.to_owned()),
             Self::NotRunning => Error::WrongPhase { id: name.to_owned(), actual: "not running", needed: "running" },
+            Self::Busy => Error::HelperUnavailable("it is busy starting a process".to_owned()),
             Self::Start { kind, message } => Error::Start { kind, message },
             Self::Os { step, message } => Error::Helper { step, message },
             Self::Malformed(message) => Error::Helper { step: "read request".to_owned(), message },

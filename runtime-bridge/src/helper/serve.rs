@@ -70,6 +70,13 @@ struct Client {
     queue: VecDeque<(Push, Vec<OwnedFd>)>,
 }
 
+/// Why a helper stops serving.
+pub(crate) enum Ending {
+    Quit,
+    /// `program` takes over this process, and these terminals with it.
+    Replace { program: OwnedFd, terminals: Vec<(ContainerId, OwnedFd)> },
+}
+
 /// The helper.
 pub(crate) struct Helper {
     context: Context,
@@ -156,7 +163,7 @@ impl Context {
 
 impl Helper {
     /// Adopts what the state directory says is there.
-    pub(crate) fn new(layout: Layout) -> io::Result<Self> {
+    pub(crate) fn new(layout: Layout, terminals: Vec<(ContainerId, OwnedFd)>) -> io::Result<Self> {
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGCHLD);
         // Hang-ups, interrupts and terminations aimed at the daemon's group must not end its containers' parent.
@@ -176,11 +183,14 @@ impl Helper {
         let hierarchies = Hierarchies::detect();
         let context = Context { layout, hierarchies, home: Home::open()?, watches, clients: HashMap::new() };
         let mut helper = Self { context, sandboxes: HashMap::new(), containers: Containers::default(), signals, next_client: 0 };
-        helper.adopt();
+        helper.adopt(terminals);
+        // Children that ended while a predecessor in this process was being replaced send no signal any more.
+        helper.reap();
         Ok(helper)
     }
 
-    fn adopt(&mut self) {
+    fn adopt(&mut self, terminals: Vec<(ContainerId, OwnedFd)>) {
+        let mut terminals: HashMap<ContainerId, OwnedFd> = terminals.into_iter().collect();
         for name in names(&self.context.layout.sandboxes()) {
             let Some(id) = name.strip_suffix(".json").and_then(|n| SandboxId::parse(n).ok()) else { continue };
             let Some(record) = record_of_this_boot(&self.context.layout, &id) else { continue };
@@ -193,18 +203,20 @@ impl Helper {
         }
         for name in names(&self.context.layout.containers()) {
             if let Ok(id) = ContainerId::parse(&name)
-                && let Err(e) = self.containers.adopt(&mut self.context, &id)
+                && let Err(e) = self.containers.adopt(&mut self.context, &id, terminals.remove(&id))
             {
                 eprintln!("container {id} not adopted: {e}");
             }
         }
     }
 
-    /// Serves until told to quit.
-    pub(crate) fn run(mut self, listener: OwnedFd, first: OwnedFd) -> io::Result<()> {
-        self.context.watches.add(&listener, Source::Listener)?;
+    /// Serves until told otherwise.
+    pub(crate) fn run(mut self, listener: &OwnedFd, first: Option<OwnedFd>) -> io::Result<Ending> {
+        self.context.watches.add(listener, Source::Listener)?;
         self.context.watches.add(&self.signals, Source::ChildEnded)?;
-        self.add_client(first)?;
+        if let Some(first) = first {
+            self.add_client(first)?;
+        }
         let mut events = [EpollEvent::empty(); EVENTS_MAX];
         loop {
             let count = match self.context.watches.epoll.wait(&mut events, EpollTimeout::NONE) {
@@ -214,14 +226,14 @@ impl Helper {
             for event in &events[..count] {
                 // An earlier event of this batch may have taken the source away.
                 let Some(source) = self.context.watches.sources.get(&event.data()).cloned() else { continue };
-                if self.handle(source, event.events(), &listener)? == Flow::Quit {
-                    return Ok(());
+                if let Some(ending) = self.handle(source, event.events(), listener) {
+                    return Ok(ending);
                 }
             }
         }
     }
 
-    fn handle(&mut self, source: Source, flags: EpollFlags, listener: &OwnedFd) -> io::Result<Flow> {
+    fn handle(&mut self, source: Source, flags: EpollFlags, listener: &OwnedFd) -> Option<Ending> {
         match source {
             Source::Listener => self.accept(listener),
             Source::ChildEnded => self.reap(),
@@ -230,7 +242,7 @@ impl Helper {
                     self.context.flush(id);
                 }
                 if flags.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
-                    return Ok(self.serve_client(id));
+                    return self.serve_client(id);
                 }
             }
             Source::Starting(id) => self.containers.report(&mut self.context, &id),
@@ -238,7 +250,7 @@ impl Helper {
             Source::Output(id, stream) => self.containers.output(&mut self.context, &id, stream),
             Source::Adopted(id) => self.containers.adopted_ended(&mut self.context, &id),
         }
-        Ok(Flow::Go)
+        None
     }
 
     fn accept(&mut self, listener: &OwnedFd) {
@@ -264,31 +276,53 @@ impl Helper {
         Ok(())
     }
 
-    fn serve_client(&mut self, id: u64) -> Flow {
+    fn serve_client(&mut self, id: u64) -> Option<Ending> {
         loop {
-            let Some(client) = self.context.clients.get(&id) else { return Flow::Go };
+            let client = self.context.clients.get(&id)?;
             match protocol::receive::<Request>(client.socket.as_fd()) {
                 Ok(Some((request, fds))) => {
                     let caller = Caller { client: id, seq: request.seq };
-                    if matches!(request.op, Op::Quit) {
-                        self.context.answer(caller, Ok(Reply::Done), Vec::new());
-                        return Flow::Quit;
-                    }
-                    let outcome = self.dispatch(caller, request.op, fds);
-                    if let Outcome::Now(result, fds) = outcome {
-                        self.context.answer(caller, result, fds);
+                    match request.op {
+                        Op::Quit => {
+                            self.context.answer(caller, Ok(Reply::Done), Vec::new());
+                            return Some(Ending::Quit);
+                        }
+                        Op::Replace => {
+                            if let Some(ending) = self.give_way(caller, fds) {
+                                return Some(ending);
+                            }
+                        }
+                        op => {
+                            if let Outcome::Now(result, fds) = self.dispatch(caller, op, fds) {
+                                self.context.answer(caller, result, fds);
+                            }
+                        }
                     }
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Flow::Go,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return None,
                 Ok(None) | Err(_) => {
                     if let Some(client) = self.context.clients.remove(&id) {
                         self.context.watches.remove(&client.socket, &Source::Client(id));
                     }
                     self.containers.client_gone(id);
-                    return Flow::Go;
+                    return None;
                 }
             }
         }
+    }
+
+    /// Agrees to be replaced, unless a start is under way (its report socket would be lost).
+    fn give_way(&mut self, caller: Caller, mut fds: Vec<OwnedFd>) -> Option<Ending> {
+        let Some(program) = fds.pop() else {
+            self.context.answer(caller, Err(Refusal::Malformed("no program given".to_owned())), Vec::new());
+            return None;
+        };
+        let Some(terminals) = self.containers.hand_over() else {
+            self.context.answer(caller, Err(Refusal::Busy), Vec::new());
+            return None;
+        };
+        self.context.answer(caller, Ok(Reply::Done), Vec::new());
+        Some(Ending::Replace { program, terminals })
     }
 
     fn dispatch(&mut self, caller: Caller, op: Op, fds: Vec<OwnedFd>) -> Outcome {
@@ -296,7 +330,7 @@ impl Helper {
         let containers = &mut self.containers;
         match op {
             Op::Hello { .. } => Outcome::done(Reply::Hello { version: protocol::VERSION, pid: nix::unistd::getpid().as_raw() }),
-            Op::Quit => Outcome::done(Reply::Done),
+            Op::Quit | Op::Replace => Outcome::refused(Refusal::Malformed("not for here".to_owned())),
             Op::CreateSandbox { id } => self.create_sandbox(id),
             Op::RemoveSandbox { id } => self.remove_sandbox(&id),
             Op::NetNs { id } => self.network_namespace(&id),
@@ -360,12 +394,6 @@ impl Helper {
             self.containers.ended(&mut self.context, pid, status);
         }
     }
-}
-
-#[derive(PartialEq, Eq)]
-enum Flow {
-    Go,
-    Quit,
 }
 
 fn names(directory: &std::path::Path) -> Vec<String> {

@@ -110,6 +110,32 @@ async fn a_killed_helper_is_replaced_and_its_containers_are_adopted() {
 }
 
 #[tokio::test]
+async fn a_replaced_helper_keeps_exit_codes_terminals_and_half_written_lines() {
+    crate::require_containers!();
+    let f = Fixture::new().await;
+    let go = "while [ ! -e /tmp/go ]; do sleep 0.02; done";
+    let plain = f.start(f.spec(&format!("printf half; {go}; echo line; exit 19"))).await;
+    let tty = ContainerSpec {
+        tty: true,
+        log_path: Some(f.dir.join("tty")),
+        ..f.spec(&format!("echo one; {go}; echo two; exit 20"))
+    };
+    let tty = f.start(tty).await;
+    until("output", || log_text(&f.dir.join("tty")).contains("one")).await;
+    let before = helper_pid(&f.dir);
+    f.runtime.replace_helper().await.expect("replace");
+    assert_eq!(helper_pid(&f.dir), before, "the same process");
+    for (id, code) in [(&plain, 19), (&tty, 20)] {
+        assert_eq!(f.exec(id, command(&["touch", "/tmp/go"])).await.0, 0);
+        let exit = wait(&f.runtime, id).await;
+        assert_eq!((exit.code, exit.cause), (code, ExitCause::Ended));
+    }
+    assert_eq!(log_text(&f.dir.join("log")).replace('\n', ""), "halfline");
+    assert!(log_text(&f.dir.join("tty")).contains("two"));
+    assert_eq!(f.run_script("exit 3").await.0, 3);
+}
+
+#[tokio::test]
 async fn an_end_that_nobody_saw_is_told_as_such() {
     crate::require_containers!();
     let mut daemon = Daemon::start("sleep 1000");
