@@ -571,7 +571,7 @@ mod tests {
         deleted.check("a=running b=running", "", "stop a 10s, stop b 10s");
         deleted.check("a=running b=running", "a=stopping:10 b=stopping:10", "wake 10");
         deleted.check("a=running b=exit:0", "a=stopping:30", "wake 10");
-        deleted.check("a=exit:137 b=starting", "", "tear-down");
+        deleted.check("a=exit:137", "", "tear-down");
         deleted.check("a=exit:137", "b=starting", "");
         deleted.check("a=exit:137 b=exit:0", "tearing", "");
         deleted.sandbox = false;

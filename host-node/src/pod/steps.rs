@@ -22,6 +22,9 @@ use crate::node::Node;
 use crate::probe;
 use crate::volume::{self, Workshop, mounts};
 
+/// Bytes of a quiet exec's output that are kept.
+const OUTPUT_KEPT: usize = 1024;
+
 /// Which container, for a step.
 pub struct Start {
     /// The pod.
@@ -312,33 +315,30 @@ pub async fn exec_quietly(node: &Node, id: &ContainerId, command: Vec<String>) -
     use tokio::io::AsyncReadExt;
     let mut session = node.runtime.exec(id, ExecSpec { command, ..ExecSpec::default() }).await?;
     let (stdout, stderr) = (session.stdout.take(), session.stderr.take());
+    let kept = std::cell::RefCell::new(Vec::new());
     let drain = async |stream: Option<pintle_runtime_bridge::OutputStream>| {
-        let mut kept = Vec::new();
-        if let Some(mut stream) = stream {
-            let mut block = [0u8; 1024];
-            while let Ok(count @ 1..) = stream.read(&mut block).await {
-                kept.extend_from_slice(&block[..count.min(1024usize.saturating_sub(kept.len()))]);
-            }
+        let Some(mut stream) = stream else { return };
+        let mut block = [0u8; 1024];
+        while let Ok(count @ 1..) = stream.read(&mut block).await {
+            let mut kept = kept.borrow_mut();
+            let room = OUTPUT_KEPT.saturating_sub(kept.len());
+            kept.extend_from_slice(&block[..count.min(room)]);
         }
-        kept
     };
-    // A grandchild may hold the streams open: the exit counts, not their end.
-    let exit = {
-        let streams = async { tokio::join!(drain(stdout), drain(stderr)) };
-        tokio::pin!(streams);
-        let mut output = Vec::new();
-        let exit = tokio::select! {
-            exit = session.wait() => exit,
-            (out, err) = &mut streams => { output = [out, err].concat(); session.wait().await }
-        };
-        if output.is_empty()
-            && let Ok((out, err)) = tokio::time::timeout(Duration::from_millis(50), streams).await
-        {
-            output = [out, err].concat();
-        }
-        (exit?, String::from_utf8_lossy(&output).into_owned())
+    let drained = async { tokio::join!(drain(stdout), drain(stderr)) };
+    let ended = async {
+        let exit = session.wait().await;
+        // A grandchild may hold the streams open: the exit counts, not their end.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        exit
     };
-    Ok(exit)
+    tokio::pin!(drained, ended);
+    let exit = match futures::future::select(drained, ended).await {
+        futures::future::Either::Left((_, ended)) => ended.await,
+        futures::future::Either::Right((exit, _)) => exit,
+    }?;
+    let output = String::from_utf8_lossy(&kept.borrow()).into_owned();
+    Ok((exit, output))
 }
 
 /// preStop, stop signal, and SIGKILL when `grace` is over.

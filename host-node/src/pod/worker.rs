@@ -104,6 +104,8 @@ pub struct Worker {
     sent: Vec<u8>,
     saved: Vec<u8>,
     probes: BTreeMap<String, AbortHandle>,
+    /// Exits of containers whose start has not been told yet, by runtime id.
+    early: BTreeMap<String, Exit>,
     notes: UnboundedSender<Note>,
     finished: bool,
 }
@@ -121,6 +123,7 @@ impl Worker {
             sent: Vec::new(),
             saved: Vec::new(),
             probes: BTreeMap::new(),
+            early: BTreeMap::new(),
             notes,
             finished: false,
         }
@@ -240,6 +243,9 @@ impl Worker {
             }
             for action in plan.actions {
                 self.act(&pod, action);
+            }
+            if self.finished {
+                return None;
             }
             if round + 1 == ROUNDS_MAX {
                 tracing::error!(pod = name(&pod), "the plan does not settle");
@@ -565,6 +571,9 @@ impl Worker {
             live.started = container.startup_probe.is_none();
             live.ready = container.readiness_probe.is_none();
             self.probe(&container, &id);
+            if let Some(exit) = self.early.remove(&id) {
+                self.on_exit(&id, &exit);
+            }
         }
     }
 
@@ -598,6 +607,11 @@ impl Worker {
             record.attempt_mut(id).filter(|(_, attempt)| attempt.end.is_none()).map(|(name, attempt)| (name.clone(), attempt.clone()))
         };
         let Some((name, attempt)) = found else { return };
+        if attempt.started_at.is_none() && self.live(&name).doing == Doing::Starting {
+            // Whether it ran and ended, or never came up, is for the start to tell.
+            self.early.insert(id.to_owned(), exit.clone());
+            return;
+        }
         let container = find(&pod, &name);
         let reason = match exit.cause {
             ExitCause::OutOfMemory => "OOMKilled",
@@ -620,6 +634,7 @@ impl Worker {
         if let Some(probe) = self.probes.remove(name) {
             probe.abort();
         }
+        self.early.remove(&id);
         let live = self.live(name);
         (live.ready, live.started, live.condemned, live.waiting) = (false, false, None, None);
         if matches!(live.doing, Doing::Stopping(_)) {

@@ -57,7 +57,8 @@ fn a_pod_runs_answers_on_its_address_and_is_deleted_gracefully() {
                 ["Pulled", "Created", "Started", "Killing"].iter().all(|r| all.iter().any(|a| a == r)).then_some(())
             })
             .await;
-        assert!(!machine.state_dir().join("pods").join(uid(&web)).exists(), "its files are gone");
+        let files = machine.state_dir().join("pods").join(uid(&web));
+        kernel.until("its files to go", |_| (!files.exists()).then_some(())).await;
     });
 }
 

@@ -13,7 +13,7 @@ fn a_container_finds_what_its_pod_mentions() {
             "spec": { "clusterIP": "10.96.0.1", "ports": [{ "name": "https", "port": 443, "protocol": "TCP" }] } }));
         machine.start(&kernel);
         let script = "echo $FROM_MAP $FROM_SECRET $NAME $(cat /m/key) $(cat /s/key) $(cat /p/token) $(cat /p/labels) $(cat /sub) $KUBERNETES_SERVICE_HOST; \
-            id -u; stat -c %a /s/key; touch /m/x 2>/dev/null || echo read-only; echo kept > /e/f; cat /e/f";
+            id -u; stat -L -c %a /s/key; touch /m/x 2>/dev/null || echo read-only; echo kept > /e/f; cat /e/f";
         let reader = pod("reader", json!({ "restartPolicy": "Never", "serviceAccountName": "robot",
             "securityContext": { "runAsUser": 1000, "fsGroup": 2000 },
             "volumes": [
@@ -54,7 +54,7 @@ fn a_missing_object_holds_the_pod_until_it_is_there() {
             .await;
         kernel.object("configmaps", "default", "late", json!({ "metadata": { "name": "late" }, "data": { "key": "now" } }));
         let done = kernel.until_phase(uid(&waits), "Succeeded").await;
-        assert_eq!(kernel.logs(&done, "c", |_| {}).await.expect("a log"), "now");
+        assert_eq!(kernel.logs(&done, "c", |_| {}).await.expect("a log").trim_end(), "now");
 
         let env = pod("env", json!({ "restartPolicy": "Never", "containers": [{ "name": "c", "command": ["true"],
             "env": [{ "name": "X", "valueFrom": { "secretKeyRef": { "name": "none", "key": "k" } } }] }] }));
