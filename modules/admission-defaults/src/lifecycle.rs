@@ -40,20 +40,10 @@ pub fn create(review: &Review<'_>) -> Result<Verdict> {
     if namespace.metadata.deletion_timestamp.is_none() && namespace.status.phase != "Terminating" {
         return Ok(Verdict::allow());
     }
-    let why = format!("unable to create new content in namespace {} because it is being terminated", target.namespace);
-    Ok(forbidden(&resource(target), &target.name, &why))
+    Ok(Verdict::deny(format!("unable to create new content in namespace {} because it is being terminated", target.namespace)))
 }
 
 /// Whether a namespace may go.
 pub fn delete(name: &str) -> Verdict {
-    if IMMORTAL.contains(&name) { forbidden("namespaces", name, "this namespace may not be deleted") } else { Verdict::allow() }
-}
-
-fn resource(target: &ObjectRef) -> String {
-    if target.group.is_empty() { target.resource.clone() } else { format!("{}.{}", target.resource, target.group) }
-}
-
-/// 403 in the words of the API.
-pub fn forbidden(resource: &str, name: &str, why: &str) -> Verdict {
-    Verdict::fail(403, "Forbidden", format!("{resource} {name:?} is forbidden: {why}"))
+    if IMMORTAL.contains(&name) { Verdict::deny("this namespace may not be deleted") } else { Verdict::allow() }
 }

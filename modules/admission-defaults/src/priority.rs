@@ -3,7 +3,6 @@
 use pintle_sdk::prelude::*;
 use serde::Deserialize;
 
-use crate::lifecycle::forbidden;
 use crate::pod::Pod;
 
 /// Classes that every cluster has, even before their objects exist.
@@ -33,7 +32,7 @@ pub fn edits(review: &Review<'_>, pod: &Pod<'_>) -> Result<Result<Vec<Edit>, Ver
         let system = SYSTEM_CLASSES.iter().find(|(name, _)| *name == asked).map(|(_, value)| Class { value: *value, ..Class::default() });
         match classes.into_iter().find(|class| class.metadata.name == asked).or(system) {
             Some(class) => class,
-            None => return Ok(Err(forbidden("pods", &pod.metadata.name, &format!("no PriorityClass with name {asked} was found")))),
+            None => return Ok(Err(Verdict::deny(format!("no PriorityClass with name {asked} was found")))),
         }
     };
     match pod.spec.priority {
@@ -42,7 +41,7 @@ pub fn edits(review: &Review<'_>, pod: &Pod<'_>) -> Result<Result<Vec<Edit>, Ver
                 "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {} from the given PriorityClass name",
                 class.value
             );
-            return Ok(Err(forbidden("pods", &pod.metadata.name, &why)));
+            return Ok(Err(Verdict::deny(why)));
         }
         Some(_) => {}
         None => edits.push(Edit::add("/spec/priority", &class.value)),
@@ -53,7 +52,7 @@ pub fn edits(review: &Review<'_>, pod: &Pod<'_>) -> Result<Result<Vec<Edit>, Ver
             let why = format!(
                 "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller computed {policy} from the given PriorityClass name"
             );
-            return Ok(Err(forbidden("pods", &pod.metadata.name, &why)));
+            return Ok(Err(Verdict::deny(why)));
         }
         Some(_) => {}
         None => edits.push(Edit::add("/spec/preemptionPolicy", &policy)),

@@ -4,7 +4,6 @@ use pintle_sdk::prelude::*;
 use pintle_sdk::serde_json::Value;
 use serde::Deserialize;
 
-use crate::lifecycle::forbidden;
 use crate::pod::{Container, Pod};
 
 const DEFAULT: &str = "default";
@@ -35,7 +34,7 @@ pub fn edits(review: &Review<'_>, pod: &Pod<'_>) -> Result<Result<Vec<Edit>, Ver
     // The default account of a new namespace comes a moment after it; the pod may wait for it on its machine.
     if account.is_none() && name != DEFAULT {
         let why = format!("error looking up service account {}/{name}: serviceaccount {name:?} not found", review.target.namespace);
-        return Ok(Err(forbidden("pods", &pod.metadata.name, &why)));
+        return Ok(Err(Verdict::deny(why)));
     }
     let account = account.unwrap_or_default();
     let mut edits = Vec::new();

@@ -119,7 +119,7 @@ fn a_pod_or_an_account_can_do_without_the_token() -> Result<()> {
 #[test]
 fn an_account_that_does_not_exist_is_refused_but_the_default_one_may_come_later() -> Result<()> {
     let mut ask = create("pods", pod(|p| p["spec"]["serviceAccountName"] = json!("ghost")));
-    assert_eq!(ask.refusal()?, (403, r#"pods "p" is forbidden: error looking up service account shop/ghost: serviceaccount "ghost" not found"#.into()));
+    assert_eq!(ask.refusal()?, (0, r#"error looking up service account shop/ghost: serviceaccount "ghost" not found"#.into()));
     ask = create("pods", pod(|_| {}));
     ask.accounts.clear();
     assert!(ask.verdict()?.allowed());
@@ -148,7 +148,7 @@ fn priority_classes_become_numbers() -> Result<()> {
     let system = ask(|p| p["spec"]["priorityClassName"] = json!("system-node-critical")).edited()?;
     assert_eq!(system["spec"]["priority"], 2_000_001_000);
     let ghost = ask(|p| p["spec"]["priorityClassName"] = json!("ghost")).refusal()?;
-    assert_eq!(ghost, (403, r#"pods "p" is forbidden: no PriorityClass with name ghost was found"#.into()));
+    assert_eq!(ghost, (0, r#"no PriorityClass with name ghost was found"#.into()));
     assert!(ask(|p| p["spec"]["priority"] = json!(5)).refusal()?.1.contains("must not be provided in pod spec"));
     Ok(())
 }
@@ -160,15 +160,15 @@ fn nothing_is_created_where_no_namespace_is() -> Result<()> {
     ask.namespaces.clear();
     assert_eq!(ask.refusal()?, (404, r#"namespaces "shop" not found"#.into()));
     ask.namespaces = vec![json!({"metadata": {"name": "shop", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Terminating"}})];
-    let expected = r#"configmaps "c" is forbidden: unable to create new content in namespace shop because it is being terminated"#;
-    assert_eq!(ask.refusal()?, (403, expected.into()));
+    let expected = r#"unable to create new content in namespace shop because it is being terminated"#;
+    assert_eq!(ask.refusal()?, (0, expected.into()));
     Ok(())
 }
 
 #[test]
 fn some_namespaces_stay() -> Result<()> {
     let delete = |name: &str| Ask { operation: Operation::Delete, target: ObjectRef::named("", "namespaces", "", name), ..create("namespaces", json!({})) };
-    assert_eq!(delete("kube-system").refusal()?, (403, r#"namespaces "kube-system" is forbidden: this namespace may not be deleted"#.into()));
+    assert_eq!(delete("kube-system").refusal()?, (0, "this namespace may not be deleted".into()));
     assert!(delete("shop").verdict()?.allowed());
     Ok(())
 }
