@@ -5,12 +5,11 @@
 //! among this node's pods; nothing outside them can be named.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
 use std::rc::Rc;
 
 use capnp::Error as Fault;
 use capnp::capability::Rc as CapRc;
-use pintle_runtime_bridge::{ContainerId, ExecSession, ExecSpec, InputStream, OutputStream, TerminalResizer, TerminalSize};
+use pintle_runtime_bridge::{ContainerId, ExecSession, ExecSpec, InputStream, OutputStream, SandboxId, TerminalResizer, TerminalSize};
 use pintle_wit::common_capnp::{byte_sink, failure, object_ref, subscription};
 use pintle_wit::node_capnp::{exec_options, node_agent, process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,7 +21,7 @@ use crate::link::Reference;
 use crate::log_file;
 use crate::net;
 use crate::node::Node;
-use crate::pod::record::Attempt;
+use crate::pod::record::{Attempt, host_network};
 use crate::pod::worker::View;
 use crate::stats;
 
@@ -175,8 +174,11 @@ impl node_agent::Server for Agent {
         let params = params.get()?;
         let (pod, port, from_pod) = (pod_reference(params.get_pod()?)?, params.get_port(), params.get_from_pod()?);
         let connected = async {
-            let netns = sandbox_netns(&*self.view(&pod)?)?;
-            let socket = net::tcp_socket_in(netns.as_deref()).await?;
+            let namespace = match sandbox_of(&*self.view(&pod)?)? {
+                Some(sandbox) => Some(self.node.runtime.netns(&sandbox).await?),
+                None => None,
+            };
+            let socket = net::tcp_socket_in(namespace).await?;
             let address = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port));
             socket.connect(address).await.map_err(|e| bad_request(format!("port {port} of pod {}: {e}", pod.name)))
         };
@@ -202,10 +204,14 @@ impl node_agent::Server for Agent {
     }
 }
 
-fn sandbox_netns(view: &View) -> Result<Option<PathBuf>> {
+/// The sandbox whose network the pod has; `None`: the node's own.
+fn sandbox_of(view: &View) -> Result<Option<SandboxId>> {
     let record = view.record.borrow();
     let sandbox = record.sandbox.as_ref().ok_or_else(|| bad_request("the pod is not running".into()))?;
-    Ok(sandbox.netns.clone())
+    match host_network(&view.pod.borrow()) {
+        true => Ok(None),
+        false => Ok(Some(SandboxId::parse(&sandbox.id)?)),
+    }
 }
 
 fn exec_spec(options: exec_options::Reader<'_>) -> Result<ExecSpec, Fault> {

@@ -11,8 +11,7 @@ pub mod addresses;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use futures::TryStreamExt;
 use rtnetlink::packet_route::link::LinkAttribute;
@@ -86,7 +85,7 @@ impl Network {
     }
 
     /// Gives the pod an address and plugs its namespace into the bridge. Repeating it is harmless.
-    pub async fn attach(&self, uid: &str, netns: &Path) -> Result<Ipv4Addr> {
+    pub async fn attach(&self, uid: &str, inside: OwnedFd) -> Result<Ipv4Addr> {
         let (address, cidr) = {
             let mut pool = self.pool.borrow_mut();
             let pool = pool.as_mut().ok_or(Error::NoPodCidr)?;
@@ -94,7 +93,6 @@ impl Network {
         };
         let name = link_name(uid);
         self.remove_link(&name).await?;
-        let inside = std::fs::File::open(netns).step(|| format!("opening {}", netns.display()))?;
         let peer = format!("{}p", &name[..name.len() - 1]);
         let bridge = require(&self.handle, &self.bridge).await?;
         let pair = LinkVeth::new(&name, &peer).controller(bridge).up().build();
@@ -164,17 +162,17 @@ pub async fn purge(bridge: &str) -> Result<()> {
     Ok(())
 }
 
-/// A TCP socket that lives in the namespace at `path` (`None`: the daemon's own), not yet connected.
-pub async fn tcp_socket_in(path: Option<&Path>) -> Result<tokio::net::TcpSocket> {
+/// A TCP socket that lives in a network namespace (`None`: the daemon's own), not yet connected.
+pub async fn tcp_socket_in(namespace: Option<OwnedFd>) -> Result<tokio::net::TcpSocket> {
     let make = || tokio::net::TcpSocket::new_v4().step(|| "making a socket".into());
-    match path {
+    match namespace {
         None => make(),
-        Some(path) => inside_namespace(std::fs::File::open(path).step(|| format!("opening {}", path.display()))?, make).await,
+        Some(namespace) => inside_namespace(namespace, make).await,
     }
 }
 
 /// Runs `make` on a thread of its own that has entered the namespace: what it makes stays there, the thread does not.
-async fn inside_namespace<T: Send + 'static>(namespace: std::fs::File, make: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+async fn inside_namespace<T: Send + 'static>(namespace: OwnedFd, make: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
     let body = move || {
@@ -186,7 +184,7 @@ async fn inside_namespace<T: Send + 'static>(namespace: std::fs::File, make: imp
     receiver.await.map_err(|_| Error::io("entering the pod's network", std::io::Error::other("the thread ended")))?
 }
 
-async fn configure_inside(namespace: std::fs::File, peer: &str, address: Ipv4Addr, cidr: Cidr) -> Result<()> {
+async fn configure_inside(namespace: OwnedFd, peer: &str, address: Ipv4Addr, cidr: Cidr) -> Result<()> {
     let open = || rtnetlink::new_connection().step(|| "opening netlink in the pod".into());
     let (connection, handle, _messages) = inside_namespace(namespace, open).await?;
     let connection = tokio::spawn(connection);

@@ -384,7 +384,7 @@ mod tests {
     fn state(pod: &Value, containers: &str, live: &str, sandbox: bool) -> (Pod, Record, Live) {
         let pod: Pod = serde_json::from_value(pod.clone()).expect("a pod");
         let mut record = Record::new(at(NOW - 100));
-        record.sandbox = sandbox.then(|| SandboxRecord { id: "s".into(), netns: None, address: None, ready_at: at(NOW - 90) });
+        record.sandbox = sandbox.then(|| SandboxRecord { id: "s".into(), address: None, ready_at: at(NOW - 90) });
         for item in containers.split_whitespace() {
             let (name, what) = item.split_once('=').expect("name=what");
             let (what, ago) = what.split_once('@').map_or((what, 0), |(w, ago)| (w, ago.parse().expect("seconds")));
@@ -431,7 +431,10 @@ mod tests {
             };
             let slot = containers.entry(name.to_owned()).or_default();
             match what.split_once(':').unwrap_or((what, "")) {
-                ("image", _) => slot.image = ImageState::Present("sha256:1".into()),
+                ("image", _) => {
+                    let (id, shown) = ("sha256:1".into(), "sha256:1".into());
+                    slot.image = ImageState::Present(crate::pod::record::PresentImage { id, shown });
+                }
                 ("imagefail", _) => slot.image = ImageState::Failed(Some(at(NOW + 7))),
                 ("pulling", _) => slot.doing = Doing::Pulling,
                 ("starting", _) => slot.doing = Doing::Starting,

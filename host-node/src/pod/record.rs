@@ -46,8 +46,6 @@ pub enum Ending {
 pub struct SandboxRecord {
     /// The runtime's id.
     pub id: String,
-    /// `None` on the host's network.
-    pub netns: Option<PathBuf>,
     /// The pod's address (the node's own on the host's network).
     pub address: Option<Ipv4Addr>,
     /// When it was ready.
@@ -181,10 +179,19 @@ pub enum ImageState {
     /// Not looked at since the last start.
     #[default]
     Unknown,
-    /// Present, by this id.
-    Present(String),
+    /// Present.
+    Present(PresentImage),
     /// Not to be had; back-off until the moment given (`None`: never again for this spec).
     Failed(Option<Timestamp>),
+}
+
+/// An image of the local store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresentImage {
+    /// Its id, for the runtime.
+    pub id: String,
+    /// `imageID` of the status: the reference with a digest when there is one.
+    pub shown: String,
 }
 
 /// `state.waiting` of a container.

@@ -5,14 +5,27 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::link::{Kernel, Reference};
 
 /// Statuses in one call at most.
 const BATCH_MAX: usize = 100;
+
+/// Before a status that the kernel could not take is sent again.
+const RETRY: Duration = Duration::from_millis(500);
+
+type Item = (Reference, Vec<u8>);
+
+/// Whether a refused status is worth another try: a kernel in trouble, or too busy, or an object that kept changing under it.
+fn retry(item: Item, outcome: Result<Vec<u8>>) -> Option<Item> {
+    let Err(Error::Refused { code, reason, message }) = outcome else { return None };
+    tracing::debug!(pod = item.0.name, code, reason, message, "a status was refused");
+    (code == 409 && reason == "Conflict" || code == 429 || code >= 500).then_some(item)
+}
 
 /// Takes statuses and sends them on. Cheap to clone; all clones are one.
 #[derive(Clone, Default)]
@@ -50,10 +63,11 @@ impl Reporter {
             connections.mark_unchanged();
             match kernel.update_pod_statuses(&batch).await {
                 Ok(outcomes) => {
-                    for ((pod, _), outcome) in batch.iter().zip(outcomes) {
-                        if let Err(Error::Refused { reason, message, .. }) = outcome {
-                            tracing::debug!(pod = pod.name, reason, message, "a status was refused");
-                        }
+                    let again = batch.into_iter().zip(outcomes).filter_map(|(item, outcome)| retry(item, outcome));
+                    let again: Vec<_> = again.collect();
+                    if !again.is_empty() {
+                        self.put_back(again);
+                        tokio::time::sleep(RETRY).await;
                     }
                 }
                 Err(error) => {

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::record::{
-    Attempt, ContainerRecord, Doing, Ending, Live, LiveContainer, Record, host_network, init_containers, is_sidecar, main_containers,
+    Attempt, ContainerRecord, Doing, Ending, Live, LiveContainer, Record, init_containers, is_sidecar, main_containers,
     pod_restart_policy, restarts,
 };
 
@@ -317,11 +317,6 @@ pub fn qos_class(pod: &Pod) -> &'static str {
     }
 }
 
-/// The address to report for a pod that shares the node's network.
-pub fn host_pod_address(pod: &Pod, node: Ipv4Addr) -> Option<Ipv4Addr> {
-    host_network(pod).then_some(node)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -363,7 +358,7 @@ mod tests {
 
     fn situation(pod: Pod) -> Situation {
         let mut record = Record::new(at(1));
-        record.sandbox = Some(SandboxRecord { id: "s".into(), netns: None, address: None, ready_at: at(2) });
+        record.sandbox = Some(SandboxRecord { id: "s".into(), address: None, ready_at: at(2) });
         record.address = Some(Ipv4Addr::new(10, 0, 0, 5));
         Situation { pod, record, live: Live::default() }
     }

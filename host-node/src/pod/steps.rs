@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, LifecycleHandler, Pod, Secret, Service};
 use pintle_runtime_bridge::{ContainerId, ExecSpec, Exit, Mount, SandboxId};
 
-use super::record::{Attempt, SandboxRecord, host_network, name, namespace, uid};
+use super::record::{Attempt, PresentImage, SandboxRecord, host_network, name, namespace, uid};
 use crate::container::downward::Facts;
 use crate::container::env::{Mention, Sources, environment, mentions, service_variables};
 use crate::container::{Prepared, files, sandbox_spec, spec};
@@ -32,7 +32,7 @@ pub struct Start {
     /// The container.
     pub container: Container,
     /// What it resolved to.
-    pub image_id: String,
+    pub image: PresentImage,
     /// The pod's sandbox.
     pub sandbox: SandboxRecord,
     /// Attempts before this one.
@@ -62,10 +62,9 @@ pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
     let facts = facts(node, pod, None);
     volume::prepare(pod, &Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts }).await?;
     let sandbox = node.runtime.create_sandbox(sandbox_spec(pod, files::hostname(pod, &node.options.name))).await?;
-    match plug_in(node, pod, &paths, sandbox.netns_path.clone()).await {
+    match plug_in(node, pod, &paths, &sandbox.id).await {
         Ok(address) => Ok(SandboxRecord {
             id: sandbox.id.to_string(),
-            netns: sandbox.netns_path,
             address: Some(address),
             ready_at: Timestamp::now(),
         }),
@@ -78,11 +77,10 @@ pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
     }
 }
 
-async fn plug_in(node: &Node, pod: &Pod, paths: &Paths, netns: Option<PathBuf>) -> Result<Ipv4Addr> {
-    let address = match (host_network(pod), netns) {
-        (true, _) => node.machine.address,
-        (false, Some(path)) => node.network.attach(uid(pod), &path).await?,
-        (false, None) => return Err(Error::Unsupported("a sandbox without a network namespace".into())),
+async fn plug_in(node: &Node, pod: &Pod, paths: &Paths, sandbox: &SandboxId) -> Result<Ipv4Addr> {
+    let address = match host_network(pod) {
+        true => node.machine.address,
+        false => node.network.attach(uid(pod), node.runtime.netns(sandbox).await?).await?,
     };
     let cluster = node.kernel.config();
     let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
@@ -103,7 +101,7 @@ fn facts(node: &Node, pod: &Pod, pod_address: Option<Ipv4Addr>) -> Facts {
 
 /// Makes a container, not yet started.
 pub async fn create(node: &Node, start: &Start) -> Result<Attempt> {
-    let Start { pod, container, image_id, sandbox, restarts } = start;
+    let Start { pod, container, image, sandbox, restarts } = start;
     let paths = node.paths(pod);
     let facts = facts(node, pod, sandbox.address);
     let sources = fetch_sources(node, pod, container).await?;
@@ -116,7 +114,7 @@ pub async fn create(node: &Node, start: &Start) -> Result<Attempt> {
     let log = paths.logs.join(&container.name).join(format!("{restarts}.log"));
     let prepared = Prepared {
         sandbox: SandboxId::parse(&sandbox.id)?,
-        image_id: image_id.clone(),
+        image_id: image.id.clone(),
         env,
         mounts: container_mounts(pod, container, &paths, &message_file, &facts)?,
         log: log.clone(),
@@ -128,7 +126,7 @@ pub async fn create(node: &Node, start: &Start) -> Result<Attempt> {
     Ok(Attempt {
         id: id.to_string(),
         image: container.image.clone().unwrap_or_default(),
-        image_id: image_id.clone(),
+        image_id: image.shown.clone(),
         started_at: None,
         end: None,
         log,

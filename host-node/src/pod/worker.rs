@@ -20,7 +20,7 @@ use tokio::task::AbortHandle;
 
 use super::plan::{Action, Inputs, crash_loop_message, plan};
 use super::record::{
-    Attempt, Condemned, ContainerRecord, Doing, End, ImageState, Live, LiveContainer, Record, SandboxRecord, Waiting, all_containers, name,
+    Attempt, Condemned, ContainerRecord, Doing, End, ImageState, Live, LiveContainer, PresentImage, Record, SandboxRecord, Waiting, all_containers, name,
     namespace, uid,
 };
 use super::steps::{self, StartEnd};
@@ -302,7 +302,7 @@ impl Worker {
 
     fn create(&mut self, pod: Rc<Pod>, name: &str) {
         let Some(container) = find(&pod, name) else { return };
-        let ImageState::Present(image_id) = std::mem::take(&mut self.live(name).image) else { return };
+        let ImageState::Present(image) = std::mem::take(&mut self.live(name).image) else { return };
         let (sandbox, restarts) = {
             let record = self.view.record.borrow();
             let restarts = record.containers.get(name).map_or(0, |r| if r.current.is_some() { r.restarts + 1 } else { r.restarts });
@@ -311,7 +311,7 @@ impl Worker {
         let Some(sandbox) = sandbox else { return };
         self.live(name).doing = Doing::Starting;
         let (node, notes) = (self.node.clone(), self.notes.clone());
-        let start = steps::Start { pod, container, image_id, sandbox, restarts };
+        let start = steps::Start { pod, container, image, sandbox, restarts };
         tokio::task::spawn_local(async move {
             let result = steps::create(&node, &start).await;
             let _ = notes.send(Note::Done(Done::Created(start.container.name, result)));
@@ -419,7 +419,12 @@ impl Worker {
             }
             Note::Gone => self.gone = true,
             Note::Look => {}
-            Note::Resend => self.sent.clear(),
+            Note::Resend => {
+                self.sent.clear();
+                // What failed for want of a kernel may be tried again at once.
+                (self.live.set_up_after, self.live.set_up_failures, self.live.remove_after) = (None, 0, None);
+                self.live.containers.values_mut().for_each(|live| live.retry_at = None);
+            }
             Note::Exited { id, exit } => self.on_exit(&id, &exit),
             Note::Probe(verdict) => self.on_probe(&verdict),
             Note::Done(done) => self.on_done(done),
@@ -491,7 +496,9 @@ impl Worker {
         }
         match result {
             Ok(info) => {
-                live.image = ImageState::Present(info.id.to_string());
+                let id = info.id.to_string();
+                let shown = info.digests.first().cloned().unwrap_or_else(|| id.clone());
+                live.image = ImageState::Present(PresentImage { id, shown });
                 live.waiting = None;
             }
             Err(missing) => {

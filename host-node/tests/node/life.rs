@@ -149,7 +149,7 @@ fn probes_decide_readiness_and_restart_what_is_dead() {
         let probed = pod("probed", json!({ "containers": [{ "name": "c",
             "command": ["sh", "-c", "touch /tmp/alive; while true; do sleep 0.1; done"],
             "readinessProbe": { "exec": { "command": ["cat", "/tmp/ready"] }, "periodSeconds": 1 },
-            "livenessProbe": { "exec": { "command": ["cat", "/tmp/alive"] }, "periodSeconds": 1, "failureThreshold": 1, "terminationGracePeriodSeconds": 0 } }] }));
+            "livenessProbe": { "exec": { "command": ["cat", "/tmp/alive"] }, "periodSeconds": 1, "initialDelaySeconds": 1, "failureThreshold": 1, "terminationGracePeriodSeconds": 0 } }] }));
         kernel.put_pod(probed.clone()).await;
         let up = kernel.until_phase(uid(&probed), "Running").await;
         assert_eq!(up["status"]["containerStatuses"][0]["ready"], false);

@@ -46,7 +46,7 @@ impl Machine {
     }
 
     pub fn cgroup_parent(&self) -> String {
-        format!("pintle-it/{}-{}", std::process::id(), self.number)
+        format!("pintle-it-{}-{}", std::process::id(), self.number)
     }
 
     fn bridge(&self) -> String {
