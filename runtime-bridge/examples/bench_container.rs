@@ -19,12 +19,7 @@ const RUNS: usize = 50;
 fn main() {
     pintle_runtime_bridge::helper::maybe_run();
     let arguments: Vec<String> = std::env::args().collect();
-    let runs = arguments
-        .iter()
-        .position(|a| a == "--runs")
-        .and_then(|at| arguments.get(at + 1)?.parse().ok())
-        .unwrap_or(RUNS)
-        .max(1);
+    let runs = arguments.iter().position(|a| a == "--runs").and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(RUNS).max(1);
     let done = tokio::runtime::Runtime::new().map_err(Failure::from).and_then(|tokio| tokio.block_on(bench(runs)));
     match done {
         Ok(report) => println!("{report}"),
@@ -134,14 +129,8 @@ fn runc(bundle: &Path, round: usize) -> Result<f64, Failure> {
     let name = format!("pintle-bench-{}-{round}", std::process::id());
     let root = bundle.join("root");
     let start = Instant::now();
-    let status = Command::new("runc")
-        .arg("--root")
-        .arg(root)
-        .args(["run", "--bundle"])
-        .arg(bundle)
-        .arg(name)
-        .stdin(Stdio::null())
-        .status()?;
+    let status =
+        Command::new("runc").arg("--root").arg(root).args(["run", "--bundle"]).arg(bundle).arg(name).stdin(Stdio::null()).status()?;
     if status.success() { Ok(millis(start)) } else { Err("runc failed".into()) }
 }
 

@@ -12,10 +12,39 @@ use crate::spec::{ContainerSpec, ExecSpec, NetNs, SandboxId, SandboxSpec, Scope,
 use crate::state::{Bundle, now_ns};
 
 const SIGNALS: &[(&str, i32)] = &[
-    ("HUP", 1), ("INT", 2), ("QUIT", 3), ("ILL", 4), ("TRAP", 5), ("ABRT", 6), ("BUS", 7), ("FPE", 8), ("KILL", 9),
-    ("USR1", 10), ("SEGV", 11), ("USR2", 12), ("PIPE", 13), ("ALRM", 14), ("TERM", 15), ("STKFLT", 16), ("CHLD", 17),
-    ("CONT", 18), ("STOP", 19), ("TSTP", 20), ("TTIN", 21), ("TTOU", 22), ("URG", 23), ("XCPU", 24), ("XFSZ", 25),
-    ("VTALRM", 26), ("PROF", 27), ("WINCH", 28), ("IO", 29), ("PWR", 30), ("SYS", 31), ("RTMIN", 34), ("RTMAX", 64),
+    ("HUP", 1),
+    ("INT", 2),
+    ("QUIT", 3),
+    ("ILL", 4),
+    ("TRAP", 5),
+    ("ABRT", 6),
+    ("BUS", 7),
+    ("FPE", 8),
+    ("KILL", 9),
+    ("USR1", 10),
+    ("SEGV", 11),
+    ("USR2", 12),
+    ("PIPE", 13),
+    ("ALRM", 14),
+    ("TERM", 15),
+    ("STKFLT", 16),
+    ("CHLD", 17),
+    ("CONT", 18),
+    ("STOP", 19),
+    ("TSTP", 20),
+    ("TTIN", 21),
+    ("TTOU", 22),
+    ("URG", 23),
+    ("XCPU", 24),
+    ("XFSZ", 25),
+    ("VTALRM", 26),
+    ("PROF", 27),
+    ("WINCH", 28),
+    ("IO", 29),
+    ("PWR", 30),
+    ("SYS", 31),
+    ("RTMIN", 34),
+    ("RTMAX", 64),
 ];
 const TERM: i32 = 15;
 const HOSTNAME_BYTES_MAX: usize = 64;
@@ -73,8 +102,7 @@ pub(crate) fn check_container(spec: &ContainerSpec) -> Result<()> {
     if let Some(limit) = spec.rlimits.iter().find(|limit| rlimit_resource(&limit.kind).is_none()) {
         return Err(Error::spec("rlimits", format!("unknown kind {:?}", limit.kind)));
     }
-    identity::capabilities(&spec.security)
-        .map_err(|name| Error::spec("capabilities", format!("unknown capability {name:?}")))?;
+    identity::capabilities(&spec.security).map_err(|name| Error::spec("capabilities", format!("unknown capability {name:?}")))?;
     for device in &spec.devices {
         let inside = device.container_path.strip_prefix("/dev/").is_some_and(|rest| !rest.is_empty());
         if !inside || device.container_path.split('/').any(|part| part == "..") {
@@ -137,11 +165,8 @@ pub(crate) fn make(spec: ContainerSpec, sandbox: SandboxId, image: &Record, cgro
 
 /// Kubernetes' table: command replaces entrypoint and drops cmd, args replace cmd.
 fn command(spec: &ContainerSpec, image: &ImageInfo) -> Vec<String> {
-    let (entrypoint, default) = if spec.command.is_empty() {
-        (&image.entrypoint, image.cmd.as_slice())
-    } else {
-        (&spec.command, [].as_slice())
-    };
+    let (entrypoint, default) =
+        if spec.command.is_empty() { (&image.entrypoint, image.cmd.as_slice()) } else { (&spec.command, [].as_slice()) };
     let arguments = if spec.args.is_empty() { default } else { &spec.args };
     entrypoint.iter().chain(arguments).cloned().collect()
 }

@@ -178,10 +178,7 @@ impl Hierarchies {
         match self {
             Self::V2(root) => {
                 let directory = root.join(path.trim_start_matches('/'));
-                let file = OpenOptions::new()
-                    .read(true)
-                    .custom_flags(libc::O_DIRECTORY | libc::O_PATH)
-                    .open(directory)?;
+                let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_PATH).open(directory)?;
                 Ok(Entry::Directory(file.into()))
             }
             // A thread that moves itself by `tasks` does not take the lock that `cgroup.procs` takes.
@@ -199,13 +196,7 @@ impl Hierarchies {
         let path = path.trim_start_matches('/');
         match self {
             Self::V2(root) => vec![(String::new(), root.join(path))],
-            Self::V1(v1) => v1
-                .always()
-                .iter()
-                .filter_map(|root| {
-                    Some((root.file_name()?.to_str()?.to_owned(), root.join(path)))
-                })
-                .collect(),
+            Self::V1(v1) => v1.always().iter().filter_map(|root| Some((root.file_name()?.to_str()?.to_owned(), root.join(path)))).collect(),
         }
     }
 
@@ -303,9 +294,7 @@ impl Hierarchies {
                 stats.pids = number(d.join("pids.current"));
             }
             Self::V1(v1) => {
-                let at = |root: &Option<PathBuf>, file: &str| {
-                    root.as_ref().map(|r| r.join(path).join(file)).unwrap_or_default()
-                };
+                let at = |root: &Option<PathBuf>, file: &str| root.as_ref().map(|r| r.join(path).join(file)).unwrap_or_default();
                 stats.cpu_usage_ns = number(at(&v1.cpuacct, "cpuacct.usage"));
                 stats.memory_usage_bytes = number(at(&v1.memory, "memory.usage_in_bytes"));
                 let memory = read(at(&v1.memory, "memory.stat"));

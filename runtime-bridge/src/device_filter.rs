@@ -135,11 +135,13 @@ fn compile(rules: &[DeviceRule]) -> Vec<Instruction> {
 
 /// BPF_DEVCG_ACC_MKNOD = 1, READ = 2, WRITE = 4.
 fn access_bits(access: &str) -> i32 {
-    access.chars().fold(0, |bits, c| bits | match c {
-        'm' => 1,
-        'r' => 2,
-        'w' => 4,
-        _ => 0,
+    access.chars().fold(0, |bits, c| {
+        bits | match c {
+            'm' => 1,
+            'r' => 2,
+            'w' => 4,
+            _ => 0,
+        }
     })
 }
 

@@ -78,9 +78,7 @@ impl ExecSession {
     pub async fn wait(&mut self) -> Result<Exit> {
         let exit = match &mut self.exit {
             Ending::Known(exit) => return Ok(exit.clone()),
-            Ending::Coming(receiver) => {
-                receiver.await.map_err(|_| Error::HelperUnavailable("it ended while an exec ran".to_owned()))?
-            }
+            Ending::Coming(receiver) => receiver.await.map_err(|_| Error::HelperUnavailable("it ended while an exec ran".to_owned()))?,
         };
         self.exit = Ending::Known(exit.clone());
         Ok(exit)
@@ -99,8 +97,7 @@ impl ExecSession {
 impl TerminalResizer {
     /// Sets the size; the process gets SIGWINCH.
     pub fn resize(&self, size: TerminalSize) -> Result<()> {
-        sys::set_terminal_size(self.terminal.0.get_ref().as_fd(), size.width, size.height)
-            .step(|| "resize terminal".to_owned())
+        sys::set_terminal_size(self.terminal.0.get_ref().as_fd(), size.width, size.height).step(|| "resize terminal".to_owned())
     }
 }
 
@@ -112,7 +109,9 @@ impl Terminal {
     pub(crate) fn new(master: OwnedFd) -> Result<Self> {
         use nix::fcntl::{FcntlArg, OFlag, fcntl};
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK | OFlag::O_RDWR)).step(|| "set up terminal".to_owned())?;
-        Ok(Self(Arc::new(sys::watched(master, tokio::io::Interest::READABLE | tokio::io::Interest::WRITABLE).step(|| "set up terminal".to_owned())?)))
+        Ok(Self(Arc::new(
+            sys::watched(master, tokio::io::Interest::READABLE | tokio::io::Interest::WRITABLE).step(|| "set up terminal".to_owned())?,
+        )))
     }
 }
 

@@ -11,12 +11,12 @@
 //!
 //! A program that uses this crate calls [`helper::maybe_run`] first thing in `main`, before any thread starts.
 
-pub mod helper;
 mod bundle;
 mod cgroup;
 mod device_filter;
 mod error;
 mod exec;
+pub mod helper;
 pub mod image;
 mod link;
 mod purge;
@@ -30,7 +30,7 @@ pub use exec::{AttachSession, ExecSession, InputStream, OutputStream, TerminalRe
 pub use image::{Credentials, ImageId, ImageInfo, ImageLimits, ImageRef, Mirror, PullOptions, PullProgress};
 pub use runtime::{Runtime, RuntimeConfig, Sandbox};
 pub use spec::{
-    ContainerId, ContainerSpec, Device, ExecSpec, Mount, MountSource, NetNs, Propagation, Resources, Rlimit, SandboxId,
-    SandboxSpec, Scope, Seccomp, Security, TerminalSize, User,
+    ContainerId, ContainerSpec, Device, ExecSpec, Mount, MountSource, NetNs, Propagation, Resources, Rlimit, SandboxId, SandboxSpec, Scope,
+    Seccomp, Security, TerminalSize, User,
 };
 pub use state::{ContainerState, Event, Exit, ExitCause, Phase, SandboxState, Stats};

@@ -80,12 +80,7 @@ impl Link {
     }
 
     /// Asks for an exec; the receiver gets how it ended.
-    pub(crate) async fn ask_exec(
-        self: &Arc<Self>,
-        exec: u64,
-        op: Op,
-        fds: &[BorrowedFd<'_>],
-    ) -> Result<(Answer, oneshot::Receiver<Exit>)> {
+    pub(crate) async fn ask_exec(self: &Arc<Self>, exec: u64, op: Op, fds: &[BorrowedFd<'_>]) -> Result<(Answer, oneshot::Receiver<Exit>)> {
         let connection = self.connection().await?;
         let (sender, receiver) = oneshot::channel();
         lock(&connection.execs).insert(exec, sender);
@@ -243,10 +238,7 @@ impl Connection {
             return Err(gone());
         }
         let request = Request { seq, op };
-        let sent = self
-            .socket
-            .async_io(Interest::WRITABLE, |socket| protocol::send(socket.as_fd(), &request, fds))
-            .await;
+        let sent = self.socket.async_io(Interest::WRITABLE, |socket| protocol::send(socket.as_fd(), &request, fds)).await;
         if let Err(e) = sent {
             lock(&self.pending).remove(&seq);
             return Err(Error::HelperUnavailable(e.to_string()));
@@ -256,10 +248,7 @@ impl Connection {
 
     async fn read(self: Arc<Self>, link: Weak<Link>) {
         loop {
-            let next = self
-                .socket
-                .async_io(Interest::READABLE, |socket| protocol::receive::<Push>(socket.as_fd()))
-                .await;
+            let next = self.socket.async_io(Interest::READABLE, |socket| protocol::receive::<Push>(socket.as_fd())).await;
             match (next, link.upgrade()) {
                 (Ok(Some((push, fds))), Some(link)) => link.told(&self, push, fds),
                 (_, None) => return,

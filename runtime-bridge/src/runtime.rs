@@ -18,16 +18,15 @@ use crate::bundle;
 use crate::cgroup::{DevicePolicy, Hierarchies};
 use crate::error::{Error, ImageError, Result, Step};
 use crate::exec::{
-    AttachSession, AttachedInput, Ending, ExecKiller, ExecSession, Terminal, TerminalResizer, input_fifo, input_pipe,
-    output_pipe,
+    AttachSession, AttachedInput, Ending, ExecKiller, ExecSession, Terminal, TerminalResizer, input_fifo, input_pipe, output_pipe,
 };
 use crate::helper::protocol::{Op, Refusal, Reply};
 use crate::image::{ImageId, ImageInfo, ImageLimits, ImageRef, PullOptions, PullProgress, Store};
 use crate::link::Link;
 use crate::spec::{ContainerId, ContainerSpec, ExecSpec, NetNs, Resources, SandboxId, SandboxSpec, Scope};
 use crate::state::{
-    Bundle, ContainerState, Event, Exit, Layout, Phase, SandboxRecord, SandboxState, Settings, Stats, Status, boot_id, now_ns,
-    read_json, write_json,
+    Bundle, ContainerState, Event, Exit, Layout, Phase, SandboxRecord, SandboxState, Settings, Stats, Status, boot_id, now_ns, read_json,
+    write_json,
 };
 
 /// Where a runtime keeps its things.
@@ -102,11 +101,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn private_directory(path: &Path) -> Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .step(|| format!("make directory {}", path.display()))
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).step(|| format!("make directory {}", path.display()))
 }
 
 impl Runtime {
@@ -121,19 +116,12 @@ impl Runtime {
         private_directory(&run)?;
         let run = fs::canonicalize(&run).step(|| "resolve run directory".to_owned())?;
         let layout = Layout { state, run };
-        for directory in [
-            layout.containers(),
-            layout.sandboxes(),
-            layout.trash(),
-            layout.run.join("sandboxes"),
-            layout.root_mount(),
-        ] {
+        for directory in [layout.containers(), layout.sandboxes(), layout.trash(), layout.run.join("sandboxes"), layout.root_mount()] {
             private_directory(&directory)?;
         }
         let cgroup_parent = format!("/{}", config.cgroup_parent.trim_matches('/'));
         bundle::check_relative("cgroup_parent", &cgroup_parent)?;
-        write_json(&layout.settings(), &Settings { cgroup_parent: cgroup_parent.clone() })
-            .step(|| "write settings".to_owned())?;
+        write_json(&layout.settings(), &Settings { cgroup_parent: cgroup_parent.clone() }).step(|| "write settings".to_owned())?;
         let images = {
             let (root, limits) = (layout.images(), config.image_limits.clone());
             blocking(move || Store::open(root, limits)).await??
@@ -201,8 +189,7 @@ impl Runtime {
     /// # Errors
     /// [`ImageError::InUse`] while a container is made from it.
     pub async fn remove_image(&self, name: &str) -> Result<()> {
-        let in_use: HashSet<String> =
-            lock(&self.shared.containers).values().map(|known| known.bundle.image_id.clone()).collect();
+        let in_use: HashSet<String> = lock(&self.shared.containers).values().map(|known| known.bundle.image_id.clone()).collect();
         self.shared.images.remove(name, &in_use).await
     }
 
@@ -247,10 +234,7 @@ impl Runtime {
                 .step(|| format!("make cgroup {}", record.cgroup))?;
             if record.spec.pid == Some(Scope::Pod) {
                 let group = format!("{}/init", record.cgroup);
-                shared
-                    .hierarchies
-                    .create(&group, &Resources::default(), &DevicePolicy::All)
-                    .step(|| format!("make cgroup {group}"))?;
+                shared.hierarchies.create(&group, &Resources::default(), &DevicePolicy::All).step(|| format!("make cgroup {group}"))?;
             }
             Ok(())
         })
@@ -288,8 +272,7 @@ impl Runtime {
     /// All sandboxes.
     pub async fn sandboxes(&self) -> Result<Vec<SandboxState>> {
         let boot = boot_id();
-        let records: Vec<_> =
-            lock(&self.shared.sandboxes).iter().map(|(id, record)| (id.clone(), record.clone())).collect();
+        let records: Vec<_> = lock(&self.shared.sandboxes).iter().map(|(id, record)| (id.clone(), record.clone())).collect();
         let state = |(id, record): (SandboxId, Arc<SandboxRecord>)| SandboxState {
             netns_path: netns_path(&self.shared.layout, &id, &record),
             ready: record.boot_id == boot,
@@ -322,12 +305,9 @@ impl Runtime {
         bundle::check_container(&spec)?;
         let id = spec.id.get_or_insert_with(ContainerId::random).clone();
         let sandbox_id = spec.sandbox.clone().ok_or_else(|| Error::spec("sandbox", "is missing"))?;
-        let sandbox = lock(&self.shared.sandboxes)
-            .get(&sandbox_id)
-            .cloned()
-            .ok_or_else(|| Error::SandboxNotFound(sandbox_id.to_string()))?;
-        let image =
-            self.shared.images.find(&spec.image).ok_or_else(|| ImageError::NotPresent(spec.image.clone()))?;
+        let sandbox =
+            lock(&self.shared.sandboxes).get(&sandbox_id).cloned().ok_or_else(|| Error::SandboxNotFound(sandbox_id.to_string()))?;
+        let image = self.shared.images.find(&spec.image).ok_or_else(|| ImageError::NotPresent(spec.image.clone()))?;
         let cgroup = format!("{}/{id}", sandbox.cgroup);
         let bundle = bundle::make(spec, sandbox_id, &image, cgroup)?;
         let known = Arc::new(Known { bundle, ended: OnceLock::new() });
@@ -439,13 +419,9 @@ impl Runtime {
 
     /// All containers.
     pub async fn list(&self) -> Result<Vec<ContainerState>> {
-        let all: Vec<_> =
-            lock(&self.shared.containers).iter().map(|(id, known)| (id.clone(), known.clone())).collect();
+        let all: Vec<_> = lock(&self.shared.containers).iter().map(|(id, known)| (id.clone(), known.clone())).collect();
         let layout = self.shared.layout.clone();
-        blocking(move || {
-            all.into_iter().map(|(id, known)| Ok(describe(&id, &known, read_status(&layout, &id, &known)?))).collect()
-        })
-        .await?
+        blocking(move || all.into_iter().map(|(id, known)| Ok(describe(&id, &known, read_status(&layout, &id, &known)?))).collect()).await?
     }
 
     /// One container.
@@ -541,8 +517,7 @@ impl Runtime {
         }
         if let Some(inner) = input.filter(|_| stdin && kept) {
             let attached = AttachedInput { inner: Some(inner), link: self.shared.link.clone(), id: id.clone(), told: false };
-            session.stdin =
-                Some(if known.bundle.spec.stdin_once { Box::pin(attached) } else { attached.into_inner() });
+            session.stdin = Some(if known.bundle.spec.stdin_once { Box::pin(attached) } else { attached.into_inner() });
         }
         Ok(session)
     }
@@ -556,9 +531,7 @@ impl Runtime {
     /// Changes the limits of a container in place.
     pub async fn update_resources(&self, id: &ContainerId, resources: Resources) -> Result<()> {
         let (known, shared) = (self.known(id)?, self.shared.clone());
-        blocking(move || shared.hierarchies.limit(&known.bundle.cgroup, &resources))
-            .await?
-            .step(|| "change limits".to_owned())
+        blocking(move || shared.hierarchies.limit(&known.bundle.cgroup, &resources)).await?.step(|| "change limits".to_owned())
     }
 
     /// Use of resources by a container.
@@ -572,10 +545,7 @@ impl Runtime {
     /// # Errors
     /// [`Error::SandboxNotFound`].
     pub async fn sandbox_stats(&self, id: &SandboxId) -> Result<Stats> {
-        let record = lock(&self.shared.sandboxes)
-            .get(id)
-            .cloned()
-            .ok_or_else(|| Error::SandboxNotFound(id.to_string()))?;
+        let record = lock(&self.shared.sandboxes).get(id).cloned().ok_or_else(|| Error::SandboxNotFound(id.to_string()))?;
         let shared = self.shared.clone();
         blocking(move || shared.hierarchies.stats(&record.cgroup)).await
     }
@@ -666,10 +636,7 @@ fn make_container(shared: &Shared, id: &ContainerId, bundle: &Bundle) -> Result<
     let spec = &bundle.spec;
     let rules = bundle::device_rules(spec)?;
     let policy = if spec.security.privileged { DevicePolicy::All } else { DevicePolicy::Only(&rules) };
-    shared
-        .hierarchies
-        .create(&bundle.cgroup, &spec.resources, &policy)
-        .step(|| format!("make cgroup {}", bundle.cgroup))?;
+    shared.hierarchies.create(&bundle.cgroup, &spec.resources, &policy).step(|| format!("make cgroup {}", bundle.cgroup))?;
     write_json(&shared.layout.bundle(id), bundle).step(|| "write bundle".to_owned())
 }
 
@@ -740,9 +707,7 @@ impl Janitor {
 
 pub(crate) fn remove_directory(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::os(format!("remove {}", path.display()), e))
-        }
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::os(format!("remove {}", path.display()), e)),
         _ => Ok(()),
     }
 }

@@ -7,8 +7,8 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::path::Path;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::libc;
 
@@ -86,9 +86,8 @@ pub(crate) fn openat2(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, r
     // A rename elsewhere may race with the resolution; the kernel then asks to try again.
     for _ in 0..64 {
         // SAFETY: path is NUL-terminated, how outlives the call and its true size is passed.
-        let result = unsafe {
-            libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), &raw const how, size_of::<libc::open_how>())
-        };
+        let result =
+            unsafe { libc::syscall(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), &raw const how, size_of::<libc::open_how>()) };
         match owned(result) {
             Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => {}
             other => return other,
@@ -156,27 +155,21 @@ impl FsContext {
     pub(crate) fn set(&self, key: &CStr, value: &str) -> io::Result<()> {
         let value = cstring(value)?;
         // SAFETY: both strings are NUL-terminated and outlive the call.
-        check(unsafe {
-            libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), FSCONFIG_SET_STRING, key.as_ptr(), value.as_ptr(), 0)
-        })?;
+        check(unsafe { libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), FSCONFIG_SET_STRING, key.as_ptr(), value.as_ptr(), 0) })?;
         Ok(())
     }
 
     pub(crate) fn flag(&self, key: &CStr) -> io::Result<()> {
         // SAFETY: key is NUL-terminated; a flag has no value.
-        check(unsafe {
-            libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), FSCONFIG_SET_FLAG, key.as_ptr(), 0usize, 0)
-        })?;
+        check(unsafe { libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), FSCONFIG_SET_FLAG, key.as_ptr(), 0usize, 0) })?;
         Ok(())
     }
 
     /// The configured file system as a mount that is attached nowhere yet.
     pub(crate) fn mount(self, attributes: u64) -> io::Result<OwnedFd> {
         // SAFETY: no pointers but null ones.
-        check(unsafe {
-            libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), FSCONFIG_CMD_CREATE, 0usize, 0usize, 0)
-        })
-        .map_err(|e| self.explain(e))?;
+        check(unsafe { libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), FSCONFIG_CMD_CREATE, 0usize, 0usize, 0) })
+            .map_err(|e| self.explain(e))?;
         // SAFETY: no pointers.
         owned(unsafe { libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) })
     }
@@ -235,16 +228,7 @@ pub(crate) fn mount_setattr(fd: BorrowedFd<'_>, tree: Tree, set: u64, clear: u64
     let attr = MountAttr { set, clear, propagation, userns: 0 };
     let flags = libc::AT_EMPTY_PATH | if tree == Tree::All { AT_RECURSIVE } else { 0 };
     // SAFETY: the path is empty, attr outlives the call and its true size is passed.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            fd.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            &raw const attr,
-            size_of::<MountAttr>(),
-        )
-    })?;
+    check(unsafe { libc::syscall(libc::SYS_mount_setattr, fd.as_raw_fd(), c"".as_ptr(), flags, &raw const attr, size_of::<MountAttr>()) })?;
     Ok(())
 }
 
@@ -365,9 +349,7 @@ pub(crate) fn pty_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: TIOCSPTLCK reads one int.
     check(libc::c_long::from(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) }))?;
     // SAFETY: TIOCGPTPEER takes open flags by value and returns a new descriptor.
-    let fd = unsafe {
-        libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC)
-    };
+    let fd = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) };
     owned(libc::c_long::from(fd))
 }
 
@@ -429,9 +411,7 @@ pub(crate) fn sealed_copy(program: &std::fs::File) -> io::Result<OwnedFd> {
     let mut left = length;
     while left > 0 {
         // SAFETY: null offsets mean the files' own positions.
-        let n = unsafe {
-            libc::sendfile(copy.as_raw_fd(), program.as_raw_fd(), std::ptr::null_mut(), left.min(1 << 30) as usize)
-        };
+        let n = unsafe { libc::sendfile(copy.as_raw_fd(), program.as_raw_fd(), std::ptr::null_mut(), left.min(1 << 30) as usize) };
         match check(n as libc::c_long)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             n => left -= n as u64,

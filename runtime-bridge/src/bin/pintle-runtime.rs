@@ -81,8 +81,7 @@ async fn run(state: &str, cgroup: &str, layout: &str, rest: &[&str], command: Ve
 
 async fn exec(state: &str, cgroup: &str, id: &str, command: Vec<String>) -> Result<i32> {
     let runtime = open(state, cgroup).await?;
-    let mut session =
-        runtime.exec(&ContainerId::parse(id)?, ExecSpec { command, ..ExecSpec::default() }).await?;
+    let mut session = runtime.exec(&ContainerId::parse(id)?, ExecSpec { command, ..ExecSpec::default() }).await?;
     let (mut out, mut err) = (Vec::new(), Vec::new());
     if let (Some(mut stdout), Some(mut stderr)) = (session.stdout.take(), session.stderr.take()) {
         let _ = tokio::join!(stdout.read_to_end(&mut out), stderr.read_to_end(&mut err));

@@ -140,9 +140,8 @@ impl Containers {
         if self.table.contains_key(&id) || context.layout.status(&id).exists() {
             return Err(Refusal::Malformed("container was started before".to_owned()));
         }
-        let bundle: Bundle = read_json(&context.layout.bundle(&id))
-            .map_err(|e| Refusal::Malformed(e.to_string()))?
-            .ok_or(Refusal::NotFound)?;
+        let bundle: Bundle =
+            read_json(&context.layout.bundle(&id)).map_err(|e| Refusal::Malformed(e.to_string()))?.ok_or(Refusal::NotFound)?;
         let gone = || Refusal::Malformed(format!("the namespaces of sandbox {} are gone", bundle.sandbox));
         let sandbox = sandboxes.get(&bundle.sandbox).ok_or_else(gone)?;
         let log = LogFile::open(bundle.spec.log_path.clone()).map_err(|e| Refusal::os("open log", e))?;
@@ -165,13 +164,8 @@ impl Containers {
             Cloned::Parent { pid, pidfd } => (pid, pidfd),
         };
         drop(plan);
-        let status = Status {
-            pid,
-            start_ticks: processes::start_ticks(pid).unwrap_or(0),
-            boot_id: boot_id(),
-            started_at_ns: now_ns(),
-            exit: None,
-        };
+        let status =
+            Status { pid, start_ticks: processes::start_ticks(pid).unwrap_or(0), boot_id: boot_id(), started_at_ns: now_ns(), exit: None };
         let written = write_json(&context.layout.status(&id), &status);
         self.by_pid.insert(pid, Whose::Container(id.clone()));
         let watched = context.watches.add(&ours, Source::Starting(id.clone()));
@@ -218,8 +212,7 @@ impl Containers {
         let mut launch = self.launch(context, bundle, process, report, stdio)?;
         launch.hostname = sandbox.record.spec.hostname.clone();
         let dup = |fd: &OwnedFd| fd.try_clone().map_err(|e| Refusal::os("dup namespace", e));
-        let namespaces =
-            sandbox.own.iter().map(|(fd, kind)| Ok((dup(fd)?, *kind))).collect::<Result<Vec<_>, Refusal>>()?;
+        let namespaces = sandbox.own.iter().map(|(fd, kind)| Ok((dup(fd)?, *kind))).collect::<Result<Vec<_>, Refusal>>()?;
         let shm = match sandbox.record.spec.ipc {
             Scope::Host => Path::new("/dev/shm").to_owned(),
             _ => context.layout.pins(&bundle.sandbox).join("shm"),
@@ -251,8 +244,8 @@ impl Containers {
         stdio: Option<[OwnedFd; 3]>,
     ) -> Result<Launch, Refusal> {
         let spec = &bundle.spec;
-        let mut capabilities = identity::capabilities(&spec.security)
-            .map_err(|name| Refusal::Malformed(format!("unknown capability {name}")))?;
+        let mut capabilities =
+            identity::capabilities(&spec.security).map_err(|name| Refusal::Malformed(format!("unknown capability {name}")))?;
         if !spec.security.privileged && !context.hierarchies.restricts_devices() {
             capabilities &= !identity::capability_bit("MKNOD").unwrap_or(0);
         }
@@ -260,10 +253,7 @@ impl Containers {
             true => self.filters.default_for(capabilities).map_err(|e| Refusal::os("compile seccomp filter", e))?,
             false => Rc::default(),
         };
-        let entry = context
-            .hierarchies
-            .entry(&bundle.cgroup, &spec.resources)
-            .map_err(|e| Refusal::os("open cgroup", e))?;
+        let entry = context.hierarchies.entry(&bundle.cgroup, &spec.resources).map_err(|e| Refusal::os("open cgroup", e))?;
         Ok(Launch {
             process,
             report,
@@ -294,8 +284,7 @@ impl Containers {
                 Heard::Failed(kind, message) => {
                     let caller = starting.caller;
                     container.started(context, id);
-                    let exit =
-                        Exit { code: failure_code(kind), signal: None, cause: ExitCause::Ended, at_ns: now_ns() };
+                    let exit = Exit { code: failure_code(kind), signal: None, cause: ExitCause::Ended, at_ns: now_ns() };
                     container.status.exit = Some(exit.clone());
                     let _ = write_json(&context.layout.status(id), &container.status);
                     context.answer(caller, Err(Refusal::Start { kind, message }), Vec::new());
@@ -436,15 +425,9 @@ impl Containers {
         let target = container.pidfd.try_clone().map_err(|e| Refusal::os("dup pidfd", e))?;
         let (ours, theirs) = report_pair()?;
         let launch = self.launch(context, &bundle, process, theirs, stdio)?;
-        let namespaces = libc::CLONE_NEWNS
-            | libc::CLONE_NEWNET
-            | libc::CLONE_NEWIPC
-            | libc::CLONE_NEWUTS
-            | libc::CLONE_NEWCGROUP;
+        let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
         let plan = Joining { launch, target, namespaces };
-        let cloned = context
-            .home
-            .clone_in_pid_namespace(&plan.target, || clone_into(0, &plan.launch.entry));
+        let cloned = context.home.clone_in_pid_namespace(&plan.target, || clone_into(0, &plan.launch.entry));
         let (pid, pidfd) = match cloned.map_err(|e| Refusal::os("clone", e))? {
             Cloned::Child => init::become_guest(plan),
             Cloned::Parent { pid, pidfd } => (pid, pidfd),
@@ -452,10 +435,7 @@ impl Containers {
         drop(plan);
         let key = (caller.client, exec);
         self.by_pid.insert(pid, Whose::Exec(key.0, key.1));
-        context
-            .watches
-            .add(&ours, Source::StartingExec(key.0, key.1))
-            .map_err(|e| Refusal::os("watch exec", e))?;
+        context.watches.add(&ours, Source::StartingExec(key.0, key.1)).map_err(|e| Refusal::os("watch exec", e))?;
         self.execs.insert(key, Exec { pidfd, report: Some(ours), seq: caller.seq, terminal: None });
         Ok(Outcome::Later)
     }
@@ -531,12 +511,7 @@ impl Containers {
     }
 
     /// Takes over a container that an earlier helper started; `terminal` is left from a predecessor in this process.
-    pub(crate) fn adopt(
-        &mut self,
-        context: &mut Context,
-        id: &ContainerId,
-        terminal: Option<OwnedFd>,
-    ) -> io::Result<()> {
+    pub(crate) fn adopt(&mut self, context: &mut Context, id: &ContainerId, terminal: Option<OwnedFd>) -> io::Result<()> {
         let damaged = |e: crate::Error| io::Error::new(io::ErrorKind::InvalidData, e.to_string());
         let Some(mut status) = read_json::<Status>(&context.layout.status(id)).map_err(damaged)? else { return Ok(()) };
         let Some(bundle) = read_json::<Bundle>(&context.layout.bundle(id)).map_err(damaged)? else { return Ok(()) };
@@ -544,9 +519,7 @@ impl Containers {
             return Ok(());
         }
         let cause = if status.boot_id == boot_id() { ExitCause::Unobserved } else { ExitCause::MachineRestarted };
-        let alive = (cause == ExitCause::Unobserved)
-            .then(|| processes::same_process(status.pid, status.start_ticks))
-            .flatten();
+        let alive = (cause == ExitCause::Unobserved).then(|| processes::same_process(status.pid, status.start_ticks)).flatten();
         let Some(pidfd) = alive else {
             let oom = cause == ExitCause::Unobserved && context.hierarchies.oom_kills(&bundle.cgroup) > 0;
             let cause = if oom { ExitCause::OutOfMemory } else { cause };
@@ -793,4 +766,3 @@ fn signalled(result: io::Result<()>) -> Outcome {
         Err(e) => Outcome::refused(Refusal::os("signal", e)),
     }
 }
-

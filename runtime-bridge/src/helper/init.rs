@@ -35,7 +35,10 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(crate) enum Report {
     /// With one descriptor: the master of the process's terminal.
     Terminal,
-    Failed { kind: StartFailure, message: String },
+    Failed {
+        kind: StartFailure,
+        message: String,
+    },
 }
 
 /// A step that failed.
@@ -152,8 +155,7 @@ fn guest(mut plan: Joining) -> Result<Infallible, Failure> {
         None => {
             let flags = libc::O_PATH | libc::O_DIRECTORY;
             let within = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
-            let devpts =
-                sys::openat2(root.as_fd(), c"dev/pts", flags, 0, within).map_err(Failure::step("open /dev/pts"))?;
+            let devpts = sys::openat2(root.as_fd(), c"dev/pts", flags, 0, within).map_err(Failure::step("open /dev/pts"))?;
             terminal_stdio(open_terminal(&plan.launch, devpts.as_fd(), &identity)?)?
         }
     };
@@ -205,10 +207,8 @@ fn open_terminal(launch: &Launch, devpts: BorrowedFd<'_>, identity: &Identity) -
     if let Some(size) = launch.process.size {
         sys::set_terminal_size(master.as_fd(), size.width, size.height).map_err(Failure::step("terminal size"))?;
     }
-    nix::unistd::fchown(&slave, Some(nix::unistd::Uid::from_raw(identity.uid)), None)
-        .map_err(Failure::step("chown terminal"))?;
-    protocol::send(launch.report.as_fd(), &Report::Terminal, &[master.as_fd()])
-        .map_err(Failure::step("hand over terminal"))?;
+    nix::unistd::fchown(&slave, Some(nix::unistd::Uid::from_raw(identity.uid)), None).map_err(Failure::step("chown terminal"))?;
+    protocol::send(launch.report.as_fd(), &Report::Terminal, &[master.as_fd()]).map_err(Failure::step("hand over terminal"))?;
     sys::set_controlling_terminal(slave.as_fd()).map_err(Failure::step("controlling terminal"))?;
     Ok(slave)
 }
@@ -221,9 +221,8 @@ fn terminal_stdio(slave: OwnedFd) -> Result<[OwnedFd; 3], Failure> {
 /// The steps that every process ends with: from "inside the root" to the exec.
 fn finish(launch: &Launch, identity: &Identity, stdio: [OwnedFd; 3], cwd: OwnedFd) -> Result<Infallible, Failure> {
     nix::unistd::fchdir(&cwd).map_err(Failure::step("fchdir"))?;
-    let here = nix::unistd::getcwd().map_err(|e| {
-        Failure::new(StartFailure::WorkingDirectory, format!("working directory {}: {e}", launch.process.cwd))
-    })?;
+    let here = nix::unistd::getcwd()
+        .map_err(|e| Failure::new(StartFailure::WorkingDirectory, format!("working directory {}: {e}", launch.process.cwd)))?;
     if !here.is_absolute() {
         let message = format!("working directory {} is outside the root", launch.process.cwd);
         return Err(Failure::new(StartFailure::WorkingDirectory, message));
@@ -264,8 +263,7 @@ fn finish(launch: &Launch, identity: &Identity, stdio: [OwnedFd; 3], cwd: OwnedF
 fn own_pipe(fd: BorrowedFd<'_>, identity: &Identity) -> Result<(), Failure> {
     let stat = nix::sys::stat::fstat(fd).map_err(Failure::step("fstat stdio"))?;
     if stat.st_mode & libc::S_IFMT == libc::S_IFIFO {
-        nix::unistd::fchown(fd, Some(nix::unistd::Uid::from_raw(identity.uid)), None)
-            .map_err(Failure::step("chown stdio"))?;
+        nix::unistd::fchown(fd, Some(nix::unistd::Uid::from_raw(identity.uid)), None).map_err(Failure::step("chown stdio"))?;
     }
     Ok(())
 }
@@ -292,8 +290,7 @@ fn set_rlimits(rlimits: &[Rlimit]) -> Result<(), Failure> {
         match nix::sys::resource::setrlimit(resource, limit.soft, limit.hard) {
             Err(nix::errno::Errno::EPERM) => {
                 let (_, hard) = nix::sys::resource::getrlimit(resource).map_err(Failure::step("getrlimit"))?;
-                nix::sys::resource::setrlimit(resource, limit.soft.min(hard), limit.hard.min(hard))
-                    .map_err(Failure::step("setrlimit"))?;
+                nix::sys::resource::setrlimit(resource, limit.soft.min(hard), limit.hard.min(hard)).map_err(Failure::step("setrlimit"))?;
             }
             other => other.map_err(Failure::step("setrlimit"))?,
         }
@@ -329,9 +326,7 @@ pub(crate) fn rlimit_resource(kind: &str) -> Option<nix::sys::resource::Resource
 /// The process's environment with what every program may expect.
 fn environment(launch: &Launch, identity: &Identity) -> Vec<String> {
     let mut environment = launch.process.env.clone();
-    let has = |list: &[String], name: &str| {
-        list.iter().any(|entry| entry.strip_prefix(name).is_some_and(|rest| rest.starts_with('=')))
-    };
+    let has = |list: &[String], name: &str| list.iter().any(|entry| entry.strip_prefix(name).is_some_and(|rest| rest.starts_with('=')));
     let hostname = launch.hostname.clone().unwrap_or_default();
     let defaults = [
         ("PATH", DEFAULT_PATH, true),
@@ -371,9 +366,7 @@ fn strings(list: &[String]) -> Result<Vec<CString>, Failure> {
 
 /// Only returns when no candidate could be executed.
 fn execute(programs: &[CString], argv: &[CString], environment: &[CString], name: &str) -> Failure {
-    let pointers = |list: &[CString]| {
-        list.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect::<Vec<_>>()
-    };
+    let pointers = |list: &[CString]| list.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect::<Vec<_>>();
     let (argv, environment) = (pointers(argv), pointers(environment));
     let mut refused = None;
     for program in programs {

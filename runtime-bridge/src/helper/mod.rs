@@ -196,13 +196,7 @@ fn inherit(estate: Estate) -> Inheritance {
 }
 
 /// Executes `program` in this process, which stays the containers' parent. Returns only when that fails.
-fn replace(
-    layout: &Layout,
-    lock: OwnedFd,
-    listener: OwnedFd,
-    program: &OwnedFd,
-    terminals: Vec<(ContainerId, OwnedFd)>,
-) -> io::Error {
+fn replace(layout: &Layout, lock: OwnedFd, listener: OwnedFd, program: &OwnedFd, terminals: Vec<(ContainerId, OwnedFd)>) -> io::Error {
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
     let estate = Estate {
         lock: lock.as_raw_fd(),

@@ -33,28 +33,58 @@ pub(crate) struct Request {
 /// What the daemon may ask.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Op {
-    Hello { version: u32 },
+    Hello {
+        version: u32,
+    },
     /// Execute the program given as descriptor in place of this one: same process, same children.
     Replace,
     /// End, leaving containers as they are (another helper takes over).
     Quit,
-    CreateSandbox { id: SandboxId },
-    RemoveSandbox { id: SandboxId },
+    CreateSandbox {
+        id: SandboxId,
+    },
+    RemoveSandbox {
+        id: SandboxId,
+    },
     /// Answered with the sandbox's network namespace as a descriptor.
-    NetNs { id: SandboxId },
-    Start { id: ContainerId },
-    Signal { id: ContainerId, signal: i32 },
-    KillAll { id: ContainerId },
+    NetNs {
+        id: SandboxId,
+    },
+    Start {
+        id: ContainerId,
+    },
+    Signal {
+        id: ContainerId,
+        signal: i32,
+    },
+    KillAll {
+        id: ContainerId,
+    },
     /// Drop all knowledge of an ended (or never started) container.
-    Forget { id: ContainerId },
+    Forget {
+        id: ContainerId,
+    },
     /// Descriptors: stdin, stdout, stderr of the process; none on a terminal.
-    Exec { container: ContainerId, exec: u64, process: Process },
-    SignalExec { exec: u64, signal: i32 },
+    Exec {
+        container: ContainerId,
+        exec: u64,
+        process: Process,
+    },
+    SignalExec {
+        exec: u64,
+        signal: i32,
+    },
     /// Descriptors: where output goes (stdout, stderr). Answered with where input goes, and the terminal if there is one.
-    Attach { id: ContainerId },
+    Attach {
+        id: ContainerId,
+    },
     /// An attach that held stdin has ended.
-    StdinDone { id: ContainerId },
-    ReopenLog { id: ContainerId },
+    StdinDone {
+        id: ContainerId,
+    },
+    ReopenLog {
+        id: ContainerId,
+    },
 }
 
 /// A process to run in a container.
@@ -80,9 +110,15 @@ pub(crate) enum Push {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
     Done,
-    Hello { version: u32, pid: i32 },
+    Hello {
+        version: u32,
+        pid: i32,
+    },
     /// `fds`: stdin if kept; the same descriptor is the terminal when `tty`.
-    Attached { tty: bool, stdin: bool },
+    Attached {
+        tty: bool,
+        stdin: bool,
+    },
 }
 
 /// A request that did not.
@@ -92,8 +128,14 @@ pub(crate) enum Refusal {
     NotRunning,
     /// Something is just being started; ask again.
     Busy,
-    Start { kind: StartFailure, message: String },
-    Os { step: String, message: String },
+    Start {
+        kind: StartFailure,
+        message: String,
+    },
+    Os {
+        step: String,
+        message: String,
+    },
     Malformed(String),
 }
 
@@ -142,8 +184,7 @@ fn receive_into<T: DeserializeOwned>(socket: BorrowedFd<'_>, buffer: &mut [u8]) 
     let mut space = nix::cmsg_space!([RawFd; FDS_MAX]);
     let (length, mut fds, whole) = {
         let mut parts = [IoSliceMut::new(buffer)];
-        let message =
-            recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
         let mut fds = Vec::new();
         for control in message.cmsgs()? {
             if let ControlMessageOwned::ScmRights(raw) = control {

@@ -26,22 +26,25 @@ const KERNEL_FS: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
 /// Paths that tell or change too much of the node; hidden.
 const MASKED: &[&str] = &[
-    "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
     "/sys/devices/virtual/powercap",
 ];
 /// Paths that may be read only.
 const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Character devices every container has: name, major, minor.
-const NODES: &[(&CStr, u64, u64)] = &[
-    (c"null", 1, 3),
-    (c"zero", 1, 5),
-    (c"full", 1, 7),
-    (c"random", 1, 8),
-    (c"urandom", 1, 9),
-    (c"tty", 5, 0),
-];
+const NODES: &[(&CStr, u64, u64)] =
+    &[(c"null", 1, 3), (c"zero", 1, 5), (c"full", 1, 7), (c"random", 1, 8), (c"urandom", 1, 9), (c"tty", 5, 0)];
 const LINKS: &[(&CStr, &CStr)] = &[
     (c"/proc/self/fd", c"fd"),
     (c"/proc/self/fd/0", c"stdin"),
@@ -94,8 +97,7 @@ pub(crate) fn build(plan: &RootPlan) -> Result<Root, Failure> {
     let null = open_null()?;
     let nodes = if plan.privileged { host_nodes(Path::new("/dev")) } else { Vec::new() };
     // From here on what happens in this namespace stays in it; what the node unmounts still leaves.
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
-        .map_err(Failure::mount("/ as slave"))?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>).map_err(Failure::mount("/ as slave"))?;
     mount_overlay(plan)?;
     let dir: OwnedFd = nix::fcntl::open(
         &plan.mount_point,
@@ -122,8 +124,7 @@ pub(crate) fn build(plan: &RootPlan) -> Result<Root, Failure> {
 /// Enters the root and lets go of the node's.
 pub(crate) fn pivot(plan: &RootPlan, root: Root) -> Result<(), Failure> {
     if plan.read_only {
-        sys::mount_setattr(root.dir.as_fd(), Tree::One, MOUNT_ATTR_RDONLY, 0, 0)
-            .map_err(Failure::mount("root read-only"))?;
+        sys::mount_setattr(root.dir.as_fd(), Tree::One, MOUNT_ATTR_RDONLY, 0, 0).map_err(Failure::mount("root read-only"))?;
     }
     nix::unistd::fchdir(&root.dir).map_err(Failure::step("enter root"))?;
     drop(root);
@@ -141,8 +142,7 @@ pub(crate) fn working_directory(root: BorrowedFd<'_>, path: &str, identity: &Ide
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let made = make(root, path, Kind::Directory, LINKS_MAX).map_err(refused)?;
             let (uid, gid) = (nix::unistd::Uid::from_raw(identity.uid), nix::unistd::Gid::from_raw(identity.gid));
-            nix::unistd::fchownat(&made, "", Some(uid), Some(gid), nix::fcntl::AtFlags::AT_EMPTY_PATH)
-                .map_err(|e| refused(e.into()))?;
+            nix::unistd::fchownat(&made, "", Some(uid), Some(gid), nix::fcntl::AtFlags::AT_EMPTY_PATH).map_err(|e| refused(e.into()))?;
             Ok(made)
         }
         other => other.map_err(refused),
@@ -274,8 +274,7 @@ fn open_cgroups(plan: &RootPlan) -> Result<Vec<(String, OwnedFd)>, Failure> {
             FsContext::open(c"cgroup2").and_then(|c| c.mount(KERNEL_FS | read_only)).map_err(Failure::mount(&what))?
         } else {
             let tree = clone_tree(path, Tree::One).map_err(Failure::mount(&what))?;
-            sys::mount_setattr(tree.as_fd(), Tree::One, KERNEL_FS | read_only, 0, libc::MS_PRIVATE)
-                .map_err(Failure::mount(&what))?;
+            sys::mount_setattr(tree.as_fd(), Tree::One, KERNEL_FS | read_only, 0, libc::MS_PRIVATE).map_err(Failure::mount(&what))?;
             tree
         };
         trees.push((name.clone(), tree));
@@ -283,12 +282,7 @@ fn open_cgroups(plan: &RootPlan) -> Result<Vec<(String, OwnedFd)>, Failure> {
     Ok(trees)
 }
 
-fn attach_dev(
-    plan: &RootPlan,
-    root: BorrowedFd<'_>,
-    shm: OwnedFd,
-    host_nodes: &[HostNode],
-) -> Result<(OwnedFd, OwnedFd), Failure> {
+fn attach_dev(plan: &RootPlan, root: BorrowedFd<'_>, shm: OwnedFd, host_nodes: &[HostNode]) -> Result<(OwnedFd, OwnedFd), Failure> {
     let failed = |e: io::Error| Failure::mount("/dev")(e);
     let dev = FsContext::open(c"tmpfs").map_err(failed)?;
     dev.set(c"mode", "755").and_then(|()| dev.set(c"size", "65536k")).map_err(failed)?;
@@ -369,18 +363,15 @@ fn host_nodes(directory: &Path) -> Vec<HostNode> {
 fn open_source(mount: &Mount) -> Result<OwnedFd, Failure> {
     let what = mount.target.as_str();
     match &mount.source {
-        MountSource::Bind(path) => clone_tree(path, Tree::All).map_err(|e| {
-            Failure::new(StartFailure::Mount, format!("mount {what}: source {}: {e}", path.display()))
-        }),
+        MountSource::Bind(path) => clone_tree(path, Tree::All)
+            .map_err(|e| Failure::new(StartFailure::Mount, format!("mount {what}: source {}: {e}", path.display()))),
         MountSource::BindWithin { volume, path } => {
             let failed = |e: io::Error| Failure::new(StartFailure::Mount, format!("mount {what}: {path} in volume: {e}"));
             let volume = File::open(volume).map_err(failed)?;
             let name = relative(path).map_err(failed)?;
             let within = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
             let found = match sys::openat2(volume.as_fd(), &name, libc::O_PATH, 0, within) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    make(volume.as_fd(), path, Kind::Directory, 0).map_err(failed)?
-                }
+                Err(e) if e.kind() == io::ErrorKind::NotFound => make(volume.as_fd(), path, Kind::Directory, 0).map_err(failed)?,
                 other => other.map_err(failed)?,
             };
             sys::open_tree_clone(found.as_fd(), c"", Tree::All).map_err(failed)

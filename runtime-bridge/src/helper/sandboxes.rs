@@ -21,8 +21,7 @@ use crate::sys::{self, Cloned};
 const SHM_BYTES: u64 = 64 << 20;
 
 /// Namespace kinds that a sandbox pins: file name and clone flag.
-pub(crate) const PINNED: &[(&str, libc::c_int)] =
-    &[("net", libc::CLONE_NEWNET), ("ipc", libc::CLONE_NEWIPC), ("uts", libc::CLONE_NEWUTS)];
+pub(crate) const PINNED: &[(&str, libc::c_int)] = &[("net", libc::CLONE_NEWNET), ("ipc", libc::CLONE_NEWIPC), ("uts", libc::CLONE_NEWUTS)];
 
 /// The helper's own namespaces, to come back to.
 pub(crate) struct Home {
@@ -46,10 +45,8 @@ pub(crate) struct PodInit {
 
 impl Home {
     pub(crate) fn open() -> io::Result<Self> {
-        let kinds = PINNED
-            .iter()
-            .map(|(name, kind)| Ok((File::open(format!("/proc/self/ns/{name}"))?, *kind)))
-            .collect::<io::Result<Vec<_>>>()?;
+        let kinds =
+            PINNED.iter().map(|(name, kind)| Ok((File::open(format!("/proc/self/ns/{name}"))?, *kind))).collect::<io::Result<Vec<_>>>()?;
         Ok(Self { kinds, pid: File::open("/proc/self/ns/pid")? })
     }
 
@@ -62,11 +59,7 @@ impl Home {
     }
 
     /// Runs `clone` with children going to the PID namespace of `target`. The child returns from here in that namespace.
-    pub(crate) fn clone_in_pid_namespace(
-        &self,
-        target: &OwnedFd,
-        clone: impl FnOnce() -> io::Result<Cloned>,
-    ) -> io::Result<Cloned> {
+    pub(crate) fn clone_in_pid_namespace(&self, target: &OwnedFd, clone: impl FnOnce() -> io::Result<Cloned>) -> io::Result<Cloned> {
         sys::setns(target.as_fd(), libc::CLONE_NEWPID)?;
         let cloned = clone();
         if !matches!(cloned, Ok(Cloned::Child)) && sys::setns(self.pid.as_fd(), libc::CLONE_NEWPID).is_err() {

@@ -74,7 +74,10 @@ struct Client {
 pub(crate) enum Ending {
     Quit,
     /// `program` takes over this process, and these terminals with it.
-    Replace { program: OwnedFd, terminals: Vec<(ContainerId, OwnedFd)> },
+    Replace {
+        program: OwnedFd,
+        terminals: Vec<(ContainerId, OwnedFd)>,
+    },
 }
 
 /// The helper.
@@ -149,10 +152,7 @@ impl Context {
                 // Its end of the socket is gone (or might as well be): the read side will notice and clean up.
                 Err(_) => {
                     client.queue.clear();
-                    let _ = nix::sys::socket::shutdown(
-                        std::os::fd::AsRawFd::as_raw_fd(&client.socket),
-                        nix::sys::socket::Shutdown::Both,
-                    );
+                    let _ = nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(&client.socket), nix::sys::socket::Shutdown::Both);
                 }
             }
         }
@@ -174,12 +174,8 @@ impl Helper {
         let mut child_ended = SigSet::empty();
         child_ended.add(Signal::SIGCHLD);
         let signals = SignalFd::with_flags(&child_ended, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        let watches = Watches {
-            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-            sources: HashMap::new(),
-            tokens: HashMap::new(),
-            next: 0,
-        };
+        let watches =
+            Watches { epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?, sources: HashMap::new(), tokens: HashMap::new(), next: 0 };
         let hierarchies = Hierarchies::detect();
         let context = Context { layout, hierarchies, home: Home::open()?, watches, clients: HashMap::new() };
         let mut helper = Self { context, sandboxes: HashMap::new(), containers: Containers::default(), signals, next_client: 0 };
@@ -255,9 +251,7 @@ impl Helper {
 
     fn accept(&mut self, listener: &OwnedFd) {
         use std::os::fd::{AsRawFd, FromRawFd};
-        while let Ok(fd) =
-            nix::sys::socket::accept4(listener.as_raw_fd(), nix::sys::socket::SockFlag::SOCK_CLOEXEC)
-        {
+        while let Ok(fd) = nix::sys::socket::accept4(listener.as_raw_fd(), nix::sys::socket::SockFlag::SOCK_CLOEXEC) {
             // SAFETY: accept4 has just given us this descriptor.
             let socket = unsafe { OwnedFd::from_raw_fd(fd) };
             if let Err(e) = self.add_client(socket) {

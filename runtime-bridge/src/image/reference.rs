@@ -25,8 +25,7 @@ impl ImageRef {
     /// # Errors
     /// [`crate::ImageError::InvalidName`] (kubelet's InvalidImageName).
     pub fn parse(text: &str) -> Result<Self> {
-        Self::try_parse(text)
-            .map_err(|reason| ImageError::InvalidName { name: text.to_owned(), reason: reason.to_owned() }.into())
+        Self::try_parse(text).map_err(|reason| ImageError::InvalidName { name: text.to_owned(), reason: reason.to_owned() }.into())
     }
 
     fn try_parse(text: &str) -> std::result::Result<Self, &'static str> {
@@ -112,9 +111,7 @@ pub(crate) fn valid_digest(digest: &str) -> bool {
 
 fn valid_tag(tag: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    (1..=128).contains(&tag.len())
-        && word(tag.as_bytes()[0])
-        && tag.bytes().all(|b| word(b) || b == b'.' || b == b'-')
+    (1..=128).contains(&tag.len()) && word(tag.as_bytes()[0]) && tag.bytes().all(|b| word(b) || b == b'.' || b == b'-')
 }
 
 fn valid_registry(registry: &str) -> bool {
@@ -167,7 +164,9 @@ mod tests {
 
     #[test]
     fn malformed_references_are_refused() {
-        for text in ["", "Busybox", "a b", "a//b", "/a", "a:", "a:-x", "a@sha256:12", "a@md5:1", "x..y/a", "a_._b", "-a", "h:99999/a", "a/../b"] {
+        for text in
+            ["", "Busybox", "a b", "a//b", "/a", "a:", "a:-x", "a@sha256:12", "a@md5:1", "x..y/a", "a_._b", "-a", "h:99999/a", "a/../b"]
+        {
             assert!(ImageRef::parse(text).is_err(), "{text:?}");
         }
     }

@@ -10,9 +10,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
-use oci_client::manifest::{
-    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
-};
+use oci_client::manifest::{IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference, RegistryOperation};
 use tokio::sync::mpsc;
@@ -46,9 +44,7 @@ impl Source {
             .chain([None])
             .map(|endpoint| {
                 let mut reference = match (&image.digest, &image.tag) {
-                    (Some(digest), _) => {
-                        Reference::with_digest(image.registry.clone(), image.repository.clone(), digest.clone())
-                    }
+                    (Some(digest), _) => Reference::with_digest(image.registry.clone(), image.repository.clone(), digest.clone()),
                     (None, tag) => Reference::with_tag(
                         image.registry.clone(),
                         image.repository.clone(),
@@ -76,17 +72,11 @@ impl Source {
     }
 
     /// Asks one registry for the image's manifest (or index) document.
-    pub(crate) async fn ask(
-        client: Client,
-        reference: Reference,
-        auth: RegistryAuth,
-        name: String,
-    ) -> Result<(Self, Bytes, String)> {
+    pub(crate) async fn ask(client: Client, reference: Reference, auth: RegistryAuth, name: String) -> Result<(Self, Bytes, String)> {
         let source = Self::Registry { client, reference, auth, name };
         let Self::Registry { client, reference, auth, name } = &source else { return Err(unavailable("registry")) };
         client.auth(reference, auth, RegistryOperation::Pull).await.map_err(|e| explain(name, e))?;
-        let accepted =
-            [OCI_IMAGE_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE];
+        let accepted = [OCI_IMAGE_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE];
         let (body, digest) = client.pull_manifest_raw(reference, auth, &accepted).await.map_err(|e| explain(name, e))?;
         Ok((source, body, digest))
     }
@@ -108,9 +98,7 @@ impl Source {
     pub(crate) async fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
         let mut body = Vec::new();
         let mut reader = self.stream(descriptor).await?;
-        let read = tokio::task::spawn_blocking(move || {
-            (&mut reader).take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut body).map(|_| body)
-        });
+        let read = tokio::task::spawn_blocking(move || (&mut reader).take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut body).map(|_| body));
         let body = read.await.map_err(|_| unavailable("reader"))?.map_err(|e| self.transfer(e))?;
         if body.len() as u64 > DOCUMENT_BYTES_MAX {
             return Err(ImageError::TooLarge(format!("document {}", descriptor.digest)).into());
@@ -126,8 +114,7 @@ impl Source {
                     digest: descriptor.digest.clone(),
                     ..oci_client::manifest::OciDescriptor::default()
                 };
-                let mut stream =
-                    client.pull_blob_stream(reference, &descriptor).await.map_err(|e| explain(name, e))?;
+                let mut stream = client.pull_blob_stream(reference, &descriptor).await.map_err(|e| explain(name, e))?;
                 let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
                 tokio::spawn(async move {
                     while let Some(chunk) = stream.next().await {
@@ -153,9 +140,7 @@ impl Source {
     /// What a failure in the middle of a transfer means.
     pub(crate) fn transfer(&self, error: io::Error) -> Error {
         match self {
-            Self::Registry { name, .. } => {
-                ImageError::Unreachable { reference: name.clone(), reason: error.to_string() }.into()
-            }
+            Self::Registry { name, .. } => ImageError::Unreachable { reference: name.clone(), reason: error.to_string() }.into(),
             Self::Layout { name, .. } => ImageError::Store { step: format!("read {name}"), source: error }.into(),
         }
     }
@@ -216,9 +201,7 @@ fn explain(name: &str, error: OciDistributionError) -> Error {
             Some(OciErrorCode::Unauthorized | OciErrorCode::Denied) => ImageError::Unauthorized(reference),
             _ => ImageError::BadAnswer { reference, reason: error.to_string() },
         },
-        D::RequestError(e) if e.is_connect() || e.is_timeout() => {
-            ImageError::Unreachable { reference, reason: chain(&e) }
-        }
+        D::RequestError(e) if e.is_connect() || e.is_timeout() => ImageError::Unreachable { reference, reason: chain(&e) },
         D::RequestError(e) => ImageError::Unreachable { reference, reason: chain(&e) },
         D::DigestError(oci_client::errors::DigestError::VerificationError { expected, actual }) => {
             ImageError::BadDigest { expected, actual }

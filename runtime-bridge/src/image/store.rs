@@ -93,13 +93,8 @@ impl Store {
         if torn {
             remove_unneeded_layers(&root, &records)?;
         }
-        let shared = Shared {
-            root,
-            limits,
-            records: Mutex::new(records),
-            unpacking: Mutex::default(),
-            removal: tokio::sync::RwLock::default(),
-        };
+        let shared =
+            Shared { root, limits, records: Mutex::new(records), unpacking: Mutex::default(), removal: tokio::sync::RwLock::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -157,8 +152,7 @@ impl Store {
             let text = annotations.get(FULL_NAME).or_else(|| annotations.get(REF_NAME))?;
             ImageRef::parse(text).ok()
         };
-        let mut wanted: Vec<(ImageRef, Descriptor)> =
-            index.manifests.iter().filter_map(|d| Some((named(d)?, d.clone()))).collect();
+        let mut wanted: Vec<(ImageRef, Descriptor)> = index.manifests.iter().filter_map(|d| Some((named(d)?, d.clone()))).collect();
         match (name, index.manifests.as_slice()) {
             (Some(name), [only]) => wanted = vec![(name.clone(), only.clone())],
             (Some(name), _) => wanted.retain(|(found, _)| found == name),
@@ -191,15 +185,14 @@ impl Store {
         check_digest(&config_descriptor.digest)?;
         let config_body = source.document(&config_descriptor).await?;
         verify(&config_body, &config_descriptor.digest)?;
-        let config: ConfigFile =
-            serde_json::from_slice(&config_body).map_err(|e| malformed(format!("image config: {e}")))?;
+        let config: ConfigFile = serde_json::from_slice(&config_body).map_err(|e| malformed(format!("image config: {e}")))?;
         let layers = pair_layers(manifest.layers, &config.rootfs.diff_ids, &self.shared.limits)?;
         let missing: Vec<_> = layers.iter().filter(|(_, diff)| !self.layer_path(diff).is_dir()).collect();
         let bytes = missing.iter().map(|(d, _)| d.size).sum();
         progress(PullProgress::Resolved { layers: missing.len(), bytes });
-        let mut transfers = futures::stream::iter(missing.into_iter().map(|(descriptor, diff)| async move {
-            self.layer(source, descriptor, diff).await.map(|()| descriptor)
-        }))
+        let mut transfers = futures::stream::iter(
+            missing.into_iter().map(|(descriptor, diff)| async move { self.layer(source, descriptor, diff).await.map(|()| descriptor) }),
+        )
         .buffer_unordered(PARALLEL_LAYERS);
         while let Some(done) = transfers.next().await {
             let descriptor = done?;
@@ -214,18 +207,10 @@ impl Store {
     }
 
     /// From the first document to the manifest for this platform; also the digests that the image is known by.
-    async fn resolve(
-        &self,
-        source: &Source,
-        image: &ImageRef,
-        body: &[u8],
-        digest: &str,
-    ) -> Result<(Document, Vec<String>)> {
+    async fn resolve(&self, source: &Source, image: &ImageRef, body: &[u8], digest: &str) -> Result<(Document, Vec<String>)> {
         check_digest(digest)?;
         verify(body, digest)?;
-        let parse = |body: &[u8]| {
-            serde_json::from_slice::<Document>(body).map_err(|e| malformed(format!("manifest: {e}")))
-        };
+        let parse = |body: &[u8]| serde_json::from_slice::<Document>(body).map_err(|e| malformed(format!("manifest: {e}")));
         let document = parse(body)?;
         self.write_blob(digest, body)?;
         if document.manifests.is_empty() {
@@ -236,10 +221,7 @@ impl Store {
             .manifests
             .iter()
             .find(|d| d.platform.as_ref().is_some_and(|p| p.os == os && p.architecture == architecture))
-            .ok_or_else(|| ImageError::NoPlatform {
-                reference: image.to_string(),
-                platform: format!("{os}/{architecture}"),
-            })?;
+            .ok_or_else(|| ImageError::NoPlatform { reference: image.to_string(), platform: format!("{os}/{architecture}") })?;
         check_digest(&chosen.digest)?;
         let body = source.manifest(chosen).await?;
         verify(&body, &chosen.digest)?;
@@ -271,14 +253,7 @@ impl Store {
         unpacked.await.map_err(|_| store_error("unpack")(io::ErrorKind::Interrupted.into()))?
     }
 
-    fn record(
-        &self,
-        image: &ImageRef,
-        id: &str,
-        manifest_digests: &[String],
-        config: ConfigFile,
-        diffs: &[String],
-    ) -> Result<ImageId> {
+    fn record(&self, image: &ImageRef, id: &str, manifest_digests: &[String], config: ConfigFile, diffs: &[String]) -> Result<ImageId> {
         let process = config.config.unwrap_or_default();
         let mut layers: Vec<String> = diffs.iter().map(|d| layer_name(d)).collect();
         // Overlayfs refuses a directory given twice; the uppermost one is what shows.
@@ -388,10 +363,7 @@ impl Store {
                 fs::remove_dir_all(layer)
             })
         });
-        removed
-            .await
-            .map_err(|_| store_error("remove layers")(io::ErrorKind::Interrupted.into()))?
-            .map_err(store_error("remove layers"))
+        removed.await.map_err(|_| store_error("remove layers")(io::ErrorKind::Interrupted.into()))?.map_err(store_error("remove layers"))
     }
 
     fn records(&self) -> MutexGuard<'_, HashMap<String, Arc<Record>>> {
@@ -434,13 +406,7 @@ fn remove_unneeded_layers(root: &Path, records: &HashMap<String, Arc<Record>>) -
 }
 
 /// Unpacks one layer into `work`, verifying the digest of what came and of what it unpacks to.
-fn unpack_verified(
-    reader: Box<dyn Read + Send>,
-    work: &Path,
-    descriptor: &Descriptor,
-    diff: &str,
-    limits: &ImageLimits,
-) -> Result<()> {
+fn unpack_verified(reader: Box<dyn Read + Send>, work: &Path, descriptor: &Descriptor, diff: &str, limits: &ImageLimits) -> Result<()> {
     fs::create_dir(work).map_err(store_error("make layer directory"))?;
     let root = File::open(work).map_err(store_error("open layer directory"))?;
     nix::sys::stat::fchmod(&root, nix::sys::stat::Mode::from_bits_truncate(0o755))
@@ -485,10 +451,7 @@ fn unpack_verified(
 }
 
 /// The archive out of its compression, told by its first bytes.
-fn decoded<'a>(
-    reader: &'a mut Hashing<BufReader<Box<dyn Read + Send>>>,
-    media_type: Option<&str>,
-) -> io::Result<Box<dyn Read + 'a>> {
+fn decoded<'a>(reader: &'a mut Hashing<BufReader<Box<dyn Read + Send>>>, media_type: Option<&str>) -> io::Result<Box<dyn Read + 'a>> {
     use std::io::BufRead;
     let start = reader.inner.fill_buf()?;
     if start.starts_with(&[0x1f, 0x8b]) {
@@ -537,11 +500,7 @@ fn verify(body: &[u8], expected: &str) -> Result<()> {
     let mut hasher = Sha256::new();
     hasher.update(body);
     let actual = digest_text(hasher);
-    if actual == expected {
-        Ok(())
-    } else {
-        Err(ImageError::BadDigest { expected: expected.to_owned(), actual }.into())
-    }
+    if actual == expected { Ok(()) } else { Err(ImageError::BadDigest { expected: expected.to_owned(), actual }.into()) }
 }
 
 fn check_digest(digest: &str) -> Result<()> {

@@ -309,8 +309,8 @@ impl Unpacker<'_> {
         let Some((target_parent, target_leaf)) = components(&entry.link)? else {
             return refused("hard link to the root");
         };
-        let directory = open_existing(self.root, &target_parent)
-            .map_err(|e| UnpackError::Refused(format!("hard link to a missing directory: {e}")))?;
+        let directory =
+            open_existing(self.root, &target_parent).map_err(|e| UnpackError::Refused(format!("hard link to a missing directory: {e}")))?;
         let target = CString::new(target_leaf).or_else(|_| refused("unusable link"))?;
         clear(parent, leaf)?;
         match linkat(&directory, target.as_c_str(), parent, leaf.as_c_str(), AtFlags::empty()) {
@@ -550,9 +550,7 @@ mod tests {
         let var = File::open(dir.0.join("var")).expect("open");
         let mut value = [0u8; 4];
         // SAFETY: the buffer's pointer and length belong together.
-        let n = unsafe {
-            libc::fgetxattr(var.as_raw_fd(), OPAQUE_ATTRIBUTE.as_ptr(), value.as_mut_ptr().cast(), value.len())
-        };
+        let n = unsafe { libc::fgetxattr(var.as_raw_fd(), OPAQUE_ATTRIBUTE.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
         assert_eq!((n, value[0]), (1, b'y'));
     }
 

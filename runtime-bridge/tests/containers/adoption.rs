@@ -115,11 +115,7 @@ async fn a_replaced_helper_keeps_exit_codes_terminals_and_half_written_lines() {
     let f = Fixture::new().await;
     let go = "while [ ! -e /tmp/go ]; do sleep 0.02; done";
     let plain = f.start(f.spec(&format!("printf half; {go}; echo line; exit 19"))).await;
-    let tty = ContainerSpec {
-        tty: true,
-        log_path: Some(f.dir.join("tty")),
-        ..f.spec(&format!("echo one; {go}; echo two; exit 20"))
-    };
+    let tty = ContainerSpec { tty: true, log_path: Some(f.dir.join("tty")), ..f.spec(&format!("echo one; {go}; echo two; exit 20")) };
     let tty = f.start(tty).await;
     until("output", || log_text(&f.dir.join("tty")).contains("one")).await;
     let before = helper_pid(&f.dir);

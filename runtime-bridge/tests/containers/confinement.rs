@@ -3,8 +3,7 @@
 use std::os::unix::fs::symlink;
 
 use pintle_runtime_bridge::{
-    ContainerSpec, Error, ImageRef, Mount, MountSource, Propagation, Rlimit, SandboxSpec, Seccomp, Security,
-    StartFailure, User,
+    ContainerSpec, Error, ImageRef, Mount, MountSource, Propagation, Rlimit, SandboxSpec, Seccomp, Security, StartFailure, User,
 };
 
 use crate::fixture::{Entry, Fixture, busybox_layer, layer, write_layout};
@@ -40,11 +39,7 @@ async fn a_filter_works_with_and_without_no_new_privs_and_refuses_mounts_and_nam
     crate::require_containers!();
     let f = Fixture::new().await;
     for no_new_privs in [true, false] {
-        let more = Security {
-            no_new_privs,
-            add_capabilities: vec!["NET_ADMIN".to_owned()],
-            ..Security::default()
-        };
+        let more = Security { no_new_privs, add_capabilities: vec!["NET_ADMIN".to_owned()], ..Security::default() };
         let script = "mount -t tmpfs x /tmp && echo mounted; grep Seccomp: /proc/self/status";
         let (_, output) = f.run(security(&f, script, more)).await;
         assert!(output.ends_with("Seccomp:\t2\n") && !output.contains("mounted"), "{output}");
@@ -94,16 +89,9 @@ async fn a_read_only_root_refuses_writes_but_not_in_volumes() {
     let read_only = Security { read_only_root: true, ..Security::default() };
     let script = "touch /x 2>/dev/null || echo refused; touch /data/made && echo fine; touch /fixed/x 2>/dev/null || echo refused; \
                   touch /scratch/x && echo fine; touch /dev/shm/x && echo fine";
-    let tmpfs = Mount {
-        source: MountSource::Tmpfs { size_bytes: Some(1 << 20), mode: 0o1777 },
-        ..Mount::bind("/", "/scratch")
-    };
+    let tmpfs = Mount { source: MountSource::Tmpfs { size_bytes: Some(1 << 20), mode: 0o1777 }, ..Mount::bind("/", "/scratch") };
     let spec = ContainerSpec {
-        mounts: vec![
-            Mount::bind(f.dir.join("volume"), "/data"),
-            Mount::bind(f.dir.join("volume"), "/fixed").read_only(),
-            tmpfs,
-        ],
+        mounts: vec![Mount::bind(f.dir.join("volume"), "/data"), Mount::bind(f.dir.join("volume"), "/fixed").read_only(), tmpfs],
         ..security(&f, script, read_only)
     };
     assert_eq!(f.run(spec).await, (0, "refused\nfine\nrefused\nfine\nfine\n".to_owned()));
@@ -121,7 +109,8 @@ async fn the_nodes_devices_cannot_be_opened() {
     assert!(output.contains("null works"), "{output}");
     assert!(output.contains("/tmp/null") && output.contains("Permission denied"), "nodev on the root: {output}");
     assert!(!output.contains("vda"), "{output}");
-    let (_, output) = f.run(security(&f, "ls /dev | wc -l; grep CapEff /proc/self/status", Security { privileged: true, ..Security::default() })).await;
+    let (_, output) =
+        f.run(security(&f, "ls /dev | wc -l; grep CapEff /proc/self/status", Security { privileged: true, ..Security::default() })).await;
     assert!(output.lines().next().and_then(|n| n.parse::<u32>().ok()).is_some_and(|n| n > 20), "{output}");
 }
 
@@ -132,11 +121,7 @@ async fn fault_an_image_whose_dev_and_volumes_are_links_stays_inside_its_root() 
     let outside = f.dir.join("outside");
     std::fs::create_dir(&outside).expect("outside");
     let path = outside.to_string_lossy().into_owned();
-    let evil = layer(&[
-        Entry::Link("dev", &path),
-        Entry::Link("data", &path),
-        Entry::Link("link", "/../../../../../../etc/passwd"),
-    ]);
+    let evil = layer(&[Entry::Link("dev", &path), Entry::Link("data", &path), Entry::Link("link", "/../../../../../../etc/passwd")]);
     write_layout(&f.dir.join("evil"), &[busybox_layer(), evil], serde_json::json!({}));
     let name = ImageRef::parse("localhost/evil").expect("name");
     f.runtime.import_layout(&f.dir.join("evil"), Some(&name)).await.expect("import");

@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use pintle_runtime_bridge::{
-    ContainerId, ContainerSpec, ExecSpec, ImageRef, Runtime, RuntimeConfig, SandboxId, SandboxSpec,
-};
+use pintle_runtime_bridge::{ContainerId, ContainerSpec, ExecSpec, ImageRef, Runtime, RuntimeConfig, SandboxId, SandboxSpec};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_pintle-runtime");
 const BUSYBOX: &str = "/bin/busybox";
-const APPLETS: &[&str] =
-    &["sh", "cat", "echo", "ls", "sleep", "id", "mount", "ps", "head", "tail", "dd", "stty", "hostname", "kill", "true", "touch", "mknod", "wc", "stat", "pwd", "env", "ln", "mkdir", "chmod", "rm", "ip", "tty", "awk", "readlink", "su"];
+const APPLETS: &[&str] = &[
+    "sh", "cat", "echo", "ls", "sleep", "id", "mount", "ps", "head", "tail", "dd", "stty", "hostname", "kill", "true", "touch", "mknod",
+    "wc", "stat", "pwd", "env", "ln", "mkdir", "chmod", "rm", "ip", "tty", "awk", "readlink", "su",
+];
 /// No wait in these tests is longer.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -267,11 +267,8 @@ pub fn leftovers(dir: &Path, cgroup: &str) -> Vec<String> {
 }
 
 pub async fn open(dir: &Path, cgroup: &str) -> Runtime {
-    let config = RuntimeConfig {
-        cgroup_parent: cgroup.to_owned(),
-        helper_exe: Some(PROGRAM.into()),
-        ..RuntimeConfig::new(dir.join("state"))
-    };
+    let config =
+        RuntimeConfig { cgroup_parent: cgroup.to_owned(), helper_exe: Some(PROGRAM.into()), ..RuntimeConfig::new(dir.join("state")) };
     Runtime::open(config).await.expect("open")
 }
 

@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use pintle_runtime_bridge::{
-    Credentials, Error, ImageError, ImageRef, Mirror, PullOptions, PullProgress, Runtime,
-};
+use pintle_runtime_bridge::{Credentials, Error, ImageError, ImageRef, Mirror, PullOptions, PullProgress, Runtime};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
@@ -64,8 +62,7 @@ async fn converse(socket: tokio::net::TcpStream, layout: &Path, password: Option
 fn answer(layout: &Path, path: &str) -> (&'static str, &'static str, Vec<u8>) {
     const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
     let path = path.split('?').next().unwrap_or_default();
-    let index: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(layout.join("index.json")).expect("index")).expect("index");
+    let index: serde_json::Value = serde_json::from_slice(&std::fs::read(layout.join("index.json")).expect("index")).expect("index");
     let digest = index["manifests"][0]["digest"].as_str().expect("digest").to_owned();
     let blob = |digest: &str| std::fs::read(layout.join("blobs/sha256").join(digest.trim_start_matches("sha256:")));
     let missing = || ("404 Not Found", "application/json", br#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#.to_vec());
@@ -178,8 +175,7 @@ async fn fault_content_that_does_not_match_its_digest_is_refused() {
     let f = Fixture::new().await;
     let layout = layered(&f.dir);
     let manifest = |kind: &str| {
-        let index: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(layout.join("index.json")).expect("index")).expect("index");
+        let index: serde_json::Value = serde_json::from_slice(&std::fs::read(layout.join("index.json")).expect("index")).expect("index");
         let digest = index["manifests"][0]["digest"].as_str().expect("digest").trim_start_matches("sha256:").to_owned();
         let manifest: serde_json::Value =
             serde_json::from_slice(&std::fs::read(layout.join("blobs/sha256").join(&digest)).expect("manifest")).expect("manifest");
@@ -267,10 +263,8 @@ impl RealRegistry {
         let port = std::net::TcpListener::bind("127.0.0.1:0").expect("port").local_addr().expect("port").port();
         let address = format!("127.0.0.1:{port}");
         let storage = dir.join("registry");
-        let config = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {address}}}\n",
-            storage.display()
-        );
+        let config =
+            format!("version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {address}}}\n", storage.display());
         std::fs::write(dir.join("registry.yml"), config).expect("config");
         let process = std::process::Command::new("docker-registry")
             .arg("serve")
@@ -303,11 +297,8 @@ impl RealRegistry {
     }
 
     fn push(&self, layout: &Path, name: &str, tag: &str) {
-        let read = |digest: &str| {
-            std::fs::read(layout.join("blobs/sha256").join(digest.trim_start_matches("sha256:"))).expect("blob")
-        };
-        let index: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(layout.join("index.json")).expect("index")).expect("index");
+        let read = |digest: &str| std::fs::read(layout.join("blobs/sha256").join(digest.trim_start_matches("sha256:"))).expect("blob");
+        let index: serde_json::Value = serde_json::from_slice(&std::fs::read(layout.join("index.json")).expect("index")).expect("index");
         let raw = read(index["manifests"][0]["digest"].as_str().expect("digest"));
         let manifest: serde_json::Value = serde_json::from_slice(&raw).expect("manifest");
         let layers = manifest["layers"].as_array().expect("layers").iter().chain([&manifest["config"]]);

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use pintle_runtime_bridge::{
-    ContainerSpec, Error, ExecSpec, ExitCause, NetNs, OutputStream, Phase, Resources, SandboxSpec, Scope, StartFailure,
-    TerminalSize, User,
+    ContainerSpec, Error, ExecSpec, ExitCause, NetNs, OutputStream, Phase, Resources, SandboxSpec, Scope, StartFailure, TerminalSize, User,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -222,9 +221,10 @@ async fn a_container_in_the_nodes_namespaces_leaves_no_process_behind() {
         .collect();
     assert_eq!((code, output), (0, own));
     until("the orphan's end", || {
-        std::fs::read_dir("/proc").expect("proc").flatten().all(|p| {
-            !std::fs::read(p.path().join("cmdline")).is_ok_and(|c| c == b"sleep\x0054321\0")
-        })
+        std::fs::read_dir("/proc")
+            .expect("proc")
+            .flatten()
+            .all(|p| !std::fs::read(p.path().join("cmdline")).is_ok_and(|c| c == b"sleep\x0054321\0"))
     })
     .await;
 }
@@ -301,8 +301,16 @@ fn the_same_holds_on_cgroup_v2() {
     }
     let mount = "mount --make-rprivate / && umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"";
     let chosen = [
-        "exit_codes_and_output", "exec_carries", "nodes_namespaces", "containers_of_a_pod", "kernel_secrets",
-        "nodes_devices", "purge_leaves_nothing", "killed_helper", "stats_and_limits", "many_starts",
+        "exit_codes_and_output",
+        "exec_carries",
+        "nodes_namespaces",
+        "containers_of_a_pod",
+        "kernel_secrets",
+        "nodes_devices",
+        "purge_leaves_nothing",
+        "killed_helper",
+        "stats_and_limits",
+        "many_starts",
     ];
     let output = std::process::Command::new("unshare")
         .args(["-m", "sh", "-c", mount, "sh"])
