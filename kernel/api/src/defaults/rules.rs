@@ -1,5 +1,6 @@
 //! The rows of defaulting: what upstream fills in by code rather than by a declared default.
 
+use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
 use super::Compute;
@@ -114,6 +115,9 @@ pub(super) static COMPUTED: &[(&str, Compute)] = &[
     ("api.core.v1.Probe", probe),
     ("api.core.v1.Volume", empty_dir),
     ("api.core.v1.Namespace", namespace_name_label),
+    ("api.core.v1.Secret", string_data),
+    ("api.core.v1.PodStatus", pod_addresses),
+    ("api.core.v1.NodeSpec", |node| mirror(node, "podCIDR", "podCIDRs", |text| json!(text), |first| first.as_str())),
     ("api.core.v1.ServiceSpec", service_spec),
     ("api.core.v1.NodeStatus", allocatable),
     ("api.core.v1.ReplicationController", replication_controller),
@@ -123,6 +127,7 @@ pub(super) static COMPUTED: &[(&str, Compute)] = &[
     ("api.apps.v1.StatefulSetUpdateStrategy", rolling_update),
     ("api.apps.v1.DaemonSetUpdateStrategy", rolling_update),
     ("api.batch.v1.JobSpec", job),
+    ("api.batch.v1.Job", labels_from_template),
     ("api.autoscaling.v2.HorizontalPodAutoscalerSpec", autoscaler),
     ("api.networking.v1.NetworkPolicySpec", policy_types),
     ("api.rbac.v1.RoleRef", role_ref),
@@ -254,16 +259,57 @@ fn allocatable(status: &mut Object) {
     }
 }
 
+/// `stringData` is a way to write `data` without base64; it is never read back.
+fn string_data(secret: &mut Object) {
+    let Some(Value::Object(texts)) = secret.remove("stringData") else { return };
+    if let Some(data) = secret.entry("data").or_insert_with(|| json!({})).as_object_mut() {
+        for (key, text) in texts {
+            let bytes = base64::engine::general_purpose::STANDARD.encode(text.as_str().unwrap_or_default());
+            data.insert(key, json!(bytes));
+        }
+    }
+}
+
+fn pod_addresses(status: &mut Object) {
+    for (one, all) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
+        mirror(status, one, all, |ip| json!({"ip": ip}), |first| first["ip"].as_str());
+    }
+}
+
+/// An older field for one value and a newer list whose first element it is: whichever is unset follows the other.
+fn mirror(map: &mut Object, one: &str, all: &str, wrap: fn(&str) -> Value, unwrap: fn(&Value) -> Option<&str>) {
+    let single = text(map, one).to_owned();
+    let first = map.get(all).and_then(|list| list.get(0)).and_then(unwrap).map(str::to_owned);
+    match (single.is_empty(), first) {
+        (false, None) => {
+            map.insert(all.to_owned(), json!([wrap(&single)]));
+        }
+        (true, Some(first)) => {
+            map.insert(one.to_owned(), json!(first));
+        }
+        _ => {}
+    }
+}
+
 /// A replication controller's labels and selector default to its template's labels.
 fn replication_controller(controller: &mut Object) {
-    let labels = controller.get("spec").and_then(|spec| spec.pointer("/template/metadata/labels")).cloned();
-    let Some(labels) = labels.filter(|labels| labels.as_object().is_some_and(|map| !map.is_empty())) else { return };
-    if let Some(spec) = controller.get_mut("spec").and_then(Value::as_object_mut) {
-        set(spec, "selector", labels.clone());
+    let labels = template_labels(controller);
+    if let (Some(labels), Some(spec)) = (labels, controller.get_mut("spec").and_then(Value::as_object_mut)) {
+        set(spec, "selector", labels);
     }
-    if let Some(metadata) = controller.get_mut("metadata").and_then(Value::as_object_mut) {
+    labels_from_template(controller);
+}
+
+fn labels_from_template(object: &mut Object) {
+    let labels = template_labels(object);
+    if let (Some(labels), Some(metadata)) = (labels, object.get_mut("metadata").and_then(Value::as_object_mut)) {
         set(metadata, "labels", labels);
     }
+}
+
+fn template_labels(object: &Object) -> Option<Value> {
+    let labels = object.get("spec")?.pointer("/template/metadata/labels")?;
+    labels.as_object().is_some_and(|map| !map.is_empty()).then(|| labels.clone())
 }
 
 /// Unset defaults and requests of a limit range follow from each other.

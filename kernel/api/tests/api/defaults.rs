@@ -105,6 +105,20 @@ fn workloads_are_defaulted() {
 }
 
 #[test]
+fn fields_that_say_the_same_are_kept_alike() {
+    check("v1/secrets", "{data: {a: eA==}, stringData: {a: y, b: z}}", "/data", r#"{"a":"eQ==","b":"eg=="}"#);
+    check("v1/secrets", "{stringData: {a: y}}", "/stringData", "null");
+    check(
+        "v1/pods",
+        "{status: {podIP: 10.0.0.1, hostIPs: [{ip: 10.1.0.1}]}, spec: {containers: []}}",
+        "/status",
+        r#"{"podIP":"10.0.0.1","podIPs":[{"ip":"10.0.0.1"}],"hostIP":"10.1.0.1","hostIPs":[{"ip":"10.1.0.1"}]}"#,
+    );
+    check("v1/nodes", "spec: {podCIDR: 10.0.0.0/24}", "/spec/podCIDRs", r#"["10.0.0.0/24"]"#);
+    check("batch/v1/jobs", "{metadata: {name: a}, spec: {template: {metadata: {labels: {a: b}}}}}", "/metadata/labels", r#"{"a":"b"}"#);
+}
+
+#[test]
 fn services_and_the_rest_are_defaulted() {
     check(
         "v1/services",
