@@ -110,6 +110,7 @@ impl Runtime {
     /// # Errors
     /// [`Error::HelperUnavailable`], [`Error::Os`] when the directories cannot be made.
     pub async fn open(config: RuntimeConfig) -> Result<Self> {
+        crate::sys::check_machine().step(|| "this machine cannot run containers".to_owned())?;
         private_directory(&config.state_dir)?;
         let state = fs::canonicalize(&config.state_dir).step(|| "resolve state directory".to_owned())?;
         let run = config.run_dir.clone().unwrap_or_else(|| state.join("run"));

@@ -232,6 +232,19 @@ pub(crate) fn mount_setattr(fd: BorrowedFd<'_>, tree: Tree, set: u64, clear: u64
     Ok(())
 }
 
+/// Whether this process and this kernel have what the runtime needs; the newest call of all tells.
+pub(crate) fn check_machine() -> io::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "root is needed"));
+    }
+    match mount_setattr(nix::fcntl::AT_FDCWD, Tree::One, 0, 0, 0) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel lacks mount_setattr: 5.12 or later is needed"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// pivot_root(".", "."): the old root ends up mounted over the new one, at ".".
 pub(crate) fn pivot_root_here() -> io::Result<()> {
     // SAFETY: constant NUL-terminated paths.

@@ -28,6 +28,9 @@ pub fn unable() -> Option<&'static str> {
     if !Path::new(BUSYBOX).exists() {
         return Some("needs Debian's busybox-static");
     }
+    if nix::sys::statfs::statfs(&std::env::temp_dir()).is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::OVERLAYFS_SUPER_MAGIC) {
+        return Some("needs a temporary directory that is not on overlayfs (set TMPDIR)");
+    }
     None
 }
 
