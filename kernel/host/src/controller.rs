@@ -83,6 +83,8 @@ pub struct Work {
     done: (mpsc::UnboundedSender<(Key, Done)>, mpsc::UnboundedReceiver<(Key, Done)>),
     /// Batches to take one key at a time, because one of them ended the module.
     careful: usize,
+    /// Who worked last.
+    working: Option<Generation>,
     last_words: Rc<dyn Fn(String)>,
 }
 
@@ -110,7 +112,7 @@ impl Work {
         let gatherers = Rc::new(spec.related.iter().map(Gatherer::new).collect());
         let component = if name.ends_with("-controller") { name.to_owned() } else { format!("{name}-controller") };
         let events = Rc::new(EventRecorder::new(registry.clone(), name, &component));
-        Ok(Self { spec, registry, slot, mapper, gatherers, counters, events, queue: Queue::default(), done: mpsc::unbounded_channel(), careful: 0, last_words })
+        Ok(Self { spec, registry, slot, mapper, gatherers, counters, events, queue: Queue::default(), done: mpsc::unbounded_channel(), careful: 0, working: None, last_words })
     }
 
     /// Works until dropped.
@@ -127,6 +129,9 @@ impl Work {
             }
             self.counters.queue_length.store(self.queue.len() as u64, Relaxed);
             let running = self.slot.now();
+            if self.has_changed_hands(running.as_deref()) {
+                self.list_all();
+            }
             if let Some(running) = running.clone().filter(|_| self.queue.in_flight() < IN_FLIGHT_MAX && self.queue.is_ready(Instant::now())) {
                 self.work(&running).await;
                 tokio::task::yield_now().await;
@@ -161,6 +166,14 @@ impl Work {
         for key in self.mapper.all(&self.registry) {
             self.queue.add(key);
         }
+    }
+
+    /// Whether one incarnation has taken over from another: its code or its config may decide differently, so it looks at everything. One
+    /// that comes after a fault is the same again, and the queue knows what was left.
+    fn has_changed_hands(&mut self, running: Option<&Running>) -> bool {
+        let now = running.map(|running| running.generation);
+        let before = std::mem::replace(&mut self.working, now);
+        before.is_some() && now.is_some() && before != now
     }
 
     /// One batch: take keys, gather, ask, and set the writes going.
