@@ -1,5 +1,6 @@
 //! What every cluster has from its first start.
 
+use futures::future::join_all;
 use serde_json::json;
 
 use crate::caller::Caller;
@@ -11,9 +12,15 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 impl Registry {
     pub(crate) async fn create_system_objects(&self) -> Result<()> {
         let target = self.resolve("", "v1", "namespaces", "", "", "")?;
-        for name in NAMESPACES {
+        let caller = Caller::kernel();
+        let options = WriteOptions::default();
+        // Together, so that they are one commit of the store.
+        let creates = NAMESPACES.map(|name| {
             let body = Body::Value(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
-            match self.create(&Caller::kernel(), &target, body, &WriteOptions::default()).await {
+            self.create(&caller, &target, body, &options)
+        });
+        for (name, outcome) in NAMESPACES.iter().zip(join_all(creates).await) {
+            match outcome {
                 Ok(_) => tracing::info!(namespace = name, "created"),
                 Err(err) if err.code == 409 => {}
                 Err(err) => return Err(err),
