@@ -55,7 +55,9 @@ mod tests {
     use pintle_sdk::Operation;
 
     fn check(image: &str, allowed: bool) -> Result<()> {
-        let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "fine:1"}, {"name": "b", "image": image}]}}).to_string();
+        let pod =
+            json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "fine:1"}, {"name": "b", "image": image}]}})
+                .to_string();
         let review = Review::new(Operation::Create, ObjectRef::named("", "pods", "shop", "p"), pod.as_bytes(), b"");
         assert_eq!(TaggedImages.review(&review)?.allowed(), allowed, "{image}");
         Ok(())

@@ -15,7 +15,9 @@ impl Controller for Greeter {
 
     fn reconcile(&mut self, _now: Time, request: &Request) -> Result<Plan> {
         let Some(namespace) = request.object::<Partial>()? else { return Ok(Plan::new()) };
-        let Some(name) = namespace.metadata.labels.get("greet").filter(|_| !namespace.metadata.is_terminating()) else { return Ok(Plan::new()) };
+        let Some(name) = namespace.metadata.labels.get("greet").filter(|_| !namespace.metadata.is_terminating()) else {
+            return Ok(Plan::new());
+        };
         let text = format!("{}, {name}!", self.greeting);
 
         let existing: Vec<Value> = request.related("configmaps")?;

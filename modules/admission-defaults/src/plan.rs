@@ -26,9 +26,9 @@ pub fn pod(config: &Config, review: &Review<'_>) -> Result<Verdict> {
 
 /// DefaultTolerationSeconds: a pod stays a while on a machine in trouble, unless it says how long itself.
 fn tolerations(config: &Config, own: Option<&[Toleration<'_>]>) -> Vec<Edit> {
-    let covers = |key: &str| own.iter().copied().flatten().any(|t| {
-        (t.key.is_empty() || t.key == key) && (t.effect.is_empty() || t.effect == "NoExecute")
-    });
+    let covers = |key: &str| {
+        own.iter().copied().flatten().any(|t| (t.key.is_empty() || t.key == key) && (t.effect.is_empty() || t.effect == "NoExecute"))
+    };
     let defaults = [(NOT_READY, config.not_ready_toleration_seconds), (UNREACHABLE, config.unreachable_toleration_seconds)];
     let missing: Vec<Value> = defaults
         .into_iter()

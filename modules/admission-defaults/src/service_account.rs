@@ -38,7 +38,9 @@ pub fn edits(review: &Review<'_>, pod: &Pod<'_>) -> Result<Result<Vec<Edit>, Ver
     }
     let account = account.unwrap_or_default();
     let mut edits = Vec::new();
-    for (path, present) in [("/spec/serviceAccountName", &pod.spec.service_account_name), ("/spec/serviceAccount", &pod.spec.service_account)] {
+    for (path, present) in
+        [("/spec/serviceAccountName", &pod.spec.service_account_name), ("/spec/serviceAccount", &pod.spec.service_account)]
+    {
         if present.is_empty() {
             edits.push(Edit::add(path, &name));
         }

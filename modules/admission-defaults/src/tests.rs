@@ -81,7 +81,8 @@ fn a_plain_pod_gets_its_account_token_priority_and_tolerations() -> Result<()> {
     assert_eq!(spec["tolerations"][0]["tolerationSeconds"], 300);
     let volume = &spec["volumes"][0];
     assert!(volume["name"].as_str().is_some_and(|name| name.starts_with("kube-api-access-") && name.len() == 21));
-    let sources: Vec<&String> = volume["projected"]["sources"].as_array().into_iter().flatten().filter_map(|s| s.as_object()?.keys().next()).collect();
+    let sources: Vec<&String> =
+        volume["projected"]["sources"].as_array().into_iter().flatten().filter_map(|s| s.as_object()?.keys().next()).collect();
     assert_eq!(sources, ["serviceAccountToken", "configMap", "downwardAPI"]);
     let mount = &spec["containers"][0]["volumeMounts"][0];
     assert_eq!((&mount["name"], &mount["mountPath"]), (&volume["name"], &json!("/var/run/secrets/kubernetes.io/serviceaccount")));
@@ -91,11 +92,15 @@ fn a_plain_pod_gets_its_account_token_priority_and_tolerations() -> Result<()> {
 #[test]
 fn every_container_without_the_mount_gets_it_and_others_keep_theirs() -> Result<()> {
     let own = json!({"name": "mine", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"});
-    let pod = create("pods", pod(|p| {
-        p["spec"]["containers"] = json!([{"name": "a", "volumeMounts": [{"name": "x", "mountPath": "/x"}]}, {"name": "b", "volumeMounts": [own]}]);
-        p["spec"]["initContainers"] = json!([{"name": "i"}]);
-        p["spec"]["volumes"] = json!([{"name": "x"}]);
-    }))
+    let pod = create(
+        "pods",
+        pod(|p| {
+            p["spec"]["containers"] =
+                json!([{"name": "a", "volumeMounts": [{"name": "x", "mountPath": "/x"}]}, {"name": "b", "volumeMounts": [own]}]);
+            p["spec"]["initContainers"] = json!([{"name": "i"}]);
+            p["spec"]["volumes"] = json!([{"name": "x"}]);
+        }),
+    )
     .edited()?;
     assert_eq!(pod["spec"]["containers"][0]["volumeMounts"].as_array().map(Vec::len), Some(2));
     assert_eq!(pod["spec"]["containers"][1]["volumeMounts"], json!([own]));
@@ -109,7 +114,8 @@ fn a_pod_or_an_account_can_do_without_the_token() -> Result<()> {
     let of_pod = create("pods", pod(|p| p["spec"]["automountServiceAccountToken"] = json!(false))).edited()?;
     assert!(of_pod["spec"].get("volumes").is_none());
     let mut ask = create("pods", pod(|_| {}));
-    ask.accounts = vec![json!({"metadata": {"name": "default"}, "automountServiceAccountToken": false, "imagePullSecrets": [{"name": "r"}]})];
+    ask.accounts =
+        vec![json!({"metadata": {"name": "default"}, "automountServiceAccountToken": false, "imagePullSecrets": [{"name": "r"}]})];
     let of_account = ask.edited()?;
     assert!(of_account["spec"].get("volumes").is_none());
     assert_eq!(of_account["spec"]["imagePullSecrets"], json!([{"name": "r"}]));
@@ -128,7 +134,13 @@ fn an_account_that_does_not_exist_is_refused_but_the_default_one_may_come_later(
 
 #[test]
 fn own_tolerations_are_kept_and_not_doubled() -> Result<()> {
-    let pod = create("pods", pod(|p| p["spec"]["tolerations"] = json!([{"key": NOT_READY, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}]))).edited()?;
+    let pod = create(
+        "pods",
+        pod(|p| {
+            p["spec"]["tolerations"] = json!([{"key": NOT_READY, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}])
+        }),
+    )
+    .edited()?;
     let tolerations = pod["spec"]["tolerations"].as_array().cloned().unwrap_or_default();
     assert_eq!((tolerations.len(), &tolerations[0]["tolerationSeconds"]), (2, &json!(5)));
     let all = json!([{"operator": "Exists"}]);
@@ -139,7 +151,10 @@ fn own_tolerations_are_kept_and_not_doubled() -> Result<()> {
 
 #[test]
 fn priority_classes_become_numbers() -> Result<()> {
-    let classes = vec![json!({"metadata": {"name": "high"}, "value": 1000, "preemptionPolicy": "Never"}), json!({"metadata": {"name": "usual"}, "value": 7, "globalDefault": true})];
+    let classes = vec![
+        json!({"metadata": {"name": "high"}, "value": 1000, "preemptionPolicy": "Never"}),
+        json!({"metadata": {"name": "usual"}, "value": 7, "globalDefault": true}),
+    ];
     let ask = |change: fn(&mut Value)| Ask { classes: classes.clone(), ..create("pods", pod(change)) };
     let high = ask(|p| p["spec"]["priorityClassName"] = json!("high")).edited()?;
     assert_eq!((&high["spec"]["priority"], &high["spec"]["preemptionPolicy"]), (&json!(1000), &json!("Never")));
@@ -159,7 +174,8 @@ fn nothing_is_created_where_no_namespace_is() -> Result<()> {
     assert!(ask.verdict()?.allowed());
     ask.namespaces.clear();
     assert_eq!(ask.refusal()?, (404, r#"namespaces "shop" not found"#.into()));
-    ask.namespaces = vec![json!({"metadata": {"name": "shop", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Terminating"}})];
+    ask.namespaces =
+        vec![json!({"metadata": {"name": "shop", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Terminating"}})];
     let expected = r#"unable to create new content in namespace shop because it is being terminated"#;
     assert_eq!(ask.refusal()?, (0, expected.into()));
     Ok(())
@@ -167,7 +183,11 @@ fn nothing_is_created_where_no_namespace_is() -> Result<()> {
 
 #[test]
 fn some_namespaces_stay() -> Result<()> {
-    let delete = |name: &str| Ask { operation: Operation::Delete, target: ObjectRef::named("", "namespaces", "", name), ..create("namespaces", json!({})) };
+    let delete = |name: &str| Ask {
+        operation: Operation::Delete,
+        target: ObjectRef::named("", "namespaces", "", name),
+        ..create("namespaces", json!({}))
+    };
     assert_eq!(delete("kube-system").refusal()?, (0, "this namespace may not be deleted".into()));
     assert!(delete("shop").verdict()?.allowed());
     Ok(())
@@ -175,9 +195,17 @@ fn some_namespaces_stay() -> Result<()> {
 
 #[test]
 fn a_new_node_is_tainted_until_it_is_ready() -> Result<()> {
-    for spec in [json!({"metadata": {"name": "n"}}), json!({"metadata": {"name": "n"}, "spec": {}}), json!({"metadata": {"name": "n"}, "spec": {"taints": [{"key": "mine", "effect": "NoExecute"}]}})] {
+    for spec in [
+        json!({"metadata": {"name": "n"}}),
+        json!({"metadata": {"name": "n"}, "spec": {}}),
+        json!({"metadata": {"name": "n"}, "spec": {"taints": [{"key": "mine", "effect": "NoExecute"}]}}),
+    ] {
         let node = create("nodes", spec).edited()?;
-        assert!(node["spec"]["taints"].as_array().is_some_and(|taints| taints.iter().any(|t| t["key"] == NOT_READY && t["effect"] == "NoSchedule")));
+        assert!(
+            node["spec"]["taints"]
+                .as_array()
+                .is_some_and(|taints| taints.iter().any(|t| t["key"] == NOT_READY && t["effect"] == "NoSchedule"))
+        );
     }
     Ok(())
 }

@@ -23,7 +23,13 @@ pub enum Newest<'a> {
 }
 
 /// The status as it should be, and when the progress deadline should be looked at again.
-pub fn observe(now: Time, deployment: &Deployment, sets: &[ReplicaSet], newest: Option<&ReplicaSet>, made: Newest<'_>) -> (Status, Option<Duration>) {
+pub fn observe(
+    now: Time,
+    deployment: &Deployment,
+    sets: &[ReplicaSet],
+    newest: Option<&ReplicaSet>,
+    made: Newest<'_>,
+) -> (Status, Option<Duration>) {
     let mut status = counts(deployment, sets, newest);
     status.conditions = deployment.status.conditions.clone();
     let availability = available(deployment, status.available_replicas);
@@ -148,6 +154,7 @@ fn touch(status: &mut Status, now: Time, mut condition: Condition) {
     let now = Time(now.0 / 1_000 * 1_000);
     let old = status.conditions.iter().position(|c| c.kind == condition.kind).map(|at| status.conditions.remove(at));
     condition.last_update_time = Some(now);
-    condition.last_transition_time = old.filter(|old| old.status == condition.status).and_then(|old| old.last_transition_time).or(Some(now));
+    condition.last_transition_time =
+        old.filter(|old| old.status == condition.status).and_then(|old| old.last_transition_time).or(Some(now));
     status.conditions.push(condition);
 }

@@ -192,9 +192,9 @@ impl<'a> Rollout<'a> {
         if newest.revision() != 0 && newest.revision() != revision {
             wanted[REVISION_HISTORY] = json!(history(newest));
         }
-        let differs = wanted.as_object().is_some_and(|map| map.iter().any(|(key, value)| {
-            newest.metadata.annotations.get(key).map(String::as_str) != value.as_str()
-        }));
+        let differs = wanted
+            .as_object()
+            .is_some_and(|map| map.iter().any(|(key, value)| newest.metadata.annotations.get(key).map(String::as_str) != value.as_str()));
         if differs || newest.spec.min_ready_seconds != self.deployment.spec.min_ready_seconds {
             let at = step.writes.iter().position(|write| write.target == newest.target());
             let at = at.unwrap_or_else(|| {

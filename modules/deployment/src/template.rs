@@ -68,7 +68,8 @@ mod tests {
     #[test]
     fn the_hash_label_and_nulls_make_no_difference() {
         let plain = json!({"metadata": {"labels": {"app": "a"}}, "spec": {"x": 1, "y": null}});
-        let labelled = json!({"spec": {"x": 1}, "metadata": {"labels": {"pod-template-hash": "abc", "app": "a"}, "creationTimestamp": null}});
+        let labelled =
+            json!({"spec": {"x": 1}, "metadata": {"labels": {"pod-template-hash": "abc", "app": "a"}, "creationTimestamp": null}});
         assert_eq!(canonical(&plain), canonical(&labelled));
         assert_eq!(hash(&plain, None), hash(&labelled, None));
     }

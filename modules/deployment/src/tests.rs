@@ -29,8 +29,11 @@ fn apply(kernel: &mut FakeKernel, new: Value) -> Result<()> {
 
 /// Plays the ReplicaSets: all pods asked for are there, and of those of a working image one more is ready each time.
 fn play(kernel: &mut FakeKernel) -> Result<()> {
-    let sets: Vec<(String, Value)> =
-        kernel.list(RESOURCE).into_iter().map(|set| (set["metadata"]["name"].as_str().unwrap_or_default().to_owned(), set.clone())).collect();
+    let sets: Vec<(String, Value)> = kernel
+        .list(RESOURCE)
+        .into_iter()
+        .map(|set| (set["metadata"]["name"].as_str().unwrap_or_default().to_owned(), set.clone()))
+        .collect();
     for (name, set) in sets {
         let asked = set["spec"]["replicas"].as_i64().unwrap_or(0);
         let broken = set["spec"]["template"]["spec"]["containers"][0]["image"] == "broken";
@@ -86,7 +89,11 @@ fn within(most: i64, least: i64) -> pintle_sdk::testing::Invariant {
             .list(RESOURCE)
             .map(|set| set["status"]["availableReplicas"].as_i64().unwrap_or(0).min(set["spec"]["replicas"].as_i64().unwrap_or(0)))
             .sum();
-        if asked > most || available < least { Err(format!("{asked} asked for, {available} available: {:?}", sizes(store))) } else { Ok(()) }
+        if asked > most || available < least {
+            Err(format!("{asked} asked for, {available} available: {:?}", sizes(store)))
+        } else {
+            Ok(())
+        }
     })
 }
 
@@ -105,13 +112,22 @@ fn a_new_deployment_gets_one_set_named_by_its_template() -> Result<()> {
     assert_eq!(condition(&kernel, "Available"), ("True".into(), "MinimumReplicasAvailable".into()));
     assert_eq!(condition(&kernel, "Progressing"), ("True".into(), "NewReplicaSetAvailable".into()));
     let status = status(&kernel);
-    assert_eq!((&status["updatedReplicas"], &status["availableReplicas"], &status["unavailableReplicas"]), (&json!(3), &json!(3), &json!(0)));
+    assert_eq!(
+        (&status["updatedReplicas"], &status["availableReplicas"], &status["unavailableReplicas"]),
+        (&json!(3), &json!(3), &json!(0))
+    );
     Ok(())
 }
 
 #[test]
 fn a_rollout_stays_within_surge_and_availability_at_every_write() -> Result<()> {
-    for (surge, unavailable, most, least) in [(json!("25%"), json!("25%"), 13, 8), (json!(0), json!(1), 10, 9), (json!(1), json!(0), 11, 10), (json!("100%"), json!(0), 20, 10), (json!(0), json!(0), 10, 9)] {
+    for (surge, unavailable, most, least) in [
+        (json!("25%"), json!("25%"), 13, 8),
+        (json!(0), json!(1), 10, 9),
+        (json!(1), json!(0), 11, 10),
+        (json!("100%"), json!(0), 20, 10),
+        (json!(0), json!(0), 10, 9),
+    ] {
         let mut kernel = FakeKernel::new(MANIFEST)?;
         let mut one = deployment("one", 10);
         one["spec"]["strategy"]["rollingUpdate"] = json!({"maxSurge": surge, "maxUnavailable": unavailable});

@@ -9,10 +9,29 @@ const ORPHAN: &str = "orphan";
 const WRITES_MAX: usize = 500;
 /// Kinds of the built-in groups that belong to no namespace. An owner of another built-in kind belongs to one.
 const CLUSTER_KINDS: [&str; 24] = [
-    "Namespace", "Node", "PersistentVolume", "APIService", "CustomResourceDefinition", "MutatingWebhookConfiguration",
-    "ValidatingWebhookConfiguration", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "MutatingAdmissionPolicy",
-    "MutatingAdmissionPolicyBinding", "ClusterRole", "ClusterRoleBinding", "StorageClass", "CSIDriver", "CSINode", "VolumeAttachment",
-    "VolumeAttributesClass", "PriorityClass", "RuntimeClass", "IngressClass", "FlowSchema", "PriorityLevelConfiguration",
+    "Namespace",
+    "Node",
+    "PersistentVolume",
+    "APIService",
+    "CustomResourceDefinition",
+    "MutatingWebhookConfiguration",
+    "ValidatingWebhookConfiguration",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionPolicyBinding",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "StorageClass",
+    "CSIDriver",
+    "CSINode",
+    "VolumeAttachment",
+    "VolumeAttributesClass",
+    "PriorityClass",
+    "RuntimeClass",
+    "IngressClass",
+    "FlowSchema",
+    "PriorityLevelConfiguration",
     "CertificateSigningRequest",
 ];
 

@@ -76,7 +76,8 @@ fn conditions(now: Time, namespace: &Namespace, content: &[Partial]) -> Vec<Cond
     let (mut kinds, mut finalizers) = (BTreeMap::<String, usize>::new(), BTreeMap::<&str, usize>::new());
     for row in content {
         let target = row.target();
-        let resource = if target.group.is_empty() { format!("{}.", target.resource) } else { format!("{}.{}", target.resource, target.group) };
+        let resource =
+            if target.group.is_empty() { format!("{}.", target.resource) } else { format!("{}.{}", target.resource, target.group) };
         *kinds.entry(resource).or_default() += 1;
         for finalizer in &row.metadata.finalizers {
             *finalizers.entry(finalizer).or_default() += 1;
@@ -88,11 +89,26 @@ fn conditions(now: Time, namespace: &Namespace, content: &[Partial]) -> Vec<Cond
     let blocked = !finalizers.is_empty();
     [
         ("NamespaceDeletionDiscoveryFailure", false, "ResourcesDiscovered", "All resources successfully discovered".to_owned()),
-        ("NamespaceDeletionGroupVersionParsingFailure", false, "ParsedGroupVersions", "All legacy kube types successfully parsed".to_owned()),
-        ("NamespaceDeletionContentFailure", false, "ContentDeleted", "All content successfully deleted, may be waiting on finalization".to_owned()),
+        (
+            "NamespaceDeletionGroupVersionParsingFailure",
+            false,
+            "ParsedGroupVersions",
+            "All legacy kube types successfully parsed".to_owned(),
+        ),
+        (
+            "NamespaceDeletionContentFailure",
+            false,
+            "ContentDeleted",
+            "All content successfully deleted, may be waiting on finalization".to_owned(),
+        ),
         ("NamespaceContentRemaining", true, "SomeResourcesRemain", format!("Some resources are remaining: {remaining}")),
         if blocked {
-            ("NamespaceFinalizersRemaining", true, "SomeFinalizersRemain", format!("Some content in the namespace has finalizers remaining: {waiting}"))
+            (
+                "NamespaceFinalizersRemaining",
+                true,
+                "SomeFinalizersRemain",
+                format!("Some content in the namespace has finalizers remaining: {waiting}"),
+            )
         } else {
             ("NamespaceFinalizersRemaining", false, "ContentHasNoFinalizers", "All content-preserving finalizers finished".to_owned())
         },
@@ -123,8 +139,10 @@ mod tests {
 
     fn kernel() -> Result<FakeKernel> {
         let mut kernel = FakeKernel::new(include_str!("../module.json"))?;
-        kernel.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}, "spec": {"finalizers": ["kubernetes"]}}))?;
-        kernel.put(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "shop"}, "spec": {"nodeName": "n"}}))?;
+        kernel
+            .put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}, "spec": {"finalizers": ["kubernetes"]}}))?;
+        kernel
+            .put(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "shop"}, "spec": {"nodeName": "n"}}))?;
         kernel.put(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "shop"}}))?;
         kernel.put(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": "shop"}}))?;
         kernel.put(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "other"}}))?;
@@ -155,8 +173,13 @@ mod tests {
         go(&mut kernel)?;
         kernel.settle(&mut Namespaces)?;
         assert!(kernel.get("/configmaps", "shop", "c").is_some(), "the pod is still ending");
-        assert_eq!(condition(&kernel, "NamespaceContentRemaining"), ("True",
-            "Some resources are remaining: configmaps. has 1 resource instances, deployments.apps has 1 resource instances, pods. has 1 resource instances"));
+        assert_eq!(
+            condition(&kernel, "NamespaceContentRemaining"),
+            (
+                "True",
+                "Some resources are remaining: configmaps. has 1 resource instances, deployments.apps has 1 resource instances, pods. has 1 resource instances"
+            )
+        );
         kernel.remove("/pods", "shop", "p");
         kernel.settle(&mut Namespaces)?;
         assert!(kernel.get("/namespaces", "", "shop").is_none());
@@ -172,7 +195,10 @@ mod tests {
         kernel.edit("/configmaps", "shop", "c", |c| c["metadata"]["finalizers"] = json!(["x.io/keep"]));
         go(&mut kernel)?;
         kernel.settle(&mut Namespaces)?;
-        assert_eq!(condition(&kernel, "NamespaceFinalizersRemaining"), ("True", "Some content in the namespace has finalizers remaining: x.io/keep in 1 resource instances"));
+        assert_eq!(
+            condition(&kernel, "NamespaceFinalizersRemaining"),
+            ("True", "Some content in the namespace has finalizers remaining: x.io/keep in 1 resource instances")
+        );
         kernel.remove("/configmaps", "shop", "c");
         kernel.settle(&mut Namespaces)?;
         assert!(kernel.get("/namespaces", "", "shop").is_none());
@@ -192,7 +218,9 @@ mod tests {
 
     #[test]
     fn without_a_view_of_the_content_nothing_is_decided() {
-        let bytes = json!({"metadata": {"name": "shop", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"finalizers": ["kubernetes"]}}).to_string();
+        let bytes =
+            json!({"metadata": {"name": "shop", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"finalizers": ["kubernetes"]}})
+                .to_string();
         let request = Request::new(ObjectRef::named("", "namespaces", "", "shop"), bytes.as_bytes(), Vec::new());
         assert!(Namespaces.reconcile(Time(0), &request).is_err());
     }

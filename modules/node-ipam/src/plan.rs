@@ -74,7 +74,9 @@ pub fn plan(pool: &Pool, given: &mut BTreeMap<u32, String>, node: &Node, nodes: 
     taken.extend(given.iter().filter(|(_, to)| *to != name).map(|(index, _)| *index));
     let again = given.iter().find(|(index, to)| *to == name && !taken.contains(index)).map(|(index, _)| *index);
     let Some(index) = again.or_else(|| (0..pool.parts).find(|index| !taken.contains(index))) else {
-        return Plan::new().warning("CIDRNotAvailable", format!("Node {name} status is now: CIDRNotAvailable")).requeue_after(Duration::from_secs(60));
+        return Plan::new()
+            .warning("CIDRNotAvailable", format!("Node {name} status is now: CIDRNotAvailable"))
+            .requeue_after(Duration::from_secs(60));
     };
     given.insert(index, name.clone());
     let part = pool.part(index);

@@ -125,9 +125,12 @@ fn changed_taints(now: Time, node: &Node) -> Option<Vec<Taint>> {
     if node.spec.unschedulable {
         wanted.push((CORDONED, NO_SCHEDULE));
     }
-    let ours = |taint: &Taint| [NOT_READY, UNREACHABLE, CORDONED].contains(&taint.key.as_str()) || TROUBLES.iter().any(|(_, key)| *key == taint.key);
+    let ours = |taint: &Taint| {
+        [NOT_READY, UNREACHABLE, CORDONED].contains(&taint.key.as_str()) || TROUBLES.iter().any(|(_, key)| *key == taint.key)
+    };
     let is = |taint: &Taint, (key, effect): (&str, &str)| taint.key == key && taint.effect == effect;
-    let mut taints: Vec<Taint> = node.spec.taints.iter().filter(|taint| !ours(taint) || wanted.iter().any(|w| is(taint, *w))).cloned().collect();
+    let mut taints: Vec<Taint> =
+        node.spec.taints.iter().filter(|taint| !ours(taint) || wanted.iter().any(|w| is(taint, *w))).cloned().collect();
     for want in wanted {
         if !taints.iter().any(|taint| is(taint, want)) {
             let time_added = Some(Time(now.0 / 1_000 * 1_000));

@@ -23,7 +23,8 @@ fn kernel() -> Result<FakeKernel> {
 
 fn renew(kernel: &mut FakeKernel) -> Result<()> {
     let now = kernel.now();
-    kernel.put(json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "n1", "namespace": "kube-node-lease"},
+    kernel
+        .put(json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "n1", "namespace": "kube-node-lease"},
         "spec": {"renewTime": now}}))?;
     Ok(())
 }
@@ -128,7 +129,9 @@ fn a_node_that_says_it_is_not_ready_is_tainted_so() -> Result<()> {
     kernel.settle(&mut module())?;
     assert_eq!(taints(&kernel), ["not-ready:NoSchedule", "not-ready:NoExecute", "disk-pressure:NoSchedule"]);
     kernel.put(ready("True"))?;
-    kernel.edit("/nodes", "", "n1", |node| node["spec"] = json!({"unschedulable": true, "taints": [{"key": "mine", "effect": "NoSchedule"}]}));
+    kernel.edit("/nodes", "", "n1", |node| {
+        node["spec"] = json!({"unschedulable": true, "taints": [{"key": "mine", "effect": "NoSchedule"}]})
+    });
     kernel.settle(&mut module())?;
     assert_eq!(taints(&kernel), ["mine:NoSchedule", "unschedulable:NoSchedule"]);
     Ok(())

@@ -132,7 +132,8 @@ impl Spec<'_> {
 /// What to do about one ReplicaSet.
 pub fn plan(now: Time, attempt: u32, set: &ReplicaSet<'_>, pods: Vec<Pod>) -> Result<Plan> {
     let seen: BTreeSet<String> = pods.iter().map(|pod| pod.metadata.name.clone()).collect();
-    let terminating = pods.iter().filter(|p| p.metadata.is_controlled_by(&set.metadata.uid) && p.metadata.is_terminating() && !p.is_finished());
+    let terminating =
+        pods.iter().filter(|p| p.metadata.is_controlled_by(&set.metadata.uid) && p.metadata.is_terminating() && !p.is_finished());
     let terminating = terminating.count();
     let template = set.spec.template()?;
     let (claims, active) = claim(set, pods);
@@ -249,7 +250,8 @@ fn told(reason: &str, message: String) -> Event {
 
 /// What a pod's loss costs; the cheapest goes first. In this order: not on a node, not running, not ready, a lower deletion cost, on a
 /// node with more of its siblings, ready for less long, restarted more often, younger; then by name.
-type Cheapness = (bool, u8, bool, i64, std::cmp::Reverse<usize>, std::cmp::Reverse<Time>, std::cmp::Reverse<u32>, std::cmp::Reverse<Time>, String);
+type Cheapness =
+    (bool, u8, bool, i64, std::cmp::Reverse<usize>, std::cmp::Reverse<Time>, std::cmp::Reverse<u32>, std::cmp::Reverse<Time>, String);
 
 fn cheapness(pod: &Pod, neighbours: usize) -> Cheapness {
     use std::cmp::Reverse;

@@ -93,7 +93,8 @@ fn scaling_down_takes_the_cheapest_pods() -> Result<()> {
     let owned = |change: fn(&mut Value)| {
         let uid = owner.uid.clone();
         move |pod: &mut Value| {
-            pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": uid, "controller": true}]);
+            pod["metadata"]["ownerReferences"] =
+                json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": uid, "controller": true}]);
             change(pod);
         }
     };
@@ -102,7 +103,13 @@ fn scaling_down_takes_the_cheapest_pods() -> Result<()> {
     kernel.put(pod("b-pending", owned(|p| p["status"]["phase"] = json!("Pending"))))?;
     kernel.put(pod("c-unready", owned(|p| p["status"]["conditions"] = json!([]))))?;
     kernel.put(pod("d-cheap", owned(|p| p["metadata"]["annotations"] = json!({DELETION_COST: "-5"}))))?;
-    kernel.put(pod("f-restarted", owned(|p| { p["spec"]["nodeName"] = json!("n2"); p["status"]["containerStatuses"] = json!([{"restartCount": 4}]); })))?;
+    kernel.put(pod(
+        "f-restarted",
+        owned(|p| {
+            p["spec"]["nodeName"] = json!("n2");
+            p["status"]["containerStatuses"] = json!([{"restartCount": 4}]);
+        }),
+    ))?;
     kernel.put(pod("e-fresh", owned(|p| p["status"]["conditions"][0]["lastTransitionTime"] = json!("2026-01-01T00:09:00Z"))))?;
     kernel.put(pod("z-dear", owned(|p| p["metadata"]["annotations"] = json!({DELETION_COST: "9"}))))?;
     let mut order = Vec::new();

@@ -289,7 +289,8 @@ pub fn pod(row: &[u8]) -> Result<Pod> {
 }
 
 /// Labels that tell pods of one owner apart.
-const INDIVIDUAL_LABELS: [&str; 3] = ["statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index", "batch.kubernetes.io/job-completion-index"];
+const INDIVIDUAL_LABELS: [&str; 3] =
+    ["statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index", "batch.kubernetes.io/job-completion-index"];
 
 /// Pods of one owner are known by their labels: upstream finds them by the selectors of services and owners, which comes to the same.
 fn kin(meta: &Metadata) -> String {

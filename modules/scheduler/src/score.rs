@@ -66,14 +66,18 @@ fn fractions(pod: &Pod, place: &Place) -> [(i64, i64); 2] {
 
 /// The more is left, the better.
 fn least_allocated(pod: &Pod, place: &Place) -> i64 {
-    let score = |(used, have): (i64, i64)| if have == 0 || used > have { 0 } else { ((have - used) as i128 * i128::from(BEST) / have as i128) as i64 };
+    let score = |(used, have): (i64, i64)| {
+        if have == 0 || used > have { 0 } else { ((have - used) as i128 * i128::from(BEST) / have as i128) as i64 }
+    };
     let [cpu, memory] = fractions(pod, place);
     (score(cpu) + score(memory)) / 2
 }
 
 /// The more evenly cpu and memory are used, the better.
 fn balanced(pod: &Pod, place: &Place) -> i64 {
-    let percent = |(used, have): (i64, i64)| if have == 0 { BEST } else { (used as i128 * i128::from(BEST) / have as i128).min(i128::from(BEST)) as i64 };
+    let percent = |(used, have): (i64, i64)| {
+        if have == 0 { BEST } else { (used as i128 * i128::from(BEST) / have as i128).min(i128::from(BEST)) as i64 }
+    };
     let [cpu, memory] = fractions(pod, place);
     BEST - (percent(cpu) - percent(memory)).abs() / 2
 }

@@ -88,7 +88,8 @@ impl Snapshot {
             return Ok(Freshness::Stale);
         }
         for row in &delta.namespaces {
-            let namespace: Partial = pintle_sdk::serde_json::from_slice(row).map_err(|source| Error::Shape { what: "a namespace".into(), source })?;
+            let namespace: Partial =
+                pintle_sdk::serde_json::from_slice(row).map_err(|source| Error::Shape { what: "a namespace".into(), source })?;
             self.namespaces.insert(namespace.metadata.name, namespace.metadata.labels);
         }
         for name in &delta.gone_nodes {
@@ -150,7 +151,8 @@ impl Snapshot {
 
     /// Drops decisions that were not confirmed: those about this pod, which is pending again, or those that are too old.
     pub fn forget_assumed(&mut self, uid: &str, now: Time) {
-        let overdue: Vec<String> = self.assumed.iter().filter(|(key, end)| *key == uid || **end < now).map(|(key, _)| key.clone()).collect();
+        let overdue: Vec<String> =
+            self.assumed.iter().filter(|(key, end)| *key == uid || **end < now).map(|(key, _)| key.clone()).collect();
         for uid in overdue {
             self.remove(&uid);
         }

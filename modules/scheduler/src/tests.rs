@@ -83,7 +83,8 @@ fn check(nodes: &[Value], placed: &[Value], pods: &[Value], expected: &[&str]) -
 #[test]
 fn pods_of_one_call_share_the_room_and_the_one_too_many_is_told_why() -> Result<()> {
     let pods: Vec<Value> = (0..5).map(|i| pod(&format!("p{i}"), "1500m", |_| {})).collect();
-    let why = "0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.";
+    let why =
+        "0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.";
     check(&[plain("a"), plain("b")], &[], &pods, &["a", "b", "a", "b", why])
 }
 
@@ -112,7 +113,8 @@ fn a_confirmed_pod_counts_once_and_frees_its_room_when_it_goes() -> Result<()> {
     cluster.ask(&[pod("p", "3", |_| {})])?;
     cluster.sync(&[], &[pod("p", "3", |p| p["spec"]["nodeName"] = json!("a"))])?;
     assert_eq!(cluster.answers(&[pod("q", "1", |_| {})])?, ["a"]);
-    let gone = Delta { base_generation: cluster.generation, generation: cluster.generation + 1, gone_pods: vec!["uid-p"], ..Delta::default() };
+    let gone =
+        Delta { base_generation: cluster.generation, generation: cluster.generation + 1, gone_pods: vec!["uid-p"], ..Delta::default() };
     cluster.scheduler.sync(&gone)?;
     cluster.generation += 1;
     assert_eq!(cluster.answers(&[pod("r", "3", |_| {})])?, ["a"]);
@@ -145,22 +147,33 @@ fn a_missed_delta_is_stale_and_a_whole_state_heals_it() -> Result<()> {
 #[test]
 fn every_reason_is_counted_in_upstreams_words() -> Result<()> {
     let nodes = [
-        node("cordoned", "4", |n| n["spec"] = json!({"unschedulable": true, "taints": [{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]})),
+        node("cordoned", "4", |n| {
+            n["spec"] = json!({"unschedulable": true, "taints": [{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]})
+        }),
         node("tainted", "4", |n| n["spec"] = json!({"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]})),
         plain("unlabelled"),
         node("small", "500m", |n| n["metadata"]["labels"]["disk"] = json!("ssd")),
     ];
     let wants_ssd = pod("p", "1", |p| p["spec"]["nodeSelector"] = json!({"disk": "ssd"}));
-    check(&nodes, &[], &[wants_ssd], &["0/4 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match Pod's node affinity/selector, \
+    check(
+        &nodes,
+        &[],
+        &[wants_ssd],
+        &["0/4 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match Pod's node affinity/selector, \
         1 node(s) had untolerated taint {gpu: yes}, 1 node(s) were unschedulable. preemption: 0/4 nodes are available: \
-        1 No preemption victims found for incoming pod, 3 Preemption is not helpful for scheduling."])?;
+        1 No preemption victims found for incoming pod, 3 Preemption is not helpful for scheduling."],
+    )?;
     check(&[], &[], &[pod("p", "1", |_| {})], &["no nodes available to schedule pods"])
 }
 
 #[test]
 fn tolerations_let_pods_onto_tainted_nodes() -> Result<()> {
     let tainted = node("a", "4", |n| n["spec"] = json!({"taints": [{"key": "gpu", "value": "yes", "effect": "NoExecute"}]}));
-    for toleration in [json!({"operator": "Exists"}), json!({"key": "gpu", "value": "yes"}), json!({"key": "gpu", "operator": "Exists", "effect": "NoExecute"})] {
+    for toleration in [
+        json!({"operator": "Exists"}),
+        json!({"key": "gpu", "value": "yes"}),
+        json!({"key": "gpu", "operator": "Exists", "effect": "NoExecute"}),
+    ] {
         check(&[tainted.clone()], &[], &[pod("p", "1", |p| p["spec"]["tolerations"] = json!([toleration]))], &["a"])?;
     }
     let soft = node("a", "4", |n| n["spec"] = json!({"taints": [{"key": "x", "effect": "PreferNoSchedule"}]}));
@@ -181,7 +194,8 @@ fn node_affinity_requires_and_prefers() -> Result<()> {
 
 #[test]
 fn pods_of_one_owner_spread_over_nodes_unasked() -> Result<()> {
-    let owned = |i: usize| pod(&format!("p{i}"), "100m", |p| p["metadata"]["labels"]["apps.kubernetes.io/pod-index"] = json!(i.to_string()));
+    let owned =
+        |i: usize| pod(&format!("p{i}"), "100m", |p| p["metadata"]["labels"]["apps.kubernetes.io/pod-index"] = json!(i.to_string()));
     let mut cluster = Cluster::new(&[plain("a"), plain("b"), plain("c")])?;
     let pods: Vec<Value> = (0..9).map(owned).collect();
     let mut answers = cluster.answers(&pods)?;
@@ -238,7 +252,8 @@ fn host_ports_and_pod_counts_are_kept() -> Result<()> {
     let port = |name: &str| pod(name, "100m", |p| p["spec"]["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": 80}]));
     let taken = "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
     check(&[plain("a")], &[], &[port("p"), port("q")], &["a", taken])?;
-    let full = "0/1 nodes are available: 1 Too many pods. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
+    let full =
+        "0/1 nodes are available: 1 Too many pods. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
     let one = node("a", "4", |n| n["status"]["allocatable"]["pods"] = json!("1"));
     check(&[one], &[], &[pod("p", "1m", |_| {}), pod("q", "1m", |_| {})], &["a", full])
 }
@@ -263,10 +278,12 @@ fn a_gated_pod_waits() -> Result<()> {
 
 #[test]
 fn an_important_pod_ends_the_least_important_ones_and_is_awaited() -> Result<()> {
-    let placed = |name: &str, node: &str, priority: i32| pod(name, "2", |p| {
-        p["spec"]["nodeName"] = json!(node);
-        p["spec"]["priority"] = json!(priority);
-    });
+    let placed = |name: &str, node: &str, priority: i32| {
+        pod(name, "2", |p| {
+            p["spec"]["nodeName"] = json!(node);
+            p["spec"]["priority"] = json!(priority);
+        })
+    };
     let mut cluster = Cluster::new(&[plain("a"), plain("b")])?;
     cluster.sync(&[], &[placed("a1", "a", 5), placed("a2", "a", 7), placed("b1", "b", 3), placed("b2", "b", 9)])?;
     let important = pod("vip", "1", |p| p["spec"]["priority"] = json!(100));
@@ -275,7 +292,8 @@ fn an_important_pod_ends_the_least_important_ones_and_is_awaited() -> Result<()>
     going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     cluster.sync(&[], &[going])?;
     assert!(cluster.answers(&[important.clone()])?[0].starts_with("0/2 nodes are available: 2 Insufficient cpu."), "no second eviction");
-    let gone = Delta { base_generation: cluster.generation, generation: cluster.generation + 1, gone_pods: vec!["uid-b1"], ..Delta::default() };
+    let gone =
+        Delta { base_generation: cluster.generation, generation: cluster.generation + 1, gone_pods: vec!["uid-b1"], ..Delta::default() };
     cluster.scheduler.sync(&gone)?;
     cluster.generation += 1;
     assert!(cluster.answers(&[pod("thief", "2", |_| {})])?[0].starts_with("0/2"), "the room is kept");

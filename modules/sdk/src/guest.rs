@@ -88,7 +88,11 @@ impl<T: Controller> Served for ServedController<T> {
 }
 
 impl<T: Controller> controller::Server for ServedController<T> {
-    async fn reconcile(self: Rc<Self>, params: controller::ReconcileParams, mut results: controller::ReconcileResults) -> Result<(), capnp::Error> {
+    async fn reconcile(
+        self: Rc<Self>,
+        params: controller::ReconcileParams,
+        mut results: controller::ReconcileResults,
+    ) -> Result<(), capnp::Error> {
         let params = params.get()?;
         let now = Time::from_millis(params.get_now_millis());
         let requests = params.get_requests()?;
@@ -308,13 +312,21 @@ impl module::Server for Bootstrap {
 
     async fn controller(self: Rc<Self>, _: module::ControllerParams, mut results: module::ControllerResults) -> Result<(), capnp::Error> {
         let client = self.state.borrow().served.as_ref().and_then(|served| served.controller());
-        results.get().set_controller(client.ok_or_else(|| capnp::Error::unimplemented("this module is no controller, or not started".into()))?);
+        results
+            .get()
+            .set_controller(client.ok_or_else(|| capnp::Error::unimplemented("this module is no controller, or not started".into()))?);
         Ok(())
     }
 
-    async fn provisioner(self: Rc<Self>, _: module::ProvisionerParams, mut results: module::ProvisionerResults) -> Result<(), capnp::Error> {
+    async fn provisioner(
+        self: Rc<Self>,
+        _: module::ProvisionerParams,
+        mut results: module::ProvisionerResults,
+    ) -> Result<(), capnp::Error> {
         let client = self.state.borrow().served.as_ref().and_then(|served| served.provisioner());
-        results.get().set_provisioner(client.ok_or_else(|| capnp::Error::unimplemented("this module is no provisioner, or not started".into()))?);
+        results
+            .get()
+            .set_provisioner(client.ok_or_else(|| capnp::Error::unimplemented("this module is no provisioner, or not started".into()))?);
         Ok(())
     }
 

@@ -76,27 +76,43 @@ impl<'a> VolumeRequest<'a> {
 pub(crate) struct Server<T>(pub(crate) Rc<RefCell<T>>);
 
 impl<T: Provisioner> provisioner::Server for Server<T> {
-    async fn provision(self: Rc<Self>, params: provisioner::ProvisionParams, mut results: provisioner::ProvisionResults) -> Result<(), capnp::Error> {
+    async fn provision(
+        self: Rc<Self>,
+        params: provisioner::ProvisionParams,
+        mut results: provisioner::ProvisionResults,
+    ) -> Result<(), capnp::Error> {
         let request = VolumeRequest::read(params.get()?.get_request()?)?;
         write_outcome(results.get().init_volume(), self.0.borrow_mut().provision(&request));
         Ok(())
     }
 
-    async fn delete(self: Rc<Self>, params: provisioner::DeleteParams, mut results: provisioner::DeleteResults) -> Result<(), capnp::Error> {
+    async fn delete(
+        self: Rc<Self>,
+        params: provisioner::DeleteParams,
+        mut results: provisioner::DeleteResults,
+    ) -> Result<(), capnp::Error> {
         if let Err(failure) = self.0.borrow_mut().delete(params.get()?.get_volume()?) {
             write_failure(results.get().init_failure(), &failure);
         }
         Ok(())
     }
 
-    async fn expand(self: Rc<Self>, params: provisioner::ExpandParams, mut results: provisioner::ExpandResults) -> Result<(), capnp::Error> {
+    async fn expand(
+        self: Rc<Self>,
+        params: provisioner::ExpandParams,
+        mut results: provisioner::ExpandResults,
+    ) -> Result<(), capnp::Error> {
         let params = params.get()?;
         let answer = self.0.borrow_mut().expand(params.get_volume()?, params.get_capacity_bytes());
         write_outcome(results.get().init_volume(), answer);
         Ok(())
     }
 
-    async fn snapshot(self: Rc<Self>, params: provisioner::SnapshotParams, mut results: provisioner::SnapshotResults) -> Result<(), capnp::Error> {
+    async fn snapshot(
+        self: Rc<Self>,
+        params: provisioner::SnapshotParams,
+        mut results: provisioner::SnapshotResults,
+    ) -> Result<(), capnp::Error> {
         let params = params.get()?;
         let answer = self.0.borrow_mut().snapshot(params.get_volume()?, text(params.get_name())?);
         write_outcome(results.get().init_snapshot(), answer);

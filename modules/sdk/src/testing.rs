@@ -161,7 +161,11 @@ impl FakeKernel {
     }
 
     /// The same with others at work: `others` may change the store after each round, as kubelets and other controllers would.
-    pub fn settle_with(&mut self, controller: &mut impl Controller, mut others: impl FnMut(&mut FakeKernel) -> Result<()>) -> Result<Round> {
+    pub fn settle_with(
+        &mut self,
+        controller: &mut impl Controller,
+        mut others: impl FnMut(&mut FakeKernel) -> Result<()>,
+    ) -> Result<Round> {
         for _ in 0..SETTLE_ROUNDS_MAX {
             let before = self.store.revision;
             let round = self.round(controller)?;

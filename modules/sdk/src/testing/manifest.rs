@@ -72,7 +72,8 @@ impl Manifest {
     }
 
     pub(super) fn object(&self, store: &Store, target: &ObjectRef) -> Option<Value> {
-        let object = store.get_key(&Key::of(target)).filter(|object| target.uid.is_empty() || text(object, "/metadata/uid") == target.uid)?;
+        let object =
+            store.get_key(&Key::of(target)).filter(|object| target.uid.is_empty() || text(object, "/metadata/uid") == target.uid)?;
         Some(if self.spec.controller.primary == EVERYTHING { project(object, &["/metadata".into()]) } else { object.clone() })
     }
 

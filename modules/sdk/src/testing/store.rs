@@ -306,7 +306,9 @@ fn merge(target: &mut Value, patch: &Value) {
 
 /// What a strategic merge patch does to `status.conditions`, the one keyed list that the kit knows: those not in the patch stay.
 fn merge_conditions(new: &mut Value, old: &Value) {
-    let (Some(patched), Some(before)) = (new["status"]["conditions"].as_array().cloned(), old["status"]["conditions"].as_array()) else { return };
+    let (Some(patched), Some(before)) = (new["status"]["conditions"].as_array().cloned(), old["status"]["conditions"].as_array()) else {
+        return;
+    };
     let mut conditions = before.clone();
     for condition in patched {
         match conditions.iter_mut().find(|c| c["type"] == condition["type"]) {
