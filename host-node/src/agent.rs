@@ -21,8 +21,8 @@ use crate::link::Reference;
 use crate::log_file;
 use crate::net;
 use crate::node::Node;
+use crate::pod::note::View;
 use crate::pod::record::{Attempt, host_network};
-use crate::pod::worker::View;
 use crate::stats;
 
 /// Bytes in one write to the kernel.
@@ -40,11 +40,8 @@ pub fn client(node: Rc<Node>) -> node_agent::Client {
 
 impl Agent {
     fn view(&self, reference: &Reference) -> Result<Rc<View>> {
-        let missing = || Error::Refused {
-            code: 404,
-            reason: "NotFound".into(),
-            message: format!("pod {:?} not found on this node", reference.name),
-        };
+        let missing =
+            || Error::Refused { code: 404, reason: "NotFound".into(), message: format!("pod {:?} not found on this node", reference.name) };
         self.node.roster.find(reference).ok_or_else(missing)
     }
 
@@ -70,7 +67,9 @@ impl Agent {
             })
         };
         let missing = || match previous {
-            Previous::Yes => bad_request(format!("previous terminated container {:?} in pod {:?} not found", target.container, target.pod.name)),
+            Previous::Yes => {
+                bad_request(format!("previous terminated container {:?} in pod {:?} not found", target.container, target.pod.name))
+            }
             Previous::No => bad_request(format!("container {:?} in pod {:?} is waiting to start", target.container, target.pod.name)),
         };
         Ok((view.clone(), found.ok_or_else(missing)?))
@@ -170,7 +169,11 @@ impl node_agent::Server for Agent {
         Ok(())
     }
 
-    async fn port_forward(self: CapRc<Self>, params: node_agent::PortForwardParams, mut results: node_agent::PortForwardResults) -> Result<(), Fault> {
+    async fn port_forward(
+        self: CapRc<Self>,
+        params: node_agent::PortForwardParams,
+        mut results: node_agent::PortForwardResults,
+    ) -> Result<(), Fault> {
         let params = params.get()?;
         let (pod, port, from_pod) = (pod_reference(params.get_pod()?)?, params.get_port(), params.get_from_pod()?);
         let connected = async {
@@ -412,4 +415,3 @@ impl byte_sink::Server for Input {
         Ok(())
     }
 }
-

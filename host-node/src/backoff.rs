@@ -68,7 +68,8 @@ pub fn go_duration(delay: SignedDuration) -> String {
     }
     let seconds = millis / 1000;
     let rest = millis % 1000;
-    let tail = if rest == 0 { format!("{}s", seconds % 60) } else { format!("{}.{}s", seconds % 60, format!("{rest:03}").trim_end_matches('0')) };
+    let tail =
+        if rest == 0 { format!("{}s", seconds % 60) } else { format!("{}.{}s", seconds % 60, format!("{rest:03}").trim_end_matches('0')) };
     match (seconds / 3600, seconds / 60 % 60) {
         (0, 0) => tail,
         (0, minutes) => format!("{minutes}m{tail}"),

@@ -101,10 +101,12 @@ impl Images {
         match result {
             Ok(info) => {
                 self.troubles.borrow_mut().remove(image);
-                let millis = |since: Instant| std::time::Duration::from_millis(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
+                let millis =
+                    |since: Instant| std::time::Duration::from_millis(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
                 let (pull, total) = (millis(began), millis(asked));
                 let size = info.size_bytes;
-                let message = format!("Successfully pulled image {image:?} in {pull:?} ({total:?} including waiting). Image size: {size} bytes.");
+                let message =
+                    format!("Successfully pulled image {image:?} in {pull:?} ({total:?} including waiting). Image size: {size} bytes.");
                 say(Kind::Normal, "Pulled", &message);
                 Ok(info)
             }
@@ -138,7 +140,11 @@ impl Images {
     fn note(&self, image: &str, message: String) -> Missing {
         let now = Timestamp::now();
         let mut troubles = self.troubles.borrow_mut();
-        let trouble = troubles.entry(image.to_owned()).or_insert_with(|| Trouble { backoff: BackOff::default(), failed_at: now, message: String::new() });
+        let trouble = troubles.entry(image.to_owned()).or_insert_with(|| Trouble {
+            backoff: BackOff::default(),
+            failed_at: now,
+            message: String::new(),
+        });
         trouble.backoff.grow(self.law, now, now);
         (trouble.failed_at, trouble.message) = (now, message.clone());
         Missing { reason: "ErrImagePull", message, retry_at: trouble.backoff.allowed_at(self.law, now, now) }
@@ -181,7 +187,8 @@ fn default_policy(image: &str) -> &'static str {
 fn credentials_of(secret: &Secret, registry: &str) -> Option<Credentials> {
     let data = secret.data.as_ref()?.get(".dockerconfigjson")?;
     let config: serde_json::Value = serde_json::from_slice(&data.0).ok()?;
-    let bare = |host: &str| host.trim_start_matches("https://").trim_start_matches("http://").split('/').next().unwrap_or_default().to_owned();
+    let bare =
+        |host: &str| host.trim_start_matches("https://").trim_start_matches("http://").split('/').next().unwrap_or_default().to_owned();
     let same = |host: &str| bare(host) == registry || registry == "docker.io" && bare(host) == "index.docker.io";
     let entry = config["auths"].as_object()?.iter().find(|(host, _)| same(host))?.1;
     let text = |key: &str| entry[key].as_str().map(str::to_owned);

@@ -133,7 +133,13 @@ impl Kernel {
     }
 
     /// Asks for a token of a pod's service account: the TokenRequest's JSON.
-    pub async fn service_account_token(&self, pod: &Reference, account: &str, audiences: &[String], expiration_seconds: u64) -> Result<Vec<u8>> {
+    pub async fn service_account_token(
+        &self,
+        pod: &Reference,
+        account: &str,
+        audiences: &[String],
+        expiration_seconds: u64,
+    ) -> Result<Vec<u8>> {
         let mut request = self.session()?.service_account_token_request();
         let mut params = request.get();
         pod.write(params.reborrow().init_pod());
@@ -360,7 +366,11 @@ struct RowSink {
 }
 
 impl objects_capnp::row_sink::Server for RowSink {
-    async fn push(self: CapRc<Self>, params: objects_capnp::row_sink::PushParams, _: objects_capnp::row_sink::PushResults) -> Result<(), capnp::Error> {
+    async fn push(
+        self: CapRc<Self>,
+        params: objects_capnp::row_sink::PushParams,
+        _: objects_capnp::row_sink::PushResults,
+    ) -> Result<(), capnp::Error> {
         use objects_capnp::row_event::Kind;
         for event in params.get()?.get_events()?.iter() {
             let row = event.get_row()?;
@@ -407,8 +417,7 @@ fn tls_config(options: &NodeOptions) -> Result<rustls::ClientConfig> {
     for certificate in certificates(&options.ca)? {
         roots.add(certificate).map_err(|source| Error::Tls { step: format!("reading {}", options.ca.display()), source })?;
     }
-    let key = PrivateKeyDer::from_pem_file(&options.key)
-        .map_err(|e| Error::invalid(options.key.display().to_string(), e.to_string()))?;
+    let key = PrivateKeyDer::from_pem_file(&options.key).map_err(|e| Error::invalid(options.key.display().to_string(), e.to_string()))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

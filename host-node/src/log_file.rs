@@ -256,7 +256,8 @@ mod tests {
 
     #[tokio::test]
     async fn tails_are_found_over_many_blocks() {
-        let lines: Vec<String> = (0..5000).map(|n| format!("2026-01-01T00:00:01.000000001Z stdout F line {n} {}\n", "x".repeat(n % 97))).collect();
+        let lines: Vec<String> =
+            (0..5000).map(|n| format!("2026-01-01T00:00:01.000000001Z stdout F line {n} {}\n", "x".repeat(n % 97))).collect();
         for tail in [1u64, 7, 500, 4999, 5000, 6000] {
             let shown = read(&lines.concat(), Options { tail_lines: Some(tail), ..Options::default() }).await;
             let first = 5000u64.saturating_sub(tail);

@@ -189,6 +189,7 @@ mod tests {
             max_pods: 110,
             crash_backoff_ms: 1,
             image_backoff_ms: 1,
+            sync_period_ms: 60_000,
             resolv_conf: "/etc/resolv.conf".into(),
         };
         let node = Machine::look(&options).node();

@@ -94,7 +94,8 @@ async fn serve(options: NodeOptions) -> Result<()> {
     tokio::task::spawn_local(node.reporter.clone().send(node.kernel.clone()));
     tokio::task::spawn_local(node.events.clone().send(node.kernel.clone()));
     let options = node.options.clone();
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).step(|| "listening for SIGTERM".into())?;
+    let mut terminate =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).step(|| "listening for SIGTERM".into())?;
     tokio::select! {
         () = link::keep(&options, node.kernel.clone(), ends) => {}
         _ = terminate.recv() => tracing::info!("stopping; containers go on"),

@@ -77,6 +77,9 @@ pub struct NodeOptions {
     /// First delay after a failed image pull; doubles up to 30 times this.
     #[arg(long, default_value_t = 10_000)]
     pub image_backoff_ms: u64,
+    /// How often projected volumes are brought up to date with their objects.
+    #[arg(long, default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(100..))]
+    pub sync_period_ms: u64,
     /// Source of the resolver settings that pods inherit.
     #[arg(long, default_value = "/etc/resolv.conf")]
     pub resolv_conf: PathBuf,
@@ -146,8 +149,7 @@ impl NodeOptions {
     /// The extra labels of the Node object.
     pub fn label_pairs(&self) -> Result<Vec<(String, String)>> {
         let pair = |text: &String| {
-            let (key, value) =
-                text.split_once('=').ok_or_else(|| Error::invalid("--label", format!("{text:?} is not KEY=VALUE")))?;
+            let (key, value) = text.split_once('=').ok_or_else(|| Error::invalid("--label", format!("{text:?} is not KEY=VALUE")))?;
             Ok((key.to_owned(), value.to_owned()))
         };
         self.labels.iter().map(pair).collect()
@@ -178,7 +180,20 @@ mod tests {
 
     fn parse(extra: &[&str]) -> NodeOptions {
         let mut words = vec![
-            "host-node", "--name", "n1", "--kernel", "k:1", "--ca", "a", "--cert", "b", "--key", "c", "--state-dir", "/s", "--run-dir",
+            "host-node",
+            "--name",
+            "n1",
+            "--kernel",
+            "k:1",
+            "--ca",
+            "a",
+            "--cert",
+            "b",
+            "--key",
+            "c",
+            "--state-dir",
+            "/s",
+            "--run-dir",
             "/r",
         ];
         words.extend(extra);
@@ -197,7 +212,8 @@ mod tests {
     #[test]
     fn names_that_could_leave_their_directory_are_refused() {
         assert!(parse(&[]).check().is_ok());
-        for bad in [&["--bridge", "../x"][..], &["--bridge", "a-name-that-is-too-long"], &["--cgroup-parent", "a/../b"], &["--label", "x"]] {
+        for bad in [&["--bridge", "../x"][..], &["--bridge", "a-name-that-is-too-long"], &["--cgroup-parent", "a/../b"], &["--label", "x"]]
+        {
             assert!(parse(bad).check().is_err(), "{bad:?}");
         }
     }

@@ -192,7 +192,8 @@ pub fn port_number(container: &Container, port: &IntOrString) -> Result<u16> {
 async fn connect(target: &Target<'_>, host: Option<&str>, port: &IntOrString) -> Result<(TcpStream, String)> {
     let port = port_number(target.container, port)?;
     let own = target.address.map(|a| a.to_string());
-    let host = host.filter(|h| !h.is_empty()).map(str::to_owned).or(own).ok_or_else(|| Error::invalid("probe", "the pod has no address"))?;
+    let host =
+        host.filter(|h| !h.is_empty()).map(str::to_owned).or(own).ok_or_else(|| Error::invalid("probe", "the pod has no address"))?;
     let stream = TcpStream::connect((host.as_str(), port)).await.step(|| format!("dial tcp {host}:{port}"))?;
     Ok((stream, format!("{host}:{port}")))
 }
@@ -277,7 +278,10 @@ mod tests {
     #[test]
     fn a_request_cannot_be_split_by_its_headers() {
         let get = |value: serde_json::Value| serde_json::from_value::<HTTPGetAction>(value).expect("an action");
-        let fine = request(&get(serde_json::json!({ "port": 80, "path": "healthz", "httpHeaders": [{ "name": "Host", "value": "x" }] })), "1.2.3.4:80");
+        let fine = request(
+            &get(serde_json::json!({ "port": 80, "path": "healthz", "httpHeaders": [{ "name": "Host", "value": "x" }] })),
+            "1.2.3.4:80",
+        );
         let fine = fine.expect("a request");
         assert!(fine.starts_with("GET /healthz HTTP/1.1\r\n") && fine.contains("Host: x\r\n") && !fine.contains("1.2.3.4"), "{fine}");
         assert!(request(&get(serde_json::json!({ "port": 80, "path": "/x\r\ny" })), "h").is_err());

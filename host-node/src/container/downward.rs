@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn fields_are_told_as_the_kubelet_tells_them() {
-        let facts = Facts { pod_address: Some(Ipv4Addr::new(10, 0, 0, 5)), host_address: Some(Ipv4Addr::new(1, 2, 3, 4)), ..Facts::default() };
+        let facts =
+            Facts { pod_address: Some(Ipv4Addr::new(10, 0, 0, 5)), host_address: Some(Ipv4Addr::new(1, 2, 3, 4)), ..Facts::default() };
         let check = |path: &str, expected: Option<&str>| assert_eq!(field(&pod(), path, &facts).ok().as_deref(), expected, "{path}");
         check("metadata.name", Some("p"));
         check("metadata.labels", Some("a=\"1\"\nb=\"x\\\"y\""));

@@ -153,10 +153,7 @@ pub fn service_variables(name: &str, address: &str, ports: &[(Option<String>, u1
     let shout = |text: &str| text.to_ascii_uppercase().replace('-', "_");
     let prefix = shout(name);
     let Some((_, first, first_protocol)) = ports.first() else { return Vec::new() };
-    let mut vars = vec![
-        (format!("{prefix}_SERVICE_HOST"), address.to_owned()),
-        (format!("{prefix}_SERVICE_PORT"), first.to_string()),
-    ];
+    let mut vars = vec![(format!("{prefix}_SERVICE_HOST"), address.to_owned()), (format!("{prefix}_SERVICE_PORT"), first.to_string())];
     for (port_name, port, _) in ports {
         if let Some(port_name) = port_name {
             vars.push((format!("{prefix}_SERVICE_PORT_{}", shout(port_name)), port.to_string()));
@@ -220,8 +217,8 @@ mod tests {
         let services = [("KUBERNETES_SERVICE_HOST".to_owned(), "10.0.0.1".to_owned())];
         let facts = Facts::default();
         let found = environment(&pod, &container, &services, sources, &facts).map_err(|e| e.to_string());
-        let found = found.as_ref().map(|vars| vars[1..].iter().map(|(n, v)| (n.as_str(), v.as_str())).collect::<Vec<_>>());
-        assert_eq!(found, expected.map(<[_]>::to_vec).map_err(str::to_owned).as_ref().map(Clone::clone).map_err(|e| e));
+        let expected = expected.map(|vars| vars.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect::<Vec<_>>());
+        assert_eq!(found.map(|vars| vars[1..].to_vec()), expected.map_err(str::to_owned));
     }
 
     #[test]

@@ -60,7 +60,8 @@ pub fn resolv_conf(pod: &Pod, cluster: &ClusterConfig, host_file: &str) -> Strin
     let spec = pod.spec.as_ref();
     let policy = spec.and_then(|s| s.dns_policy.as_deref()).unwrap_or("ClusterFirst");
     let host = Resolver::parse(host_file);
-    let in_cluster = !cluster.cluster_dns.is_empty() && (policy == "ClusterFirstWithHostNet" || policy == "ClusterFirst" && !host_network(pod));
+    let in_cluster =
+        !cluster.cluster_dns.is_empty() && (policy == "ClusterFirstWithHostNet" || policy == "ClusterFirst" && !host_network(pod));
     let mut resolver = match policy {
         "None" => Resolver::default(),
         _ if in_cluster => {
@@ -110,7 +111,11 @@ impl Resolver {
     fn write(&self) -> String {
         let unique = |list: &[String]| {
             let mut seen = Vec::new();
-            list.iter().for_each(|item| if !seen.contains(item) { seen.push(item.clone()) });
+            list.iter().for_each(|item| {
+                if !seen.contains(item) {
+                    seen.push(item.clone())
+                }
+            });
             seen
         };
         let mut text = String::new();
@@ -146,7 +151,8 @@ mod tests {
         let check = |spec: serde_json::Value, dns: &str, expected: &str| {
             assert_eq!(resolv_conf(&pod(spec.clone()), &cluster(dns), host), expected, "{spec}");
         };
-        let cluster_first = "search ns.svc.cluster.local svc.cluster.local cluster.local example.org\nnameserver 10.0.0.10\noptions ndots:5\n";
+        let cluster_first =
+            "search ns.svc.cluster.local svc.cluster.local cluster.local example.org\nnameserver 10.0.0.10\noptions ndots:5\n";
         check(json!({ "containers": [] }), "10.0.0.10", cluster_first);
         check(json!({ "containers": [] }), "", "search example.org\nnameserver 9.9.9.9\noptions timeout:1\n");
         check(json!({ "containers": [], "hostNetwork": true }), "10.0.0.10", "search example.org\nnameserver 9.9.9.9\noptions timeout:1\n");
@@ -161,7 +167,8 @@ mod tests {
 
     #[test]
     fn hosts_name_the_pod_and_its_aliases() {
-        let spec = json!({ "containers": [], "hostname": "h", "subdomain": "s", "hostAliases": [{ "ip": "1.2.3.4", "hostnames": ["x", "y"] }] });
+        let spec =
+            json!({ "containers": [], "hostname": "h", "subdomain": "s", "hostAliases": [{ "ip": "1.2.3.4", "hostnames": ["x", "y"] }] });
         let text = hosts(&pod(spec), "n1", &cluster(""), Some(Ipv4Addr::new(10, 0, 0, 5)), "");
         assert!(text.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"), "{text}");
         assert!(text.contains("10.0.0.5\th.s.ns.svc.cluster.local\th\n"), "{text}");

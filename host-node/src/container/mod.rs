@@ -10,9 +10,7 @@ pub mod files;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, Probe, SeccompProfile, SecurityContext};
-use pintle_runtime_bridge::{
-    ContainerSpec, Mount, NetNs, Resources, SandboxId, SandboxSpec, Scope, Seccomp, Security, User,
-};
+use pintle_runtime_bridge::{ContainerSpec, Mount, NetNs, Resources, SandboxId, SandboxSpec, Scope, Seccomp, Security, User};
 
 use crate::error::{Error, Result};
 use crate::pod::record::{all_containers, host_network, name, namespace, uid};
@@ -209,7 +207,8 @@ mod tests {
     use serde_json::json;
 
     fn check(pod_spec: serde_json::Value, test: impl Fn(Result<ContainerSpec>)) {
-        let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "p", "namespace": "n", "uid": "u" }, "spec": pod_spec })).expect("a pod");
+        let pod: Pod =
+            serde_json::from_value(json!({ "metadata": { "name": "p", "namespace": "n", "uid": "u" }, "spec": pod_spec })).expect("a pod");
         let container = pod.spec.as_ref().expect("a spec").containers[0].clone();
         let prepared = Prepared {
             sandbox: SandboxId::parse("s").expect("an id"),

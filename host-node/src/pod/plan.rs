@@ -313,7 +313,11 @@ fn stop(inputs: &Inputs<'_>, out: &mut Plan, name: &str) -> bool {
             if shortened && (asked_at <= inputs.now || inputs.grace().is_zero()) {
                 out.actions.push(Action::Kill(name.to_owned()));
             } else {
-                out.at(if shortened { asked_at } else { kill_at.max(inputs.now.saturating_add(SignedDuration::from_secs(1)).unwrap_or(kill_at)) });
+                out.at(if shortened {
+                    asked_at
+                } else {
+                    kill_at.max(inputs.now.saturating_add(SignedDuration::from_secs(1)).unwrap_or(kill_at))
+                });
             }
             false
         }
@@ -451,19 +455,23 @@ mod tests {
     }
 
     fn words(plan: &Plan) -> String {
-        let mut words: Vec<String> = plan.actions.iter().map(|action| match action {
-            Action::SetUp => "set-up".into(),
-            Action::Pull(c) => format!("pull {c}"),
-            Action::Start(c) => format!("start {c}"),
-            Action::CrashLoop { container, delay } => format!("crash-loop {container} {}", go_duration(*delay)),
-            Action::Stop { container, grace, .. } => format!("stop {container} {}", go_duration(*grace)),
-            Action::Kill(c) => format!("kill {c}"),
-            Action::Fail(v) => format!("fail {}", v.reason),
-            Action::End(e) => format!("end {e:?}"),
-            Action::TearDown => "tear-down".into(),
-            Action::Remove => "remove".into(),
-            Action::Forget => "forget".into(),
-        }).collect();
+        let mut words: Vec<String> = plan
+            .actions
+            .iter()
+            .map(|action| match action {
+                Action::SetUp => "set-up".into(),
+                Action::Pull(c) => format!("pull {c}"),
+                Action::Start(c) => format!("start {c}"),
+                Action::CrashLoop { container, delay } => format!("crash-loop {container} {}", go_duration(*delay)),
+                Action::Stop { container, grace, .. } => format!("stop {container} {}", go_duration(*grace)),
+                Action::Kill(c) => format!("kill {c}"),
+                Action::Fail(v) => format!("fail {}", v.reason),
+                Action::End(e) => format!("end {e:?}"),
+                Action::TearDown => "tear-down".into(),
+                Action::Remove => "remove".into(),
+                Action::Forget => "forget".into(),
+            })
+            .collect();
         words.extend(plan.wake_at.map(|t| format!("wake {}", t.as_second() - NOW)));
         words.join(", ")
     }
@@ -553,7 +561,10 @@ mod tests {
 
     #[test]
     fn sidecars_start_before_and_stop_after_the_others() {
-        let side = [json!({ "name": "s", "image": "img", "restartPolicy": "Always" }), json!({ "name": "t", "image": "img", "restartPolicy": "Always" })];
+        let side = [
+            json!({ "name": "s", "image": "img", "restartPolicy": "Always" }),
+            json!({ "name": "t", "image": "img", "restartPolicy": "Always" }),
+        ];
         let with = case(pod("Never", &["a"], &side));
         with.check("", "", "pull s");
         with.check("s=running", "", "");

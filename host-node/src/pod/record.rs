@@ -206,15 +206,7 @@ pub struct Waiting {
 impl Record {
     /// A pod that was just accepted.
     pub fn new(now: Timestamp) -> Self {
-        Self {
-            accepted_at: now,
-            sandbox: None,
-            sandbox_attempt: 0,
-            containers: BTreeMap::new(),
-            verdict: None,
-            address: None,
-            ended: None,
-        }
+        Self { accepted_at: now, sandbox: None, sandbox_attempt: 0, containers: BTreeMap::new(), verdict: None, address: None, ended: None }
     }
 
     /// The attempt that bears a runtime id.

@@ -13,8 +13,9 @@ use k8s_openapi::api::core::v1::Pod;
 use pintle_runtime_bridge::{Event, Phase, Runtime};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+use super::note::{Note, View};
 use super::record::{Record, all_containers, name, namespace, uid};
-use super::worker::{Note, View, Worker};
+use super::worker::Worker;
 use crate::error::{Error, Result, Step};
 use crate::link::{Reference, Row};
 use crate::node::Node;
@@ -75,7 +76,10 @@ impl Roster {
     pub fn on_row(&self, row: Row) {
         match row {
             Row::Put(bytes) => {
-                match serde_json::from_slice::<Pod>(&bytes).map_err(|e| e.to_string()).and_then(|pod| validate(&pod).map(|()| pod).map_err(|e| e.to_string())) {
+                match serde_json::from_slice::<Pod>(&bytes)
+                    .map_err(|e| e.to_string())
+                    .and_then(|pod| validate(&pod).map(|()| pod).map_err(|e| e.to_string()))
+                {
                     Ok(pod) => self.put(pod),
                     Err(error) => tracing::warn!(error, "a pod that cannot be run here"),
                 }
@@ -123,7 +127,7 @@ impl Roster {
         }
         let pod = Rc::new(pod);
         if self.pods.borrow().contains_key(uid(&pod)) {
-            return self.note(&uid(&pod).to_owned(), Note::Desired(pod));
+            return self.note(uid(&pod), Note::Desired(pod.clone()));
         }
         self.employ(pod, Record::new(Timestamp::now()), |_| {});
     }
@@ -267,7 +271,9 @@ mod tests {
 
     #[test]
     fn a_record_is_read_back_as_it_was_written_and_damage_is_told() {
-        let pod: Pod = serde_json::from_value(json!({ "metadata": { "uid": "u", "namespace": "n", "name": "p" }, "spec": { "containers": [] } })).expect("a pod");
+        let pod: Pod =
+            serde_json::from_value(json!({ "metadata": { "uid": "u", "namespace": "n", "name": "p" }, "spec": { "containers": [] } }))
+                .expect("a pod");
         let record = Record::new(Timestamp::now());
         let bytes = [serde_json::to_vec(&record).expect("json"), b"\n".to_vec(), serde_json::to_vec(&pod).expect("json")].concat();
         let (read_pod, read_record) = parse(&bytes).expect("read back");

@@ -13,8 +13,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::record::{
-    Attempt, ContainerRecord, Doing, Ending, Live, LiveContainer, Record, init_containers, is_sidecar, main_containers,
-    pod_restart_policy, restarts,
+    Attempt, ContainerRecord, Doing, Ending, Live, LiveContainer, Record, init_containers, is_sidecar, main_containers, pod_restart_policy,
+    restarts,
 };
 
 /// The scheme of container ids in a status.
@@ -174,7 +174,7 @@ fn phase(inputs: &Inputs<'_>, inits: &[ContainerStatus], mains: &[ContainerStatu
     for (container, status) in init_containers(inputs.pod).iter().zip(inits) {
         let (state, last) = (status.state.clone().unwrap_or_default(), status.last_state.clone().unwrap_or_default());
         if is_sidecar(container) {
-            pending_init |= !initialized && !(state.running.is_some() && status.started == Some(true));
+            pending_init |= !initialized && (state.running.is_none() || status.started != Some(true));
             continue;
         }
         match (state.terminated.as_ref().or(last.terminated.as_ref()), state.running.is_some()) {
@@ -199,7 +199,13 @@ fn phase(inputs: &Inputs<'_>, inits: &[ContainerStatus], mains: &[ContainerStatu
     }
     match (stopped, terminal, pod_restart_policy(inputs.pod)) {
         (0, ..) => "Pending",
-        (_, true, _) => if stopped == succeeded { "Succeeded" } else { "Failed" },
+        (_, true, _) => {
+            if stopped == succeeded {
+                "Succeeded"
+            } else {
+                "Failed"
+            }
+        }
         (_, false, "Always") => "Running",
         (_, false, _) if stopped == succeeded => "Succeeded",
         (_, false, "Never") => "Failed",
@@ -493,7 +499,8 @@ mod tests {
     #[test]
     fn classes_follow_requests_and_limits() {
         let check = |resources: Value, expected: &str| {
-            let pod = serde_json::from_value(json!({ "spec": { "containers": [{ "name": "a", "resources": resources }] } })).expect("a pod");
+            let pod =
+                serde_json::from_value(json!({ "spec": { "containers": [{ "name": "a", "resources": resources }] } })).expect("a pod");
             assert_eq!(qos_class(&pod), expected);
         };
         check(json!({}), "BestEffort");

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, LifecycleHandler, Pod, Secret, Service};
 use pintle_runtime_bridge::{ContainerId, ExecSpec, Exit, Mount, SandboxId};
 
+use super::note::View;
 use super::record::{Attempt, PresentImage, SandboxRecord, host_network, name, namespace, uid};
 use crate::container::downward::Facts;
 use crate::container::env::{Mention, Sources, environment, mentions, service_variables};
@@ -63,11 +64,7 @@ pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
     volume::prepare(pod, &Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts }).await?;
     let sandbox = node.runtime.create_sandbox(sandbox_spec(pod, files::hostname(pod, &node.options.name))).await?;
     match plug_in(node, pod, &paths, &sandbox.id).await {
-        Ok(address) => Ok(SandboxRecord {
-            id: sandbox.id.to_string(),
-            address: Some(address),
-            ready_at: Timestamp::now(),
-        }),
+        Ok(address) => Ok(SandboxRecord { id: sandbox.id.to_string(), address: Some(address), ready_at: Timestamp::now() }),
         Err(error) => {
             if let Err(second) = node.runtime.remove_sandbox(&sandbox.id).await {
                 tracing::warn!(sandbox = %sandbox.id, error = %second, "a half-made sandbox stays");
@@ -97,6 +94,22 @@ fn facts(node: &Node, pod: &Pod, pod_address: Option<Ipv4Addr>) -> Facts {
     let mut facts = node.machine.facts();
     facts.pod_address = pod_address.or(host_network(pod).then_some(node.machine.address));
     facts
+}
+
+/// Makes projected volumes follow their objects, for ever. A container sees a change within the sync period.
+pub async fn keep_fresh(node: Rc<Node>, view: Rc<View>) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(node.options.sync_period_ms)).await;
+        let (pod, address) = (view.pod.borrow().clone(), view.record.borrow().address);
+        let facts = facts(&node, &pod, address);
+        let paths = node.paths(&pod);
+        let workshop = Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts };
+        match volume::refresh(&pod, &workshop).await {
+            Ok(true) => tracing::debug!(pod = name(&pod), "projected volumes have changed"),
+            Ok(false) => {}
+            Err(error) => tracing::debug!(pod = name(&pod), error = Error::chain(&error), "projected volumes stay as they are"),
+        }
+    }
 }
 
 /// Makes a container, not yet started.
@@ -267,7 +280,14 @@ pub enum StartEnd {
 }
 
 /// Starts a created container; `started` is told as soon as its program runs, before the hook.
-pub async fn start(node: &Node, pod: &Pod, container: &Container, attempt: &Attempt, address: Option<Ipv4Addr>, started: impl FnOnce()) -> StartEnd {
+pub async fn start(
+    node: &Node,
+    pod: &Pod,
+    container: &Container,
+    attempt: &Attempt,
+    address: Option<Ipv4Addr>,
+    started: impl FnOnce(),
+) -> StartEnd {
     let id = match ContainerId::parse(&attempt.id) {
         Ok(id) => id,
         Err(error) => return StartEnd::Failed(error.to_string()),
@@ -286,7 +306,14 @@ pub async fn start(node: &Node, pod: &Pod, container: &Container, attempt: &Atte
     }
 }
 
-async fn run_hook(node: &Node, pod: &Pod, container: &Container, id: &ContainerId, hook: &LifecycleHandler, address: Option<Ipv4Addr>) -> Result<()> {
+async fn run_hook(
+    node: &Node,
+    pod: &Pod,
+    container: &Container,
+    id: &ContainerId,
+    hook: &LifecycleHandler,
+    address: Option<Ipv4Addr>,
+) -> Result<()> {
     if let Some(exec) = &hook.exec {
         let (exit, output) = exec_quietly(node, id, exec.command.clone().unwrap_or_default()).await?;
         return match exit.code {

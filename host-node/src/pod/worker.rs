@@ -7,7 +7,6 @@
 //! Invariants: a container is started only after its attempt is in the record on disk; an exit is in the record before the runtime
 //! forgets the container; a borrow of the view never lives across an await.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,13 +17,14 @@ use pintle_runtime_bridge::{ContainerId, ContainerState, Exit, ExitCause, ImageI
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::AbortHandle;
 
+use super::note::{Done, Note, View};
 use super::plan::{Action, Inputs, crash_loop_message, plan};
 use super::record::{
-    Attempt, Condemned, ContainerRecord, Doing, End, ImageState, Live, LiveContainer, PresentImage, Record, SandboxRecord, Waiting, all_containers, name,
-    namespace, uid,
+    Attempt, Condemned, ContainerRecord, Doing, End, ImageState, Live, LiveContainer, PresentImage, SandboxRecord, Waiting, all_containers,
+    name, namespace, uid,
 };
-use super::steps::{self, StartEnd};
 use super::status;
+use super::steps::{self, StartEnd};
 use crate::error::{Error, Result};
 use crate::event::Kind;
 use crate::file;
@@ -41,59 +41,6 @@ const RETRY_LONGEST: SignedDuration = SignedDuration::from_secs(10);
 /// Most bytes of a termination message.
 const MESSAGE_MAX: usize = 4096;
 
-/// What a worker hears.
-pub enum Note {
-    /// The kernel's newest word about the pod.
-    Desired(Rc<Pod>),
-    /// The pod's object is gone.
-    Gone,
-    /// Something around the pod has changed: look again.
-    Look,
-    /// Report the status again, whatever was reported before.
-    Resend,
-    /// A container ended.
-    Exited {
-        /// The runtime's id.
-        id: String,
-        /// How.
-        exit: Exit,
-    },
-    /// A probe changed its word.
-    Probe(probe::Verdict),
-    /// A step ended.
-    Done(Done),
-}
-
-/// The outcome of a step.
-pub enum Done {
-    /// Of [`Action::SetUp`].
-    SetUp(Result<SandboxRecord>),
-    /// Of [`Action::Pull`].
-    Pulled(String, Result<ImageInfo, Missing>),
-    /// Time to say ImagePullBackOff instead of ErrImagePull.
-    PullBackOff(String),
-    /// The first half of [`Action::Start`].
-    Created(String, Result<Attempt>),
-    /// The program runs.
-    Started(String, Timestamp),
-    /// The second half of [`Action::Start`].
-    StartEnd(String, StartEnd),
-    /// Of [`Action::Stop`]; a success comes as an exit.
-    StopFailed(String),
-    /// Of [`Action::TearDown`].
-    TornDown(Result<()>),
-    /// Of [`Action::Remove`].
-    Removed(Result<()>),
-}
-
-/// What others may read of a pod.
-pub struct View {
-    /// As the kernel has it.
-    pub pod: RefCell<Rc<Pod>>,
-    /// As the node knows it.
-    pub record: RefCell<Record>,
-}
-
 /// A pod's owner.
 pub struct Worker {
     node: Rc<Node>,
@@ -106,6 +53,8 @@ pub struct Worker {
     probes: BTreeMap<String, AbortHandle>,
     /// Exits of containers whose start has not been told yet, by runtime id.
     early: BTreeMap<String, Exit>,
+    /// Keeps projected volumes up to date while the pod is set up.
+    refresher: Option<AbortHandle>,
     notes: UnboundedSender<Note>,
     finished: bool,
 }
@@ -124,6 +73,7 @@ impl Worker {
             saved: Vec::new(),
             probes: BTreeMap::new(),
             early: BTreeMap::new(),
+            refresher: None,
             notes,
             finished: false,
         }
@@ -148,17 +98,22 @@ impl Worker {
                     let exit = state.exit.clone().unwrap_or(Exit { code: 255, signal: None, cause: ExitCause::Unobserved, at_ns: 0 });
                     self.on_exit(&attempt.id, &exit);
                 }
-                None => self.end(&container.name, End {
-                    code: 137,
-                    signal: None,
-                    reason: "ContainerStatusUnknown".into(),
-                    message: "The container could not be located when the node looked for it".into(),
-                    at: Timestamp::now(),
-                }),
+                None => self.end(
+                    &container.name,
+                    End {
+                        code: 137,
+                        signal: None,
+                        reason: "ContainerStatusUnknown".into(),
+                        message: "The container could not be located when the node looked for it".into(),
+                        at: Timestamp::now(),
+                    },
+                ),
             }
         }
         if !sandbox_ready {
             self.lose_sandbox(&pod);
+        } else if self.view.record.borrow().sandbox.is_some() {
+            self.keep_fresh();
         }
     }
 
@@ -175,7 +130,7 @@ impl Worker {
             let (node, pod, notes) = (self.node.clone(), pod.clone(), self.notes.clone());
             tokio::task::spawn_local(async move {
                 let result = steps::tear_down(&node, &pod, &[], Some(&sandbox)).await;
-                let _ = notes.send(Note::Done(Done::TornDown(result)));
+                let _ = notes.send(done(Done::TornDown(result)));
             });
         }
     }
@@ -286,7 +241,7 @@ impl Worker {
         let (node, notes) = (self.node.clone(), self.notes.clone());
         tokio::task::spawn_local(async move {
             let result = steps::set_up(&node, &pod).await;
-            let _ = notes.send(Note::Done(Done::SetUp(result)));
+            let _ = notes.send(done(Done::SetUp(result)));
         });
     }
 
@@ -296,7 +251,7 @@ impl Worker {
         let (node, notes) = (self.node.clone(), self.notes.clone());
         tokio::task::spawn_local(async move {
             let result = node.images.ensure(&pod, &container).await;
-            let _ = notes.send(Note::Done(Done::Pulled(container.name, result)));
+            let _ = notes.send(done(Done::Pulled(container.name, result)));
         });
     }
 
@@ -314,7 +269,7 @@ impl Worker {
         let start = steps::Start { pod, container, image, sandbox, restarts };
         tokio::task::spawn_local(async move {
             let result = steps::create(&node, &start).await;
-            let _ = notes.send(Note::Done(Done::Created(start.container.name, result)));
+            let _ = notes.send(done(Done::Created(start.container.name, result)));
         });
     }
 
@@ -327,10 +282,10 @@ impl Worker {
         tokio::task::spawn_local(async move {
             let tell = notes.clone();
             let started = || {
-                let _ = tell.send(Note::Done(Done::Started(container.name.clone(), Timestamp::now())));
+                let _ = tell.send(done(Done::Started(container.name.clone(), Timestamp::now())));
             };
             let end = steps::start(&node, &pod, &container, &attempt, address, started).await;
-            let _ = notes.send(Note::Done(Done::StartEnd(container.name, end)));
+            let _ = notes.send(done(Done::StartEnd(container.name, end)));
         });
     }
 
@@ -349,7 +304,7 @@ impl Worker {
                 Err(error) => {
                     tracing::warn!(container = container.name, error = Error::chain(&error), "stopping failed");
                     tokio::time::sleep(Duration::from_secs(1)).await;
-                    Note::Done(Done::StopFailed(container.name))
+                    done(Done::StopFailed(container.name))
                 }
             };
             let _ = notes.send(note);
@@ -368,8 +323,19 @@ impl Worker {
         });
     }
 
+    /// From now on projected volumes follow their objects.
+    fn keep_fresh(&mut self) {
+        let task = tokio::task::spawn_local(steps::keep_fresh(self.node.clone(), self.view.clone()));
+        if let Some(old) = self.refresher.replace(task.abort_handle()) {
+            old.abort();
+        }
+    }
+
     fn tear_down(&mut self, pod: Rc<Pod>) {
         self.live.tearing_down = true;
+        if let Some(refresher) = self.refresher.take() {
+            refresher.abort();
+        }
         let (containers, sandbox) = {
             let record = self.view.record.borrow();
             let ids = record.containers.values().filter_map(|r| r.current.as_ref()).map(|a| a.id.clone()).collect::<Vec<_>>();
@@ -378,7 +344,7 @@ impl Worker {
         let (node, notes) = (self.node.clone(), self.notes.clone());
         tokio::task::spawn_local(async move {
             let result = steps::tear_down(&node, &pod, &containers, sandbox.as_ref()).await;
-            let _ = notes.send(Note::Done(Done::TornDown(result)));
+            let _ = notes.send(done(Done::TornDown(result)));
         });
     }
 
@@ -389,7 +355,7 @@ impl Worker {
         let (node, notes) = (self.node.clone(), self.notes.clone());
         tokio::task::spawn_local(async move {
             let result = steps::remove(&node, &reference, status).await;
-            let _ = notes.send(Note::Done(Done::Removed(result)));
+            let _ = notes.send(done(Done::Removed(result)));
         });
     }
 
@@ -427,7 +393,7 @@ impl Worker {
             }
             Note::Exited { id, exit } => self.on_exit(&id, &exit),
             Note::Probe(verdict) => self.on_probe(&verdict),
-            Note::Done(done) => self.on_done(done),
+            Note::Done(done) => self.on_done(*done),
         }
     }
 
@@ -468,9 +434,12 @@ impl Worker {
         match result {
             Ok(sandbox) => {
                 (self.live.set_up_failures, self.live.set_up_after) = (0, None);
-                let mut record = self.view.record.borrow_mut();
-                record.address = sandbox.address;
-                record.sandbox = Some(sandbox);
+                {
+                    let mut record = self.view.record.borrow_mut();
+                    record.address = sandbox.address;
+                    record.sandbox = Some(sandbox);
+                }
+                self.keep_fresh();
             }
             Err(error) => {
                 let delay = SignedDuration::from_millis(250 << self.live.set_up_failures.min(10)).min(RETRY_LONGEST);
@@ -479,7 +448,11 @@ impl Worker {
                 let message = Error::chain(&error);
                 match error {
                     Error::Away => {}
-                    Error::ContainerConfig(_) | Error::Refused { .. } | Error::Malformed { .. } | Error::Unsupported(_) | Error::UnsafePath(_) => {
+                    Error::ContainerConfig(_)
+                    | Error::Refused { .. }
+                    | Error::Malformed { .. }
+                    | Error::Unsupported(_)
+                    | Error::UnsafePath(_) => {
                         self.say(None, Kind::Warning, "FailedMount", &format!("MountVolume.SetUp failed: {message}"));
                     }
                     _ => self.say(None, Kind::Warning, "FailedCreatePodSandBox", &format!("Failed to create pod sandbox: {message}")),
@@ -508,7 +481,7 @@ impl Worker {
                     let delay = until(at).div_f32(2.0).min(Duration::from_secs(2));
                     tokio::task::spawn_local(async move {
                         tokio::time::sleep(delay).await;
-                        let _ = notes.send(Note::Done(Done::PullBackOff(name)));
+                        let _ = notes.send(done(Done::PullBackOff(name)));
                     });
                 }
                 live.waiting = Some(Waiting { reason: missing.reason.to_owned(), message: missing.message });
@@ -549,7 +522,9 @@ impl Worker {
     fn on_create_failed(&mut self, name: &str, error: &Error) {
         let message = Error::chain(error);
         let reason = match error {
-            Error::ContainerConfig(_) | Error::Malformed { .. } | Error::UnsafePath(_) | Error::Unsupported(_) => "CreateContainerConfigError",
+            Error::ContainerConfig(_) | Error::Malformed { .. } | Error::UnsafePath(_) | Error::Unsupported(_) => {
+                "CreateContainerConfigError"
+            }
             _ => "CreateContainerError",
         };
         if !matches!(error, Error::Away) {
@@ -623,7 +598,13 @@ impl Worker {
         let reason = match exit.cause {
             ExitCause::OutOfMemory => "OOMKilled",
             ExitCause::Unobserved => "ContainerStatusUnknown",
-            ExitCause::Ended | ExitCause::MachineRestarted => if exit.code == 0 { "Completed" } else { "Error" },
+            ExitCause::Ended | ExitCause::MachineRestarted => {
+                if exit.code == 0 {
+                    "Completed"
+                } else {
+                    "Error"
+                }
+            }
         };
         let at = Timestamp::from_nanosecond(i128::from(exit.at_ns)).ok().filter(|at| at.as_second() > 0).unwrap_or_else(Timestamp::now);
         let message = container.map(|c| termination_message(&c, &attempt, exit.code)).unwrap_or_default();
@@ -749,6 +730,11 @@ impl Worker {
             self.node.reporter.submit(reference(&self.pod()), bytes);
         }
     }
+}
+
+/// A step's outcome as a note.
+fn done(done: Done) -> Note {
+    Note::Done(Box::new(done))
 }
 
 /// A new attempt takes the place of the one that ended; the one before that leaves nothing behind.

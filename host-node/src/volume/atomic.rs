@@ -114,7 +114,11 @@ fn list(root: &Path, below: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<
 /// A relative path of plain names: no root, no `..`, nothing that begins with `..`.
 pub fn check_relative(path: &str) -> Result<()> {
     let plain = |c: Component<'_>| matches!(c, Component::Normal(_));
-    let fine = !path.is_empty() && path.len() <= 4096 && Path::new(path).components().all(plain) && !path.starts_with("..") && !path.contains('\0');
+    let fine = !path.is_empty()
+        && path.len() <= 4096
+        && Path::new(path).components().all(plain)
+        && !path.starts_with("..")
+        && !path.contains('\0');
     if fine { Ok(()) } else { Err(Error::UnsafePath(path.to_owned())) }
 }
 

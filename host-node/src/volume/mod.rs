@@ -36,18 +36,34 @@ pub async fn prepare(pod: &Pod, workshop: &Workshop<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Brings projected volumes up to date; whether anything changed.
+pub async fn refresh(pod: &Pod, workshop: &Workshop<'_>) -> Result<bool> {
+    let mut changed = false;
+    for volume in pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or(&[]) {
+        if let Some(files) = project::files(pod, volume, workshop).await? {
+            let ownership = atomic::Ownership { uid: None, gid: fs_group(pod) };
+            changed |= atomic::project(&directory(workshop.pod_dir, &volume.name)?, &files, ownership)?;
+        }
+    }
+    Ok(changed)
+}
+
+fn fs_group(pod: &Pod) -> Option<u32> {
+    let context = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+    context.and_then(|c| c.fs_group).and_then(|group| u32::try_from(group).ok())
+}
+
 async fn prepare_one(pod: &Pod, volume: &Volume, workshop: &Workshop<'_>) -> Result<()> {
     let path = directory(workshop.pod_dir, &volume.name)?;
-    let fs_group = pod.spec.as_ref().and_then(|s| s.security_context.as_ref()).and_then(|c| c.fs_group).and_then(|g| u32::try_from(g).ok());
     if let Some(source) = &volume.empty_dir {
-        return empty_dir(&path, source, fs_group);
+        return empty_dir(&path, source, fs_group(pod));
     }
     if let Some(source) = &volume.host_path {
         return host_path(source);
     }
     match project::files(pod, volume, workshop).await? {
         Some(files) => {
-            let ownership = atomic::Ownership { uid: None, gid: fs_group };
+            let ownership = atomic::Ownership { uid: None, gid: fs_group(pod) };
             atomic::project(&path, &files, ownership).map(|_| ())
         }
         None => Err(Error::Unsupported(format!("the kind of volume {:?}", volume.name))),
@@ -108,11 +124,41 @@ fn host_path(source: &HostPathVolumeSource) -> Result<()> {
         "" => Ok(()),
         "DirectoryOrCreate" if found.is_none() => file::make_dir(path, 0o755),
         "FileOrCreate" if found.is_none() => std::fs::File::create(path).map(|_| ()).step(|| format!("making {}", source.path)),
-        "DirectoryOrCreate" | "Directory" => if kind.is_some_and(|k| k.is_dir()) { Ok(()) } else { wrong("a directory") },
-        "FileOrCreate" | "File" => if kind.is_some_and(|k| k.is_file()) { Ok(()) } else { wrong("a file") },
-        "Socket" => if kind.is_some_and(|k| k.is_socket()) { Ok(()) } else { wrong("a socket file") },
-        "CharDevice" => if kind.is_some_and(|k| k.is_char_device()) { Ok(()) } else { wrong("a character device") },
-        "BlockDevice" => if kind.is_some_and(|k| k.is_block_device()) { Ok(()) } else { wrong("a block device") },
+        "DirectoryOrCreate" | "Directory" => {
+            if kind.is_some_and(|k| k.is_dir()) {
+                Ok(())
+            } else {
+                wrong("a directory")
+            }
+        }
+        "FileOrCreate" | "File" => {
+            if kind.is_some_and(|k| k.is_file()) {
+                Ok(())
+            } else {
+                wrong("a file")
+            }
+        }
+        "Socket" => {
+            if kind.is_some_and(|k| k.is_socket()) {
+                Ok(())
+            } else {
+                wrong("a socket file")
+            }
+        }
+        "CharDevice" => {
+            if kind.is_some_and(|k| k.is_char_device()) {
+                Ok(())
+            } else {
+                wrong("a character device")
+            }
+        }
+        "BlockDevice" => {
+            if kind.is_some_and(|k| k.is_block_device()) {
+                Ok(())
+            } else {
+                wrong("a block device")
+            }
+        }
         other => Err(Error::ContainerConfig(format!("hostPath type {other:?} is unknown"))),
     }
 }

@@ -4,14 +4,18 @@
 
 use std::collections::BTreeMap;
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
     ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::Workshop;
-use super::atomic::File;
+use super::atomic::{File, check_relative};
 use crate::container::downward;
 use crate::error::{Error, Result};
+use crate::file;
 use crate::link::Reference;
 use crate::pod::record::{name, namespace, uid};
 
@@ -35,12 +39,12 @@ pub async fn files(pod: &Pod, volume: &Volume, workshop: &Workshop<'_>) -> Resul
     let Some(source) = &volume.projected else { return Ok(None) };
     let mut files = Files::new();
     for part in source.sources.iter().flatten() {
-        files.extend(projection(pod, part, mode(source.default_mode), workshop).await?);
+        files.extend(projection(pod, &volume.name, part, mode(source.default_mode), workshop).await?);
     }
     Ok(Some(files))
 }
 
-async fn projection(pod: &Pod, part: &VolumeProjection, mode: u32, workshop: &Workshop<'_>) -> Result<Files> {
+async fn projection(pod: &Pod, volume: &str, part: &VolumeProjection, mode: u32, workshop: &Workshop<'_>) -> Result<Files> {
     if let Some(source) = &part.config_map {
         let data = config_map(pod, &source.name, workshop, source.optional).await?;
         return select(data, source.items.as_deref(), mode, source.optional, &source.name);
@@ -53,7 +57,7 @@ async fn projection(pod: &Pod, part: &VolumeProjection, mode: u32, workshop: &Wo
         return downward_files(pod, source.items.as_deref().unwrap_or(&[]), mode, workshop);
     }
     if let Some(source) = &part.service_account_token {
-        return token(pod, source, mode, workshop).await;
+        return token(pod, volume, source, mode, workshop).await;
     }
     Err(Error::Unsupported("this source of a projected volume".into()))
 }
@@ -127,7 +131,35 @@ fn downward_files(pod: &Pod, items: &[DownwardAPIVolumeFile], mode: u32, worksho
     Ok(files)
 }
 
-async fn token(pod: &Pod, source: &ServiceAccountTokenProjection, mode: u32, workshop: &Workshop<'_>) -> Result<Files> {
+/// A token in use, kept beside the volumes so that a refresh need not ask for another one.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    token: String,
+    /// Four fifths of its life: ask anew from here on.
+    renew_at: Timestamp,
+}
+
+async fn token(pod: &Pod, volume: &str, source: &ServiceAccountTokenProjection, mode: u32, workshop: &Workshop<'_>) -> Result<Files> {
+    check_relative(&source.path)?;
+    let kept_at = workshop.pod_dir.join("tokens").join(format!("{volume}~{}", source.path.replace('/', "~")));
+    let kept: Option<Kept> = file::read_json(&kept_at).unwrap_or_default();
+    let token = match kept.filter(|kept| kept.renew_at > Timestamp::now()) {
+        Some(kept) => kept.token,
+        None => {
+            let fresh = ask_token(pod, source, workshop).await?;
+            file::make_dir(&workshop.pod_dir.join("tokens"), 0o700)?;
+            file::replace_json(&kept_at, &fresh)?;
+            fresh.token
+        }
+    };
+    // A container that does not run as root must still be able to read its own token.
+    let context = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+    let shared = context.and_then(|c| c.fs_group).is_some();
+    let mode = if shared { 0o600 } else { mode };
+    Ok([(source.path.clone(), File { bytes: token.into_bytes(), mode })].into())
+}
+
+async fn ask_token(pod: &Pod, source: &ServiceAccountTokenProjection, workshop: &Workshop<'_>) -> Result<Kept> {
     let reference = Reference::core("pods", namespace(pod), name(pod)).with_uid(uid(pod));
     let account = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()).unwrap_or("default");
     let audiences: Vec<String> = source.audience.iter().filter(|a| !a.is_empty()).cloned().collect();
@@ -136,11 +168,12 @@ async fn token(pod: &Pod, source: &ServiceAccountTokenProjection, mode: u32, wor
     let request: serde_json::Value =
         serde_json::from_slice(&bytes).map_err(|source| Error::Malformed { what: "a TokenRequest".into(), source })?;
     let token = request["status"]["token"].as_str().ok_or_else(|| Error::invalid("a TokenRequest", "no token in its status"))?;
-    // A container that does not run as root must still be able to read its own token.
-    let context = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
-    let shared = context.and_then(|c| c.fs_group).is_some();
-    let mode = if shared { 0o600 } else { mode };
-    Ok([(source.path.clone(), File { bytes: token.as_bytes().to_vec(), mode })].into())
+    let now = Timestamp::now();
+    let asked = now.saturating_add(SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(3600))).unwrap_or(now);
+    let expires = request["status"]["expirationTimestamp"].as_str().and_then(|t| t.parse().ok()).unwrap_or(asked);
+    let life = expires.duration_since(now);
+    let renew_at = now.saturating_add(life.saturating_mul(4) / 5).unwrap_or(now);
+    Ok(Kept { token: token.to_owned(), renew_at })
 }
 
 #[cfg(test)]

@@ -10,7 +10,10 @@ const LOOP: &[&str] = &["sh", "-c", "i=0; while true; do echo $i; i=$((i+1)); sl
 fn a_killed_daemon_adopts_its_containers_when_it_returns() {
     run(31, |mut machine, kernel| async move {
         machine.start(&kernel);
-        let stays = pod("stays", json!({ "containers": [{ "name": "c", "command": LOOP }, { "name": "d", "command": ["sh", "-c", "sleep 0.3; exit 1"] }] }));
+        let stays = pod(
+            "stays",
+            json!({ "containers": [{ "name": "c", "command": LOOP }, { "name": "d", "command": ["sh", "-c", "sleep 0.3; exit 1"] }] }),
+        );
         let goes = pod("goes", json!({ "containers": [{ "name": "c", "command": LOOP }] }));
         kernel.put_pod(stays.clone()).await;
         kernel.put_pod(goes.clone()).await;
@@ -60,7 +63,9 @@ fn while_the_kernel_is_away_pods_go_on_and_statuses_catch_up() {
         kernel.until("restarts without a kernel", |_| (restarts(&std::fs::read_to_string(&record).ok()?) >= 3).then_some(())).await;
         kernel.come_back();
         kernel
-            .until("statuses to catch up", |s| (s.pods[uid(&crash)]["status"]["containerStatuses"][0]["restartCount"].as_i64() >= Some(3)).then_some(()))
+            .until("statuses to catch up", |s| {
+                (s.pods[uid(&crash)]["status"]["containerStatuses"][0]["restartCount"].as_i64() >= Some(3)).then_some(())
+            })
             .await;
         kernel.delete_pod(uid(&crash), 0).await;
         kernel.until_removed(uid(&crash)).await;
@@ -71,8 +76,11 @@ fn while_the_kernel_is_away_pods_go_on_and_statuses_catch_up() {
 fn purge_after_a_kill_leaves_nothing() {
     run(33, |mut machine, kernel| async move {
         machine.start(&kernel);
-        let left = pod("left", json!({ "volumes": [{ "name": "e", "emptyDir": { "medium": "Memory" } }],
-            "containers": [{ "name": "c", "command": LOOP, "volumeMounts": [{ "name": "e", "mountPath": "/e" }] }] }));
+        let left = pod(
+            "left",
+            json!({ "volumes": [{ "name": "e", "emptyDir": { "medium": "Memory" } }],
+            "containers": [{ "name": "c", "command": LOOP, "volumeMounts": [{ "name": "e", "mountPath": "/e" }] }] }),
+        );
         kernel.put_pod(left.clone()).await;
         kernel.until_ready(uid(&left)).await;
         let status = std::fs::read_to_string(format!("/proc/{}/status", machine.pid())).expect("readable");

@@ -54,7 +54,8 @@ impl Kernel {
         let config = certificates(directory, node);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let state = State { accepting: true, ..State::default() };
-        let kernel = Self { state: Rc::new(RefCell::new(state)), address: listener.local_addr().expect("bound"), pod_cidr: pod_cidr.to_owned() };
+        let kernel =
+            Self { state: Rc::new(RefCell::new(state)), address: listener.local_addr().expect("bound"), pod_cidr: pod_cidr.to_owned() };
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
         let this = kernel.clone();
         tokio::task::spawn_local(async move {
@@ -159,7 +160,9 @@ impl Kernel {
     }
 
     pub async fn until_ready(&self, uid: &str) -> Value {
-        let ready = |p: &&Value| p["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"));
+        let ready = |p: &&Value| {
+            p["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+        };
         self.until(&format!("pod {uid} to be ready"), |s| s.pods.get(uid).filter(ready).cloned()).await
     }
 
@@ -168,14 +171,19 @@ impl Kernel {
     }
 
     /// The log of a container, as text.
-    pub async fn logs(&self, pod: &Value, container: &str, set: impl FnOnce(pintle_wit::node_capnp::log_options::Builder<'_>)) -> Result<String, String> {
+    pub async fn logs(
+        &self,
+        pod: &Value,
+        container: &str,
+        set: impl FnOnce(pintle_wit::node_capnp::log_options::Builder<'_>),
+    ) -> Result<String, String> {
         let mut request = self.agent().logs_request();
         let mut params = request.get();
         let mut target = params.reborrow().init_target();
         write_reference(target.reborrow().init_pod(), pod);
         target.set_container(container);
         set(params.reborrow().init_options());
-        let (sink, collected) = Collector::new();
+        let (sink, collected) = Collector::pair();
         params.set_sink(sink);
         let response = request.send().promise.await.map_err(|e| e.to_string())?;
         let results = response.get().map_err(|e| e.to_string())?;
@@ -187,7 +195,13 @@ impl Kernel {
     }
 
     /// Runs a command in a container: exit code, stdout, stderr.
-    pub async fn exec(&self, pod: &Value, container: &str, command: &[&str], stdin: Option<&[u8]>) -> Result<(i32, String, String), String> {
+    pub async fn exec(
+        &self,
+        pod: &Value,
+        container: &str,
+        command: &[&str],
+        stdin: Option<&[u8]>,
+    ) -> Result<(i32, String, String), String> {
         let mut request = self.agent().exec_request();
         let mut params = request.get();
         let mut target = params.reborrow().init_target();
@@ -201,7 +215,7 @@ impl Kernel {
         for (index, word) in (0..).zip(command) {
             list.set(index, *word);
         }
-        let ((out_sink, out), (err_sink, err)) = (Collector::new(), Collector::new());
+        let ((out_sink, out), (err_sink, err)) = (Collector::pair(), Collector::pair());
         params.set_stdout(out_sink);
         params.set_stderr(err_sink);
         let response = request.send().promise.await.map_err(|e| e.to_string())?;
@@ -226,6 +240,54 @@ impl Kernel {
             return Err(error);
         }
         Ok((exit.get_code(), out.text().await?, err.text().await?))
+    }
+
+    /// Sends bytes to a port of a pod and gives what comes back.
+    pub async fn forward(&self, pod: &Value, port: u16, bytes: &[u8]) -> Result<String, String> {
+        let mut request = self.agent().port_forward_request();
+        let mut params = request.get();
+        write_reference(params.reborrow().init_pod(), pod);
+        params.set_port(port);
+        let (sink, collected) = Collector::pair();
+        params.set_from_pod(sink);
+        let response = request.send().promise.await.map_err(|e| e.to_string())?;
+        let results = response.get().map_err(|e| e.to_string())?;
+        if results.get_failure().map_err(|e| e.to_string())?.get_code() != 0 {
+            return Err("refused".into());
+        }
+        let to_pod = results.get_to_pod().map_err(|e| e.to_string())?;
+        let mut write = to_pod.write_request();
+        write.get().set_bytes(bytes);
+        write.send().promise.await.map_err(|e| e.to_string())?;
+        collected.text().await
+    }
+
+    /// Runs a command on a terminal of a size: exit code and output.
+    pub async fn terminal(&self, pod: &Value, container: &str, command: &[&str], size: (u16, u16)) -> Result<(i32, String), String> {
+        let mut request = self.agent().exec_request();
+        let mut params = request.get();
+        let mut target = params.reborrow().init_target();
+        write_reference(target.reborrow().init_pod(), pod);
+        target.set_container(container);
+        let mut options = params.reborrow().init_options();
+        options.set_tty(true);
+        options.set_stdin(true);
+        options.set_stdout(true);
+        let mut list = options.init_command(u32::try_from(command.len()).expect("few words"));
+        for (index, word) in (0..).zip(command) {
+            list.set(index, *word);
+        }
+        let (sink, out) = Collector::pair();
+        params.set_stdout(sink);
+        let response = request.send().promise.await.map_err(|e| e.to_string())?;
+        let process = response.get().and_then(|r| r.get_process()).map_err(|e| e.to_string())?;
+        let mut resize = process.resize_request();
+        resize.get().set_columns(size.0);
+        resize.get().set_rows(size.1);
+        resize.send().promise.await.map_err(|e| e.to_string())?;
+        let exit = process.wait_request().send().promise.await.map_err(|e| e.to_string())?;
+        let code = exit.get().and_then(|r| r.get_exit()).map_err(|e| e.to_string())?.get_code();
+        Ok((code, out.text().await?))
     }
 }
 
@@ -257,7 +319,7 @@ pub struct Collector {
 pub struct Collected(Rc<Collector>);
 
 impl Collector {
-    pub fn new() -> (byte_sink::Client, Collected) {
+    pub fn pair() -> (byte_sink::Client, Collected) {
         let collector = Rc::new(Self { bytes: RefCell::default(), ended: tokio::sync::watch::channel(false).0 });
         (capnp_rpc::new_client(Shared(collector.clone())), Collected(collector))
     }
@@ -316,7 +378,8 @@ struct Held;
 impl subscription::Server for Held {}
 
 fn key(reader: object_ref::Reader<'_>) -> Result<(String, String, String), Fault> {
-    let text = |t: capnp::Result<capnp::text::Reader<'_>>| Ok::<_, Fault>(t?.to_str().map_err(|e| Fault::failed(e.to_string()))?.to_owned());
+    let text =
+        |t: capnp::Result<capnp::text::Reader<'_>>| Ok::<_, Fault>(t?.to_str().map_err(|e| Fault::failed(e.to_string()))?.to_owned());
     Ok((text(reader.get_resource())?, text(reader.get_namespace())?, text(reader.get_name())?))
 }
 
@@ -326,14 +389,22 @@ impl node_session::Server for Session {
         Ok(())
     }
 
-    async fn update_node_status(self: CapRc<Self>, params: node_session::UpdateNodeStatusParams, mut results: node_session::UpdateNodeStatusResults) -> Result<(), Fault> {
+    async fn update_node_status(
+        self: CapRc<Self>,
+        params: node_session::UpdateNodeStatusParams,
+        mut results: node_session::UpdateNodeStatusResults,
+    ) -> Result<(), Fault> {
         let status: Value = serde_json::from_slice(params.get()?.get_status()?).map_err(|e| Fault::failed(e.to_string()))?;
         self.0.state.borrow_mut().node["status"] = status;
         results.get().init_outcome().set_object(b"{}");
         Ok(())
     }
 
-    async fn watch_pods(self: CapRc<Self>, params: node_session::WatchPodsParams, mut results: node_session::WatchPodsResults) -> Result<(), Fault> {
+    async fn watch_pods(
+        self: CapRc<Self>,
+        params: node_session::WatchPodsParams,
+        mut results: node_session::WatchPodsResults,
+    ) -> Result<(), Fault> {
         let sink = params.get()?.get_sink()?;
         let mut rows: Vec<_> = self.0.state.borrow().pods.values().map(|p| (row_event::Kind::Put, p.clone())).collect();
         rows.push((row_event::Kind::Synced, Value::Null));
@@ -343,7 +414,11 @@ impl node_session::Server for Session {
         Ok(())
     }
 
-    async fn watch_nodes(self: CapRc<Self>, params: node_session::WatchNodesParams, mut results: node_session::WatchNodesResults) -> Result<(), Fault> {
+    async fn watch_nodes(
+        self: CapRc<Self>,
+        params: node_session::WatchNodesParams,
+        mut results: node_session::WatchNodesResults,
+    ) -> Result<(), Fault> {
         let sink = params.get()?.get_sink()?;
         let rows = [(row_event::Kind::Put, self.0.state.borrow().node.clone()), (row_event::Kind::Synced, Value::Null)];
         self.0.state.borrow_mut().node_sinks.push(sink.clone());
@@ -352,7 +427,11 @@ impl node_session::Server for Session {
         Ok(())
     }
 
-    async fn update_pod_statuses(self: CapRc<Self>, params: node_session::UpdatePodStatusesParams, mut results: node_session::UpdatePodStatusesResults) -> Result<(), Fault> {
+    async fn update_pod_statuses(
+        self: CapRc<Self>,
+        params: node_session::UpdatePodStatusesParams,
+        mut results: node_session::UpdatePodStatusesResults,
+    ) -> Result<(), Fault> {
         let statuses = params.get()?.get_statuses()?;
         let mut outcomes = results.get().init_outcomes(statuses.len());
         for (index, item) in (0..).zip(statuses.iter()) {
@@ -398,14 +477,22 @@ impl node_session::Server for Session {
         Ok(())
     }
 
-    async fn service_account_token(self: CapRc<Self>, params: node_session::ServiceAccountTokenParams, mut results: node_session::ServiceAccountTokenResults) -> Result<(), Fault> {
+    async fn service_account_token(
+        self: CapRc<Self>,
+        params: node_session::ServiceAccountTokenParams,
+        mut results: node_session::ServiceAccountTokenResults,
+    ) -> Result<(), Fault> {
         let account = params.get()?.get_service_account()?.to_str().map_err(|e| Fault::failed(e.to_string()))?.to_owned();
         let answer = json!({ "status": { "token": format!("token-of-{account}") } });
         results.get().init_outcome().set_object(answer.to_string().as_bytes());
         Ok(())
     }
 
-    async fn record_event(self: CapRc<Self>, params: node_session::RecordEventParams, _: node_session::RecordEventResults) -> Result<(), Fault> {
+    async fn record_event(
+        self: CapRc<Self>,
+        params: node_session::RecordEventParams,
+        _: node_session::RecordEventResults,
+    ) -> Result<(), Fault> {
         let event: Value = serde_json::from_slice(params.get()?.get_event()?).map_err(|e| Fault::failed(e.to_string()))?;
         let name = event["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         self.0.state.borrow_mut().events.insert(name, event);
@@ -435,7 +522,8 @@ fn certificates(directory: &Path, node: &str) -> rustls::ServerConfig {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(ca_certificate.der().clone()).expect("a root");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().expect("a verifier");
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().expect("a verifier");
     let key = rustls_pki_types::PrivateKeyDer::try_from(server_key.serialize_der()).expect("a key");
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

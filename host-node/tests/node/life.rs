@@ -17,8 +17,11 @@ fn a_pod_runs_answers_on_its_address_and_is_deleted_gracefully() {
         assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
         assert_eq!(node["status"]["addresses"][0]["address"], "127.0.0.1");
 
-        let web = pod("web", json!({ "containers": [{ "name": "c", "command": ["sh", "-c",
-            "echo hello; echo trouble >&2; trap 'echo bye; exit 0' TERM; echo page > /www/index.html; httpd -p 80 -h /www; while true; do sleep 0.1; done"] }] }));
+        let web = pod(
+            "web",
+            json!({ "containers": [{ "name": "c", "command": ["sh", "-c",
+            "echo hello; echo trouble >&2; trap 'echo bye; exit 0' TERM; echo page > /www/index.html; httpd -p 80 -h /www; while true; do sleep 0.1; done"] }] }),
+        );
         kernel.put_pod(web.clone()).await;
         let up = kernel.until_ready(uid(&web)).await;
         let status = &up["status"];
@@ -34,7 +37,13 @@ fn a_pod_runs_answers_on_its_address_and_is_deleted_gracefully() {
 
         let log = kernel.logs(&up, "c", |_| {}).await.expect("a log");
         assert!(log.contains("hello\n") && log.contains("trouble\n"), "{log}");
-        let tail = kernel.logs(&up, "c", |mut o| { o.set_tail_lines(1); o.set_stream("Stderr"); }).await.expect("a log");
+        let tail = kernel
+            .logs(&up, "c", |mut o| {
+                o.set_tail_lines(1);
+                o.set_stream("Stderr");
+            })
+            .await
+            .expect("a log");
         assert_eq!(tail, "trouble\n");
 
         let (code, out, err) = kernel.exec(&up, "c", &["sh", "-c", "echo out; echo err >&2; exit 7"], None).await.expect("run");
@@ -75,7 +84,10 @@ fn get(address: &str) -> Option<String> {
 fn a_crashing_container_restarts_with_back_off_and_keeps_its_previous_log() {
     run(12, |mut machine, kernel| async move {
         machine.start(&kernel);
-        let crash = pod("crash", json!({ "containers": [{ "name": "c", "command": ["sh", "-c", "echo run; echo why > /dev/termination-log; exit 3"] }] }));
+        let crash = pod(
+            "crash",
+            json!({ "containers": [{ "name": "c", "command": ["sh", "-c", "echo run; echo why > /dev/termination-log; exit 3"] }] }),
+        );
         kernel.put_pod(crash.clone()).await;
         let seen = kernel
             .until("a third start", |s| {
@@ -101,9 +113,12 @@ fn a_crashing_container_restarts_with_back_off_and_keeps_its_previous_log() {
 fn pods_end_by_their_restart_policy_and_init_containers_go_first() {
     run(13, |mut machine, kernel| async move {
         machine.start(&kernel);
-        let init = pod("init", json!({ "restartPolicy": "Never", "volumes": [{ "name": "v", "emptyDir": {} }],
+        let init = pod(
+            "init",
+            json!({ "restartPolicy": "Never", "volumes": [{ "name": "v", "emptyDir": {} }],
             "initContainers": [{ "name": "i", "command": ["sh", "-c", "echo one > /v/f"], "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }],
-            "containers": [{ "name": "c", "command": ["cat", "/v/f"], "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }] }));
+            "containers": [{ "name": "c", "command": ["cat", "/v/f"], "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }] }),
+        );
         let fails = pod("fails", json!({ "restartPolicy": "Never", "containers": [{ "name": "c", "command": ["sh", "-c", "exit 9"] }] }));
         let none = pod("none", json!({ "restartPolicy": "Never", "containers": [{ "name": "c", "command": ["/no/such/program"] }] }));
         for pod in [&init, &fails, &none] {
@@ -133,7 +148,9 @@ fn images_that_cannot_be_had_are_told_with_back_off() {
         for pod in [&missing, &invalid, &never] {
             kernel.put_pod(pod.clone()).await;
         }
-        for (pod, reason) in [(&missing, "ErrImagePull"), (&missing, "ImagePullBackOff"), (&invalid, "InvalidImageName"), (&never, "ErrImageNeverPull")] {
+        for (pod, reason) in
+            [(&missing, "ErrImagePull"), (&missing, "ImagePullBackOff"), (&invalid, "InvalidImageName"), (&never, "ErrImageNeverPull")]
+        {
             let words = format!("{} Pending {reason}", uid(pod));
             kernel.until(&words, |s| s.history.contains(&words).then_some(())).await;
         }
@@ -146,10 +163,13 @@ fn images_that_cannot_be_had_are_told_with_back_off() {
 fn probes_decide_readiness_and_restart_what_is_dead() {
     run(15, |mut machine, kernel| async move {
         machine.start(&kernel);
-        let probed = pod("probed", json!({ "containers": [{ "name": "c",
+        let probed = pod(
+            "probed",
+            json!({ "containers": [{ "name": "c",
             "command": ["sh", "-c", "touch /tmp/alive; while true; do sleep 0.1; done"],
             "readinessProbe": { "exec": { "command": ["cat", "/tmp/ready"] }, "periodSeconds": 1 },
-            "livenessProbe": { "exec": { "command": ["cat", "/tmp/alive"] }, "periodSeconds": 1, "initialDelaySeconds": 1, "failureThreshold": 1, "terminationGracePeriodSeconds": 0 } }] }));
+            "livenessProbe": { "exec": { "command": ["cat", "/tmp/alive"] }, "periodSeconds": 1, "initialDelaySeconds": 1, "failureThreshold": 1, "terminationGracePeriodSeconds": 0 } }] }),
+        );
         kernel.put_pod(probed.clone()).await;
         let up = kernel.until_phase(uid(&probed), "Running").await;
         assert_eq!(up["status"]["containerStatuses"][0]["ready"], false);
@@ -159,5 +179,49 @@ fn probes_decide_readiness_and_restart_what_is_dead() {
         kernel.until("a restart", |s| (s.pods[uid(&probed)]["status"]["containerStatuses"][0]["restartCount"] == 1).then_some(())).await;
         kernel.delete_pod(uid(&probed), 0).await;
         kernel.until_removed(uid(&probed)).await;
+    });
+}
+
+#[test]
+fn a_container_over_its_memory_limit_is_told_as_oom_killed() {
+    run(16, |mut machine, kernel| async move {
+        machine.start(&kernel);
+        let greedy = pod(
+            "greedy",
+            json!({ "restartPolicy": "Never", "containers": [{ "name": "c",
+                "command": ["sh", "-c", "x=0123456789; while true; do x=$x$x; done"],
+                "resources": { "limits": { "memory": "16Mi", "cpu": "1" }, "requests": { "memory": "16Mi", "cpu": "1" } } }] }),
+        );
+        kernel.put_pod(greedy.clone()).await;
+        let failed = kernel.until_phase(uid(&greedy), "Failed").await;
+        let end = &failed["status"]["containerStatuses"][0]["state"]["terminated"];
+        assert_eq!((end["reason"].as_str(), end["exitCode"].as_i64()), (Some("OOMKilled"), Some(137)));
+        assert_eq!(failed["status"]["qosClass"], "Guaranteed");
+    });
+}
+
+#[test]
+fn a_port_inside_a_pod_is_reached_through_the_link() {
+    run(17, |mut machine, kernel| async move {
+        machine.start(&kernel);
+        let web = pod(
+            "web",
+            json!({ "containers": [{ "name": "c", "command": ["sh", "-c", "echo page > /www/index.html; httpd -f -p 127.0.0.1:8080 -h /www"] }] }),
+        );
+        kernel.put_pod(web.clone()).await;
+        let up = kernel.until_ready(uid(&web)).await;
+        let mut answer = Err("not asked".to_owned());
+        for _ in 0..100 {
+            answer = kernel.forward(&up, 8080, b"GET / HTTP/1.0\r\n\r\n").await;
+            if answer.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let answer = answer.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.") && answer.ends_with("page\n"), "{answer}");
+        assert!(kernel.forward(&up, 9, b"").await.is_err());
+        let (code, out) = kernel.terminal(&up, "c", &["sh", "-c", "sleep 0.3; busybox stty size; exit 4"], (120, 40)).await.expect("run");
+        assert_eq!((code, out.trim_end()), (4, "40 120"));
     });
 }

@@ -11,7 +11,8 @@ use crate::kernel::Kernel;
 
 /// The image that tests run: busybox with all its applets' names.
 pub const IMAGE: &str = "localhost/busybox:test";
-const APPLETS: &[&str] = &["sh", "sleep", "cat", "echo", "httpd", "id", "ls", "env", "touch", "true", "false", "ip", "wget", "hostname", "mkdir", "stat"];
+const APPLETS: &[&str] =
+    &["sh", "sleep", "cat", "echo", "httpd", "id", "ls", "env", "touch", "true", "false", "ip", "wget", "hostname", "mkdir", "stat"];
 
 /// A machine of one test.
 pub struct Machine {
@@ -76,13 +77,20 @@ impl Machine {
             .args(["--bridge", &self.bridge(), "--cgroup-parent", &self.cgroup_parent(), "--crash-backoff-ms", "400"])
             .args(["--image-backoff-ms", "400"])
             .args(&self.extra)
-            .arg("--ca").arg(self.dir.join("ca.crt"))
-            .arg("--cert").arg(self.dir.join("node.crt"))
-            .arg("--key").arg(self.dir.join("node.key"))
-            .arg("--state-dir").arg(self.state_dir())
-            .arg("--run-dir").arg(self.dir.join("run"))
+            .arg("--ca")
+            .arg(self.dir.join("ca.crt"))
+            .arg("--cert")
+            .arg(self.dir.join("node.crt"))
+            .arg("--key")
+            .arg(self.dir.join("node.key"))
+            .arg("--state-dir")
+            .arg(self.state_dir())
+            .arg("--run-dir")
+            .arg(self.dir.join("run"))
             .env("PINTLE_LOG", "debug")
-            .stdin(Stdio::null()).stdout(Stdio::null()).stderr(log)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("host-node starts");
         self.process = Some(child);
@@ -103,8 +111,10 @@ impl Machine {
     pub fn purge(&self) {
         let output = Command::new(env!("CARGO_BIN_EXE_host-node"))
             .arg("purge")
-            .arg("--state-dir").arg(self.state_dir())
-            .arg("--run-dir").arg(self.dir.join("run"))
+            .arg("--state-dir")
+            .arg(self.state_dir())
+            .arg("--run-dir")
+            .arg(self.dir.join("run"))
             .args(["--bridge", &self.bridge(), "--cgroup-parent", &self.cgroup_parent()])
             .output()
             .expect("purge runs");
@@ -147,8 +157,10 @@ impl Drop for Machine {
         }
         let _ = Command::new(env!("CARGO_BIN_EXE_host-node"))
             .arg("purge")
-            .arg("--state-dir").arg(self.state_dir())
-            .arg("--run-dir").arg(self.dir.join("run"))
+            .arg("--state-dir")
+            .arg(self.state_dir())
+            .arg("--run-dir")
+            .arg(self.dir.join("run"))
             .args(["--bridge", &self.bridge(), "--cgroup-parent", &self.cgroup_parent()])
             .output();
         let _ = std::fs::remove_dir_all(&self.dir);
