@@ -55,7 +55,8 @@ pub fn running(layout: &Layout, name: &str) -> Option<Pid> {
     let root = layout.root().as_os_str().as_encoded_bytes();
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let zombie = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
-    (!zombie && command.windows(root.len()).any(|w| w == root)).then(|| Pid::from_raw(pid))
+    // In the moment of an exec the command line is empty.
+    (!zombie && (command.is_empty() || command.windows(root.len()).any(|w| w == root))).then(|| Pid::from_raw(pid))
 }
 
 /// Ends a process: TERM, then KILL after `grace`. Returns when it is gone.

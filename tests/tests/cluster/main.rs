@@ -37,7 +37,7 @@ fn main() {
         .into_iter()
         .map(|(name, test)| {
             Trial::test(name, move || {
-                let setup = Setup::get().map_err(|e| Failed::from(format!("the cluster did not start: {e}")))?;
+                let setup = Setup::get().map_err(Failed::from)?;
                 test(setup).map_err(|e| Failed::from(e.to_string()))
             })
             .with_ignored_flag(missing.is_some())

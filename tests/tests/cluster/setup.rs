@@ -15,7 +15,7 @@ pub const NODES: u8 = 3;
 const API_PORT: u16 = 16443;
 const REGISTRY_PORT: u16 = 5089;
 
-static SETUP: OnceLock<Result<Setup, String>> = OnceLock::new();
+static SETUP: OnceLock<Option<Setup>> = OnceLock::new();
 
 /// What this machine lacks, if anything.
 pub fn missing() -> Option<String> {
@@ -30,9 +30,10 @@ fn data_dir() -> PathBuf {
 }
 
 impl Setup {
-    /// The running cluster.
-    pub fn get() -> Result<&'static Self, String> {
-        SETUP.get_or_init(|| Self::start().map_err(|e| e.to_string())).as_ref().map_err(Clone::clone)
+    /// The running cluster. The first test that finds it does not start says why, in full.
+    pub fn get() -> Result<&'static Self, &'static str> {
+        let start = || Self::start().inspect_err(|e| eprintln!("the cluster did not start: {e}"));
+        SETUP.get_or_init(|| start().ok()).as_ref().ok_or("the cluster did not start")
     }
 
     fn start() -> Result<Self, Error> {
@@ -61,13 +62,13 @@ fn up(cluster: &Cluster) -> Result<(), Error> {
     let mirror = format!("registry.pintle.test=http://{}", registry(cluster)?);
     let modules = format!("--kernel-arg=--module-dir={}", programs().join("example-modules").display());
     // Tests do not wait ten seconds for a first restart.
-    let backoff = "--node-arg=--restart-backoff-millis=500";
+    let backoff = "--node-arg=--crash-backoff-ms=500";
     cluster.up(NODES, &["--registry-mirror", &mirror, &modules, backoff]).map(drop)
 }
 
 /// Stops the cluster if a test started it and the last test did not stop it, unless `PINTLE_KEEP` is set.
 pub fn finish() {
-    if let Some(Ok(setup)) = SETUP.get()
+    if let Some(Some(setup)) = SETUP.get()
         && std::env::var_os("PINTLE_KEEP").is_none()
         && let Err(error) = setup.cluster.down(&[])
     {
