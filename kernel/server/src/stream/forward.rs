@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::spdy::{Connection, Gone, Stream};
-use super::websocket::Socket;
+use super::websocket::{Socket, goodbye};
 
 /// The protocol's name in `X-Stream-Protocol-Version`.
 pub(crate) const PROTOCOL: &str = "portforward.k8s.io";
@@ -106,7 +106,7 @@ async fn carry(socket: Socket, bytes: DuplexStream) {
                 Ok(length) => sink.send(Message::Binary(Bytes::copy_from_slice(&buffer[..length]))).await.ok()?,
             }
         }
-        sink.close().await.ok()
+        sink.send(goodbye()).await.ok()
     };
     tokio::select! {
         _ = inward => {}

@@ -15,7 +15,8 @@ use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
 use super::process::{CHUNK_BYTES_MAX, ClientEnd, Output, Outputs, Wanted};
 
@@ -186,7 +187,12 @@ async fn write_process(sink: &mut Sink, channels: Channels, wanted: Wanted, outp
             }
         }
     }
-    sink.close().await
+    sink.send(goodbye()).await
+}
+
+/// A close with the code for a normal end: clients take one without a code for an error.
+pub(crate) fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
 }
 
 /// Ends when the client is gone.
@@ -247,7 +253,7 @@ pub(crate) async fn serve_bytes(socket: Socket, protocol: &'static str, mut byte
             },
         }
     }
-    let _ = sink.close().await;
+    let _ = sink.send(goodbye()).await;
     let _ = tokio::time::timeout(std::time::Duration::from_secs(2), async { while let Some(Ok(_)) = stream.next().await {} }).await;
 }
 
