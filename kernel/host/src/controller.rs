@@ -27,7 +27,10 @@ use crate::{
 };
 use bytes::Bytes;
 use pintle_registry::{Feed, Object, Registry, ResourceKey};
-use pintle_wit::controller_capnp::{controller, request, result};
+use pintle_wit::{
+    controller_capnp::{controller, request, result},
+    module_capnp::module,
+};
 use std::{
     cell::Cell,
     rc::Rc,
@@ -47,6 +50,7 @@ const QUOTA_PAUSE: Duration = Duration::from_millis(20);
 pub struct Running {
     pub generation: Generation,
     pub vat: Vat,
+    pub module: module::Client,
     pub controller: controller::Client,
     pub gate: Rc<Gate>,
     pub writer: Rc<Writer>,
@@ -146,6 +150,7 @@ impl Work {
                 Some((key, how)) = self.done.1.recv() => self.queue.done(&key, how, Instant::now()),
                 () = sleep_until(due) => {}
                 () = self.slot.filled(), if running.is_none() => {}
+                () = self.slot.refilled(), if running.is_some() => {}
                 () = tick(&mut resync) => self.list_all(),
             }
         }

@@ -40,6 +40,11 @@ impl<T> Slot<T> {
         self.current.borrow().clone()
     }
 
+    /// Waits until the next one is put in.
+    pub async fn refilled(&self) {
+        self.filled.notified().await;
+    }
+
     /// Waits until there is one.
     pub async fn filled(&self) {
         loop {
