@@ -14,6 +14,7 @@ use crate::{
     status::{Modules, write_statuses},
     supervisor::{Command, Manifest, Supervisor},
 };
+use parking_lot::Mutex;
 use pintle_registry::{Admission, EventKind, Feed, Index, Object, Registry, ResourceKey, SubscriptionFilter};
 use serde_json::Value;
 use std::{
@@ -108,7 +109,7 @@ pub struct HostStats {
 pub struct Host {
     context: Arc<Context>,
     modules: Arc<Modules>,
-    shards: Arc<Vec<Shard>>,
+    shards: Mutex<Option<Arc<Vec<Shard>>>>,
     tasks: Vec<JoinHandle<()>>,
     ready: watch::Receiver<bool>,
 }
@@ -138,7 +139,7 @@ impl Host {
             tokio::spawn(follower.run(ready_sender)),
             tokio::spawn(write_statuses(registry, modules.clone(), changed)),
         ];
-        Ok(Self { context, modules, shards, tasks, ready })
+        Ok(Self { context, modules, shards: Mutex::new(Some(shards)), tasks, ready })
     }
 
     /// Waits until every module that existed at the start has run or failed once.
@@ -157,12 +158,16 @@ impl Host {
         HostStats { modules: self.modules.lock().values().map(|m| m.stats()).collect(), cache_hits, compiled }
     }
 
-    /// Stops every module. Writes are no longer judged by anyone afterwards, so the server must be down before.
+    /// Stops every module and waits for the threads. Writes are no longer judged by anyone afterwards, so the server must be down before.
     pub async fn shutdown(&self) {
         for task in &self.tasks {
             task.abort();
         }
-        tracing::debug!(shards = self.shards.len(), "the module host stops");
+        while !self.tasks.iter().all(JoinHandle::is_finished) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let shards = self.shards.lock().take();
+        let _ = tokio::task::spawn_blocking(move || drop(shards)).await;
     }
 }
 

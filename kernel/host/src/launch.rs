@@ -25,6 +25,8 @@ use std::{
 };
 use tokio::sync::Notify;
 
+type StartRequest = capnp::capability::Request<module::start_params::Owned, module::start_results::Owned>;
+
 /// What every supervisor needs.
 pub struct Context {
     pub registry: Arc<Registry>,
@@ -50,7 +52,7 @@ pub struct Started {
     pub vat: Vat,
     pub gate: Rc<Gate>,
     pub writer: Rc<Writer>,
-    module: module::Client,
+    pub module: module::Client,
 }
 
 /// An instance that serves the hot lane on one thread.
@@ -79,7 +81,7 @@ impl Launcher<'_> {
         let grants = Grants::new(self.spec.permissions.clone());
         let writer = Rc::new(Writer { registry: self.context.registry.clone(), caller: Caller::module(self.id.as_str()), grants });
         let module: module::Client = vat.bootstrap();
-        let request = self.hello(&module, &gate, &writer);
+        let request = self.hello(&module, generation, &gate, &writer);
         let answer = vat.run(async move { request.send().promise.await?.get()?.get_info().map(|info| info.get_api_level()) }).await?;
         match answer {
             Ok(level) if level > API_LEVEL => Err(HostError::Refused(format!("it was built for api level {level}, this kernel has {API_LEVEL}"))),
@@ -88,13 +90,13 @@ impl Launcher<'_> {
         }
     }
 
-    fn hello(&self, module: &module::Client, gate: &Rc<Gate>, writer: &Rc<Writer>) -> capnp::capability::Request<module::start_params::Owned, module::start_results::Owned> {
+    fn hello(&self, module: &module::Client, generation: Generation, gate: &Rc<Gate>, writer: &Rc<Writer>) -> StartRequest {
         let mut request = module.start_request();
         let mut hello = request.get().init_hello();
         hello.set_pipe_version(PIPE_VERSION);
         hello.set_api_level(API_LEVEL);
         hello.set_module_name(self.id.as_str());
-        hello.set_generation(self.context.generations.load(Ordering::Relaxed));
+        hello.set_generation(generation.0);
         hello.set_config(self.spec.config.as_bytes());
         let facts = &self.context.cluster;
         let mut cluster = hello.reborrow().init_cluster();
@@ -104,7 +106,7 @@ impl Launcher<'_> {
         cluster.set_service_cidr(&facts.service_cidr);
         // A module of the hot lane gets data only: its capabilities would end with the handshake.
         if self.spec.kind == ModuleType::Controller {
-            let log = Rc::new(RefCell::new(ModuleLog::new(self.id.clone(), Generation(self.context.generations.load(Ordering::Relaxed)))));
+            let log = Rc::new(RefCell::new(ModuleLog::new(self.id.clone(), generation)));
             let holder = Rc::new(Holder { writer: writer.clone(), gate: gate.clone(), log });
             let capabilities = exports(&holder, &self.spec.grants);
             let mut list = hello.init_exports(u32::try_from(capabilities.len()).unwrap_or(u32::MAX));

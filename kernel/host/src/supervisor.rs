@@ -32,6 +32,9 @@ use tokio::{sync::mpsc, task::JoinHandle};
 /// How often a running module is looked at, to note that it answered and what it uses.
 const GLANCE: Duration = Duration::from_millis(250);
 
+/// How long an old incarnation may take over `Module.stop`.
+const GOODBYE: Duration = Duration::from_millis(100);
+
 /// One version of the Module object.
 #[derive(Clone, Debug)]
 pub struct Manifest {
@@ -109,6 +112,8 @@ pub struct Supervisor {
     work: Lasting,
     current: Option<Incarnation>,
     last_good: Option<Code>,
+    /// What the current incarnation was started from.
+    serving: Option<(ModuleSpec, Code)>,
 }
 
 /// How serving one version ended.
@@ -122,7 +127,7 @@ impl Supervisor {
     /// A supervisor that waits for its first command.
     pub fn new(context: Arc<Context>, state: Arc<ModuleState>, commands: mpsc::UnboundedReceiver<Command>) -> Self {
         let id = ModuleId::new(&state.name);
-        Self { context, id, state, commands, work: Lasting::None, current: None, last_good: None }
+        Self { context, id, state, commands, work: Lasting::None, current: None, last_good: None, serving: None }
     }
 
     /// Follows commands until told to stop.
@@ -135,12 +140,28 @@ impl Supervisor {
                 Err(error) => {
                     tracing::warn!(module = %self.id, %error, "the module cannot run as its object says");
                     self.state.update(|f| (f.phase, f.message) = (Phase::Failed, describe(&error)));
-                    self.commands.recv().await
+                    self.hold().await
                 }
             };
         }
         self.tear_down().await;
         self.state.update(|f| f.phase = Phase::Stopped);
+    }
+
+    /// The object asks for something that cannot be: what ran before goes on, through faults, until the next command.
+    async fn hold(&mut self) -> Option<Command> {
+        let (Some(current), Some((spec, code))) = (&self.current, self.serving.clone()) else { return self.commands.recv().await };
+        tokio::select! {
+            biased;
+            told = self.commands.recv() => return told,
+            _ = current.fault() => {}
+        }
+        self.drop_current();
+        self.state.counters.traps.fetch_add(1, Relaxed);
+        match self.serve(&spec, code).await {
+            Ok(told) => told,
+            Err(_) => self.commands.recv().await,
+        }
     }
 
     /// Makes the module what its object says, until the next command.
@@ -181,16 +202,17 @@ impl Supervisor {
         if same {
             return Ok(());
         }
-        let was_admission = matches!(self.work, Lasting::Admission);
-        if !(was_admission && spec.kind == ModuleType::Admission) {
-            self.tear_down().await;
+        if matches!(self.work, Lasting::Admission) && spec.kind == ModuleType::Admission {
+            // The judge that is there goes on until the next one has started.
+            return Ok(());
         }
+        self.tear_down().await;
         self.work = match (spec.kind, &spec.controller) {
             (ModuleType::Controller, Some(controller)) => self.controller_work(controller)?,
             (ModuleType::Scheduler, _) => self.scheduler_work(spec),
             _ => Lasting::Admission,
         };
-        if spec.kind == ModuleType::Admission && (trusted || was_admission) {
+        if spec.kind == ModuleType::Admission && trusted {
             self.install_judge(spec, None);
         }
         Ok(())
@@ -269,6 +291,7 @@ impl Supervisor {
         };
         let (started, calls) = (Instant::now(), self.state.counters.calls.load(Relaxed));
         self.switch(spec, next);
+        self.serving = Some((spec.clone(), code.clone()));
         let running = format!("{} (generation {})", code.digest(), self.current.as_ref().map_or(0, |c| c.generation().0));
         tracing::info!(module = %self.id, running, "running");
         self.state.update(|f| {
@@ -302,8 +325,8 @@ impl Supervisor {
             ModuleType::Controller => {
                 let started = launcher.start().await?;
                 let controller = started.controller().await?;
-                let Started { generation, vat, gate, writer, .. } = started;
-                Incarnation::Controller(Rc::new(Running { generation, vat, controller, gate, writer, busy: Cell::new(0) }))
+                let Started { generation, vat, gate, writer, module } = started;
+                Incarnation::Controller(Rc::new(Running { generation, vat, module, controller, gate, writer, busy: Cell::new(0) }))
             }
             ModuleType::Scheduler => {
                 let (instance, generation, writer) = launcher.start().await?.into_hot().await?;
@@ -367,6 +390,8 @@ fn drain(old: Incarnation) {
         while running.busy.get() > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        let goodbye = running.module.stop_request().send().promise;
+        let _ = tokio::time::timeout(GOODBYE, running.vat.run(goodbye)).await;
         running.gate.revoke();
     });
 }

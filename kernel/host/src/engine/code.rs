@@ -21,6 +21,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
+    time::Duration,
 };
 use tokio::sync::{Semaphore, oneshot};
 use wasmtime::component::Component;
@@ -33,6 +34,8 @@ pub mod bindings {
 
 const MAGIC: &[u8; 8] = b"PNTLAOT1";
 const HASH_BYTES: usize = 32;
+/// When a file that is being written counts as never finished.
+const UNFINISHED_AFTER: Duration = Duration::from_secs(3600);
 /// How much lower than the rest of the process compiling runs.
 const COMPILE_NICENESS: libc::c_int = 10;
 
@@ -90,6 +93,9 @@ impl Cache {
         let mut hasher = ShaHasher(Sha256::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let fingerprint = hex(&hasher.0.finalize()[..8]);
+        if let Some(dir) = &dir {
+            forget_others(dir, &fingerprint);
+        }
         let threads = thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             dir,
@@ -183,13 +189,26 @@ fn read_entry(engine: &wasmtime::Engine, path: &Path) -> Option<Component> {
 }
 
 fn write_entry(path: &Path, code: &[u8]) -> std::io::Result<()> {
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let temporary = path.with_extension(format!("{}-{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     let mut file = fs::File::create(&temporary)?;
     file.write_all(MAGIC)?;
     file.write_all(&Sha256::digest(code))?;
     file.write_all(code)?;
     file.sync_data()?;
     fs::rename(&temporary, path)
+}
+
+/// Removes entries that another engine (version, configuration, processor) made, and files that were never finished.
+fn forget_others(dir: &Path, fingerprint: &str) {
+    let ours = format!("-{fingerprint}.aot");
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
+        if (name.ends_with(".aot") && !name.ends_with(&ours)) || (name.ends_with(".tmp") && age > UNFINISHED_AFTER) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Makes the calling thread yield to everything else in the process.
