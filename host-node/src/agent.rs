@@ -22,7 +22,7 @@ use crate::log_file;
 use crate::net;
 use crate::node::Node;
 use crate::pod::note::View;
-use crate::pod::record::{Attempt, host_network};
+use crate::pod::record::{Attempt, End, all_containers, host_network, init_containers, restarts};
 use crate::stats;
 
 /// Bytes in one write to the kernel.
@@ -57,13 +57,16 @@ impl Agent {
         let view = self.view(&target.pod)?;
         let found = {
             let record = view.record.borrow();
-            record.containers.get(&target.container).and_then(|c| match previous {
-                Previous::Yes => match &c.current {
-                    // A container that waits for its restart: its last run is the previous one.
-                    Some(current) if current.end.is_some() && c.previous.is_none() => Some(current.clone()),
-                    _ => c.previous.clone(),
-                },
-                Previous::No => c.current.clone(),
+            let again = |end: &End| {
+                let pod = view.pod.borrow();
+                let init = init_containers(&pod).iter().any(|c| c.name == target.container);
+                all_containers(&pod).find(|c| c.name == target.container).is_some_and(|c| restarts(&pod, c, init, end.code))
+            };
+            record.containers.get(&target.container).and_then(|c| match (previous, &c.current) {
+                // A container that waits for its restart: its last run is the previous one.
+                (Previous::Yes, Some(current)) if current.end.as_ref().is_some_and(again) => Some(current.clone()),
+                (Previous::Yes, _) => c.previous.clone(),
+                (Previous::No, current) => current.clone(),
             })
         };
         let missing = || match previous {

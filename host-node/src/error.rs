@@ -86,6 +86,9 @@ pub enum Error {
     /// A container's configuration mentions something that is not there or cannot be (CreateContainerConfigError).
     #[error("{0}")]
     ContainerConfig(String),
+    /// A container answered a probe or a hook, but not well.
+    #[error("{0}")]
+    Answer(String),
     /// A path that leaves the directory it must stay in.
     #[error("path {0:?} is not allowed here")]
     UnsafePath(String),

@@ -165,7 +165,11 @@ impl Watcher {
         let target = Target { pod: &self.pod, container: &self.container, address: self.address };
         if let Some(exec) = &probe.exec {
             let (exit, output) = exec_quietly(&self.node, &self.runtime_id, exec.command.clone().unwrap_or_default()).await?;
-            return if exit.code == 0 { Ok(()) } else { Err(Error::invalid("answer", format!("exit code {}: {output}", exit.code))) };
+            return if exit.code == 0 {
+                Ok(())
+            } else {
+                Err(Error::Answer(if output.is_empty() { format!("command exited with {}", exit.code) } else { output }))
+            };
         }
         if let Some(get) = &probe.http_get {
             return http(&target, get).await.and_then(Answer::into_result);
@@ -211,7 +215,7 @@ impl Answer {
     pub fn into_result(self) -> Result<()> {
         match self.0 {
             200..400 => Ok(()),
-            code => Err(Error::invalid("answer", format!("HTTP probe failed with statuscode: {code}"))),
+            code => Err(Error::Answer(format!("HTTP probe failed with statuscode: {code}"))),
         }
     }
 }
@@ -258,7 +262,7 @@ fn status_code(answer: &[u8]) -> Result<u16> {
     let line = answer.split(|b| *b == b'\n').next().and_then(|l| std::str::from_utf8(l).ok()).unwrap_or_default();
     let mut words = line.split_whitespace();
     let code = words.next().filter(|w| w.starts_with("HTTP/1.")).and(words.next()).and_then(|w| w.parse().ok());
-    code.ok_or_else(|| Error::invalid("answer", "malformed HTTP response"))
+    code.ok_or_else(|| Error::Answer("malformed HTTP response".into()))
 }
 
 #[cfg(test)]

@@ -14,12 +14,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use futures::TryStreamExt;
-use rtnetlink::packet_route::link::LinkAttribute;
-use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use tokio::sync::watch;
 
 use crate::error::{Error, Result, Step};
 use addresses::{Cidr, Pool};
+
+/// The pod's side of its pair, as the pod sees it.
+const POD_LINK: &str = "eth0";
 
 /// The pods' network. Single-threaded by design: it lives on the daemon's one thread.
 pub struct Network {
@@ -93,14 +96,17 @@ impl Network {
         };
         let name = link_name(uid);
         self.remove_link(&name).await?;
-        let peer = format!("{}p", &name[..name.len() - 1]);
         let bridge = require(&self.handle, &self.bridge).await?;
-        let pair = LinkVeth::new(&name, &peer).controller(bridge).up().build();
+        // The pod's side is born inside its namespace: moving and renaming it would cost two more grace periods of the kernel's.
+        let peer = LinkUnspec::new_with_name(POD_LINK).setns_by_fd(inside.as_raw_fd()).build();
+        let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name(name.clone())
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .controller(bridge)
+            .up()
+            .build();
         self.handle.link().add(pair).execute().await.map_err(netlink(format!("making veth {name}")))?;
-        let peer_index = require(&self.handle, &peer).await?;
-        let moved = LinkUnspec::new_with_index(peer_index).setns_by_fd(inside.as_raw_fd()).build();
-        self.handle.link().set(moved).execute().await.map_err(netlink(format!("moving {peer} into the pod")))?;
-        configure_inside(inside, &peer, address, cidr).await?;
+        configure_inside(inside, address, cidr).await?;
         Ok(address)
     }
 
@@ -184,7 +190,7 @@ async fn inside_namespace<T: Send + 'static>(namespace: OwnedFd, make: impl FnOn
     receiver.await.map_err(|_| Error::io("entering the pod's network", std::io::Error::other("the thread ended")))?
 }
 
-async fn configure_inside(namespace: OwnedFd, peer: &str, address: Ipv4Addr, cidr: Cidr) -> Result<()> {
+async fn configure_inside(namespace: OwnedFd, address: Ipv4Addr, cidr: Cidr) -> Result<()> {
     let open = || rtnetlink::new_connection().step(|| "opening netlink in the pod".into());
     let (connection, handle, _messages) = inside_namespace(namespace, open).await?;
     let connection = tokio::spawn(connection);
@@ -193,9 +199,7 @@ async fn configure_inside(namespace: OwnedFd, peer: &str, address: Ipv4Addr, cid
             let up = handle.link().set(LinkUnspec::new_with_index(loopback).up().build()).execute().await;
             up.map_err(netlink("raising lo in the pod"))?;
         }
-        let index = require(&handle, peer).await?;
-        let named = LinkUnspec::new_with_index(index).name("eth0").build();
-        handle.link().set(named).execute().await.map_err(netlink("naming eth0 in the pod"))?;
+        let index = require(&handle, POD_LINK).await?;
         add_address(&handle, index, address, cidr.prefix).await?;
         let up = handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await;
         up.map_err(netlink("raising eth0 in the pod"))?;

@@ -56,14 +56,35 @@ impl Paths {
     }
 }
 
+/// Says in the log how far a step is and how long it took: the first place to look when pods start slowly.
+struct Clock<'a> {
+    pod: &'a Pod,
+    began: std::time::Instant,
+}
+
+impl<'a> Clock<'a> {
+    fn new(pod: &'a Pod) -> Self {
+        Self { pod, began: std::time::Instant::now() }
+    }
+
+    fn passed(&self, what: &str) {
+        tracing::debug!(pod = name(self.pod), ms = self.began.elapsed().as_secs_f64() * 1000.0, "{what} ready");
+    }
+}
+
 /// Volumes, sandbox, network.
 pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
     let paths = node.paths(pod);
+    let clock = Clock::new(pod);
     file::make_dir(&paths.dir, 0o700)?;
     let facts = facts(node, pod, None);
     volume::prepare(pod, &Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts }).await?;
+    clock.passed("volumes");
     let sandbox = node.runtime.create_sandbox(sandbox_spec(pod, files::hostname(pod, &node.options.name))).await?;
-    match plug_in(node, pod, &paths, &sandbox.id).await {
+    clock.passed("sandbox");
+    let plugged = plug_in(node, pod, &paths, &sandbox.id).await;
+    clock.passed("network");
+    match plugged {
         Ok(address) => Ok(SandboxRecord { id: sandbox.id.to_string(), address: Some(address), ready_at: Timestamp::now() }),
         Err(error) => {
             if let Err(second) = node.runtime.remove_sandbox(&sandbox.id).await {
@@ -115,6 +136,7 @@ pub async fn keep_fresh(node: Rc<Node>, view: Rc<View>) {
 /// Makes a container, not yet started.
 pub async fn create(node: &Node, start: &Start) -> Result<Attempt> {
     let Start { pod, container, image, sandbox, restarts } = start;
+    let clock = Clock::new(pod);
     let paths = node.paths(pod);
     let facts = facts(node, pod, sandbox.address);
     let sources = fetch_sources(node, pod, container).await?;
@@ -135,7 +157,9 @@ pub async fn create(node: &Node, start: &Start) -> Result<Attempt> {
     };
     let spec = spec(pod, container, prepared)?;
     refuse_root(node, &spec).await?;
+    clock.passed("configuration");
     let id = node.runtime.create_container(spec).await?;
+    clock.passed("container");
     Ok(Attempt {
         id: id.to_string(),
         image: container.image.clone().unwrap_or_default(),
@@ -288,6 +312,7 @@ pub async fn start(
     address: Option<Ipv4Addr>,
     started: impl FnOnce(),
 ) -> StartEnd {
+    let clock = Clock::new(pod);
     let id = match ContainerId::parse(&attempt.id) {
         Ok(id) => id,
         Err(error) => return StartEnd::Failed(error.to_string()),
@@ -295,6 +320,7 @@ pub async fn start(
     if let Err(error) = node.runtime.start(&id).await {
         return StartEnd::Failed(Error::chain(&error));
     }
+    clock.passed("process");
     started();
     let hook = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
     match hook {
@@ -318,7 +344,7 @@ async fn run_hook(
         let (exit, output) = exec_quietly(node, id, exec.command.clone().unwrap_or_default()).await?;
         return match exit.code {
             0 => Ok(()),
-            code => Err(Error::invalid("hook", format!("command exited with {code}: {output}"))),
+            code => Err(Error::Answer(format!("command exited with {code}: {output}"))),
         };
     }
     if let Some(sleep) = &hook.sleep {

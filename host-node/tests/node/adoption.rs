@@ -81,8 +81,13 @@ fn purge_after_a_kill_leaves_nothing() {
             json!({ "volumes": [{ "name": "e", "emptyDir": { "medium": "Memory" } }],
             "containers": [{ "name": "c", "command": LOOP, "volumeMounts": [{ "name": "e", "mountPath": "/e" }] }] }),
         );
+        let began = std::time::Instant::now();
         kernel.put_pod(left.clone()).await;
         kernel.until_ready(uid(&left)).await;
+        println!("from the pod's row to its Running status: {} ms", began.elapsed().as_millis());
+        if std::env::var_os("SHOW_LOG").is_some() {
+            println!("{}", std::fs::read_to_string(machine.dir.join("node.log")).expect("a log"));
+        }
         let status = std::fs::read_to_string(format!("/proc/{}/status", machine.pid())).expect("readable");
         let rss: u64 = status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok()).expect("VmRSS");
         println!("resident memory of host-node with one pod: {} MB", rss / 1024);

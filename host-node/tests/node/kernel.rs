@@ -63,6 +63,7 @@ impl Kernel {
                 if !this.state.borrow().accepting {
                     continue;
                 }
+                stream.set_nodelay(true).expect("set");
                 let (acceptor, kernel) = (acceptor.clone(), this.clone());
                 let task = tokio::task::spawn_local(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
