@@ -83,7 +83,11 @@ impl Place {
     }
 
     fn host(&self) -> Result<&str, ApiError> {
-        if self.node.is_empty() { Err(ApiError::bad_request(format!("pod {} does not have a host assigned", self.name))) } else { Ok(&self.node) }
+        if self.node.is_empty() {
+            Err(ApiError::bad_request(format!("pod {} does not have a host assigned", self.name)))
+        } else {
+            Ok(&self.node)
+        }
     }
 }
 
@@ -102,7 +106,8 @@ pub(crate) async fn log(server: &Arc<Shared>, exchange: Exchange, permit: Permit
     let place = Place::find(server, &exchange)?;
     let target = place.target(place.container(exchange.query.text("container"))?);
     let options = log_options(&exchange.query)?;
-    let upgrade = if websocket::requested(exchange.headers()) { Some(Upgrade::websocket(exchange.parts, &websocket::BYTE_STREAMS)?) } else { None };
+    let upgrade =
+        if websocket::requested(exchange.headers()) { Some(Upgrade::websocket(exchange.parts, &websocket::BYTE_STREAMS)?) } else { None };
 
     let (to, chunks) = mpsc::channel(LOG_CHUNKS);
     let gone = CancellationToken::new();
@@ -141,7 +146,12 @@ fn log_options(query: &Query) -> Result<LogOptions, ApiError> {
     let since_seconds = number("sinceSeconds", 1)?;
     let since_time = query.get("sinceTime").filter(|text| !text.is_empty());
     let since_unix_nanos = match (since_seconds, since_time) {
-        (Some(_), Some(_)) => return Err(invalid_log(&FieldError::forbidden("sinceSeconds", "at most one of `sinceTime` or `sinceSeconds` may be specified"))),
+        (Some(_), Some(_)) => {
+            return Err(invalid_log(&FieldError::forbidden(
+                "sinceSeconds",
+                "at most one of `sinceTime` or `sinceSeconds` may be specified",
+            )));
+        }
         (Some(seconds), None) => nanos(jiff::Timestamp::now()).saturating_sub(seconds.saturating_mul(1_000_000_000)),
         (None, Some(text)) => nanos(text.parse().map_err(|_| objects::bad_parameter("sinceTime", text))?),
         (None, None) => 0,
@@ -185,12 +195,14 @@ pub(crate) async fn process(server: &Arc<Shared>, exchange: Exchange, permit: Pe
 
     let (client, end) = process::pipes();
     ask(server, node, |reply| Call::Process { attach, target, command, wanted, end, reply }).await?;
-    Ok(upgrade.then(server, permit, move |upgraded| async move { match transport {
-        Transport::WebSocket(channels) => websocket::serve_process(websocket::socket(upgraded).await, channels, wanted, client).await,
-        Transport::Spdy(version) => {
-            spdy_process::serve_process(Connection::serve(TokioIo::new(upgraded)), version, wanted, client).await;
+    Ok(upgrade.then(server, permit, move |upgraded| async move {
+        match transport {
+            Transport::WebSocket(channels) => websocket::serve_process(websocket::socket(upgraded).await, channels, wanted, client).await,
+            Transport::Spdy(version) => {
+                spdy_process::serve_process(Connection::serve(TokioIo::new(upgraded)), version, wanted, client).await;
+            }
         }
-    }}))
+    }))
 }
 
 fn process_options(query: &Query, attach: bool) -> Result<(Wanted, Vec<String>), ApiError> {
@@ -221,7 +233,8 @@ impl Transport {
             return Ok((Transport::WebSocket(channels), Upgrade::websocket(exchange.parts, &[channels.name()])?));
         }
         let version = spdy_process::choose_version(exchange.headers());
-        let version = version.ok_or_else(|| ApiError::from_code(403, "Forbidden", "none of the offered stream protocol versions is served"))?;
+        let version =
+            version.ok_or_else(|| ApiError::from_code(403, "Forbidden", "none of the offered stream protocol versions is served"))?;
         Ok((Transport::Spdy(version), Upgrade::spdy(exchange.parts, version)?))
     }
 }

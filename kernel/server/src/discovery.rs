@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderValue, Response, StatusCode};
-use pintle_api::printer::IncludeObject;
 use pintle_api::ApiError;
 use pintle_api::discovery::{self, Root};
+use pintle_api::printer::IncludeObject;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -17,7 +17,15 @@ use crate::server::Shared;
 
 /// Paths besides those that discovery knows.
 const PATHS: [&str; 9] = [
-    "/.well-known/openid-configuration", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version",
+    "/.well-known/openid-configuration",
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openid/v1/jwks",
+    "/readyz",
+    "/version",
 ];
 
 /// `/`: every path that is served.
@@ -58,7 +66,12 @@ pub(crate) fn serve(server: &Shared, exchange: &Exchange, parts: &[&str]) -> Res
 }
 
 fn host(exchange: &Exchange) -> &str {
-    exchange.headers().get(http::header::HOST).and_then(|host| host.to_str().ok()).or(exchange.parts.uri.authority().map(|host| host.as_str())).unwrap_or_default()
+    exchange
+        .headers()
+        .get(http::header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .or(exchange.parts.uri.authority().map(|host| host.as_str()))
+        .unwrap_or_default()
 }
 
 fn value(value: Value, wanted: Wanted) -> Result<Response<Body>, ApiError> {

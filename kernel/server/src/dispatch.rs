@@ -51,4 +51,3 @@ async fn path(server: &Arc<Shared>, exchange: &Exchange) -> Result<Response<Body
         _ => Err(ApiError::no_route()),
     }
 }
-

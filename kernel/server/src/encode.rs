@@ -156,7 +156,11 @@ pub(crate) fn value_body(value: &Value, wanted: Wanted) -> Result<Body, ApiError
 pub(crate) fn add_warnings(headers: &mut HeaderMap, warnings: &[String]) {
     let mut left = WARNINGS_BYTES_MAX;
     for (index, warning) in warnings.iter().enumerate() {
-        let text: String = warning.chars().filter(|c| !c.is_control()).flat_map(|c| matches!(c, '"' | '\\').then_some('\\').into_iter().chain([c])).collect();
+        let text: String = warning
+            .chars()
+            .filter(|c| !c.is_control())
+            .flat_map(|c| matches!(c, '"' | '\\').then_some('\\').into_iter().chain([c]))
+            .collect();
         let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{text}\"").as_bytes()) else { continue };
         if value.len() > left {
             return;

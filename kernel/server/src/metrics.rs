@@ -12,7 +12,8 @@ use crate::config::Metric;
 
 /// Upper bounds of the latency histogram, seconds: upstream's.
 const BUCKETS: [f64; 25] = [
-    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0,
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0,
+    120.0,
 ];
 
 #[derive(Default)]
@@ -60,14 +61,19 @@ impl Metrics {
         let requests = self.requests.lock();
         let rows = || requests.iter().flat_map(|(verb, resources)| resources.iter().map(move |(resource, entry)| (verb, resource, entry)));
         // Writing to a String does not fail.
-        let _ = out.write_str("# HELP apiserver_request_total Requests by verb, resource and HTTP code.\n# TYPE apiserver_request_total counter\n");
+        let _ = out.write_str(
+            "# HELP apiserver_request_total Requests by verb, resource and HTTP code.\n# TYPE apiserver_request_total counter\n",
+        );
         for (verb, resource, entry) in rows() {
             for (code, count) in &entry.codes {
                 let _ = writeln!(out, "apiserver_request_total{{verb=\"{verb}\",resource=\"{resource}\",code=\"{code}\"}} {count}");
             }
         }
         let name = "apiserver_request_duration_seconds";
-        let _ = write!(out, "# HELP {name} Time from the request's head to the answer's, watches and streams aside.\n# TYPE {name} histogram\n");
+        let _ = write!(
+            out,
+            "# HELP {name} Time from the request's head to the answer's, watches and streams aside.\n# TYPE {name} histogram\n"
+        );
         for (verb, resource, entry) in rows() {
             let labels = format!("verb=\"{verb}\",resource=\"{resource}\"");
             let mut total = 0;

@@ -161,7 +161,11 @@ mod tests {
         check("application/yaml", &[], Some((Format::Yaml, Shape::Whole)));
         check("text/html, */*;q=0.1", &[], Some((Format::Json, Shape::Whole)));
         check("application/json;q=0", &[], None);
-        check("application/json;as=APIGroupDiscoveryList;g=apidiscovery.k8s.io;v=v2", &[Shape::Discovery], Some((Format::Json, Shape::Discovery)));
+        check(
+            "application/json;as=APIGroupDiscoveryList;g=apidiscovery.k8s.io;v=v2",
+            &[Shape::Discovery],
+            Some((Format::Json, Shape::Discovery)),
+        );
         check("application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList", &[Shape::Discovery], None);
     }
 

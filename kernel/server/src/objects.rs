@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::body::Body;
 use crate::encode::{self, Answer};
+use crate::identity::escalation;
 use crate::limits::BODY_BYTES_MAX;
 use crate::negotiate::{self, Shape};
 use crate::pipeline::Exchange;
@@ -25,8 +26,15 @@ use crate::shape;
 
 /// Resources whose deletion is answered with the object, not a Status: as upstream's registries are set up.
 const DELETE_RETURNS_OBJECT: [&str; 9] = [
-    "persistentvolumeclaims", "persistentvolumes", "pods", "podtemplates", "replicationcontrollers", "resourcequotas", "serviceaccounts",
-    "services", "csinodes",
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "pods",
+    "podtemplates",
+    "replicationcontrollers",
+    "resourcequotas",
+    "serviceaccounts",
+    "services",
+    "csinodes",
 ];
 
 /// Answer a request about objects.
@@ -95,6 +103,10 @@ async fn create(server: &Shared, exchange: Exchange, target: &Target) -> Result<
     let options = write_options(&exchange, "CreateOptions")?;
     let caller = exchange.caller.clone();
     let content = content(exchange).await?;
+    if escalation::concerns(&caller, &target.resource.group) {
+        let would_be = server.registry.create(&caller, target, content.clone(), &dry(&options)).await?;
+        escalation::check(&server.authorizer, &caller, &would_be.object)?;
+    }
     let written = server.registry.create(&caller, target, content, &options).await?;
     Ok(match target.subresource.as_str() {
         "binding" | "eviction" => Answer::Value { code: StatusCode::CREATED, value: encode::success(201), warnings: written.warnings },
@@ -106,13 +118,21 @@ async fn update(server: &Shared, exchange: Exchange, target: &Target) -> Result<
     let options = write_options(&exchange, "UpdateOptions")?;
     let caller = exchange.caller.clone();
     let content = content(exchange).await?;
+    if escalation::concerns(&caller, &target.resource.group) {
+        let would_be = server.registry.update(&caller, target, content.clone(), &dry(&options)).await?;
+        escalation::check(&server.authorizer, &caller, &would_be.object)?;
+    }
     let written = server.registry.update(&caller, target, content, &options).await?;
     Ok(written_answer(written))
 }
 
 async fn patch(server: &Shared, exchange: Exchange, target: &Target) -> Result<Answer, ApiError> {
-    const TYPES: [&str; 4] =
-        ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"];
+    const TYPES: [&str; 4] = [
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+        "application/apply-patch+yaml",
+    ];
     let options = write_options(&exchange, "PatchOptions")?;
     let kind = match negotiate::content_type(exchange.headers()) {
         "application/json-patch+json" => Patch::Json,
@@ -123,8 +143,17 @@ async fn patch(server: &Shared, exchange: Exchange, target: &Target) -> Result<A
     };
     let caller = exchange.caller.clone();
     let patch = kind(read(exchange).await?);
+    if escalation::concerns(&caller, &target.resource.group) {
+        let would_be = server.registry.patch(&caller, target, patch.clone(), &dry(&options)).await?;
+        escalation::check(&server.authorizer, &caller, &would_be.object)?;
+    }
     let written = server.registry.patch(&caller, target, patch, &options).await?;
     Ok(written_answer(written))
+}
+
+/// The same write, not carried out.
+fn dry(options: &WriteOptions) -> WriteOptions {
+    WriteOptions { dry_run: DryRun::All, ..options.clone() }
 }
 
 fn written_answer(written: registry::Written) -> Answer {
@@ -190,7 +219,9 @@ impl Encoding {
     /// # Errors
     /// 400.
     pub(crate) fn value(self, text: &[u8], kind: &str, view: Option<TypeView<'_>>) -> Result<Value, ApiError> {
-        let bad = |error: &dyn std::fmt::Display| ApiError::bad_request(format!("the object provided is unrecognized (must be a {kind}): {error}"));
+        let bad = |error: &dyn std::fmt::Display| {
+            ApiError::bad_request(format!("the object provided is unrecognized (must be a {kind}): {error}"))
+        };
         let value: Value = match self {
             Encoding::Json => serde_json::from_slice(text).map_err(|error| bad(&error))?,
             Encoding::Yaml => {

@@ -112,7 +112,10 @@ pub(crate) async fn v3(server: &Shared, exchange: &Exchange, rest: &[&str]) -> R
     if asked.is_some() {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static(IMMUTABLE));
         let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * 365);
-        headers.insert(EXPIRES, HeaderValue::from_str(&expires.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()).map_err(ApiError::internal)?);
+        headers.insert(
+            EXPIRES,
+            HeaderValue::from_str(&expires.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()).map_err(ApiError::internal)?,
+        );
     }
     Ok(response)
 }

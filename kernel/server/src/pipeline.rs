@@ -130,7 +130,11 @@ async fn stages(server: &Arc<Shared>, peer: &Peer, parts: Parts, body: Incoming,
 /// What is authorized. Opening a stream into a container is a `create`, whatever the method: a WebSocket can only be a GET.
 fn action(info: &RequestInfo) -> Action<'_> {
     let mut action = Action::of(info);
-    if info.is_resource && info.resource == "pods" && matches!(action.subresource, "exec" | "attach" | "portforward") && action.verb == "get" {
+    if info.is_resource
+        && info.resource == "pods"
+        && matches!(action.subresource, "exec" | "attach" | "portforward")
+        && action.verb == "get"
+    {
         action.verb = "create";
     }
     action
@@ -151,7 +155,9 @@ fn check_impersonation(server: &Shared, caller: &Caller, other: &Caller) -> Resu
         Some((namespace, name)) => wanted.push(("serviceaccounts", namespace, name)),
         None => wanted.push(("users", "", &other.user)),
     }
-    let implied = |group: &str| group == "system:authenticated" || other.user.starts_with("system:serviceaccount:") && group.starts_with("system:serviceaccounts");
+    let implied = |group: &str| {
+        group == "system:authenticated" || other.user.starts_with("system:serviceaccount:") && group.starts_with("system:serviceaccounts")
+    };
     wanted.extend(other.groups.iter().filter(|group| !implied(group)).map(|group| ("groups", "", group.as_str())));
     if !other.uid.is_empty() {
         wanted.push(("uids", "", &other.uid));
@@ -159,7 +165,9 @@ fn check_impersonation(server: &Shared, caller: &Caller, other: &Caller) -> Resu
     wanted.extend(other.extra.values().flatten().map(|value| ("userextras", "", value.as_str())));
     wanted.into_iter().try_for_each(|(resource, namespace, name)| {
         let group = if matches!(resource, "uids" | "userextras") { "authentication.k8s.io" } else { "" };
-        server.authorizer.check(caller, &Action { verb: "impersonate", is_resource: true, group, resource, namespace, name, ..Action::default() })
+        server
+            .authorizer
+            .check(caller, &Action { verb: "impersonate", is_resource: true, group, resource, namespace, name, ..Action::default() })
     })
 }
 

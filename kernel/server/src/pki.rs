@@ -14,13 +14,12 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
 };
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest as _, Sha256};
-
 
 /// How long the cluster CA lives.
 const CA_LIFETIME_DAYS: u64 = 3650;
@@ -220,11 +219,7 @@ impl Pki {
         // An uncompressed P-256 point: 0x04, x, y.
         let coordinates = point.get(1..).unwrap_or_default();
         let (x, y) = coordinates.split_at(coordinates.len() / 2);
-        PublicKey {
-            kid: URL_SAFE_NO_PAD.encode(Sha256::digest(spki)),
-            x: URL_SAFE_NO_PAD.encode(x),
-            y: URL_SAFE_NO_PAD.encode(y),
-        }
+        PublicKey { kid: URL_SAFE_NO_PAD.encode(Sha256::digest(spki)), x: URL_SAFE_NO_PAD.encode(x), y: URL_SAFE_NO_PAD.encode(y) }
     }
 
     /// Write a kubeconfig with the admin's certificate embedded, mode 0600.
@@ -261,8 +256,7 @@ fn kept(dir: &Path, name: &str, ca_pem: &str, make: impl FnOnce() -> Result<Issu
 
 /// A kubeconfig in text.
 fn kubeconfig(admin: &Issued, server_url: &str) -> String {
-    let (ca, cert, key) =
-        (STANDARD.encode(&admin.ca_pem), STANDARD.encode(&admin.cert_pem), STANDARD.encode(&admin.key_pem));
+    let (ca, cert, key) = (STANDARD.encode(&admin.ca_pem), STANDARD.encode(&admin.cert_pem), STANDARD.encode(&admin.key_pem));
     format!(
         "apiVersion: v1\nkind: Config\nclusters:\n- name: pintle\n  cluster:\n    server: {server_url}\n    \
          certificate-authority-data: {ca}\nusers:\n- name: kubernetes-admin\n  user:\n    client-certificate-data: {cert}\n    \
@@ -283,8 +277,7 @@ fn ca_params() -> Result<CertificateParams> {
     let mut params = CertificateParams::new(Vec::<String>::new())?;
     params.distinguished_name = named("pintle-ca");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages =
-        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     valid_for(&mut params, CA_LIFETIME_DAYS);
     Ok(params)
 }

@@ -49,13 +49,7 @@ impl RequestInfo {
     }
 
     /// `{version}/[watch|proxy/]{resource...}`; `None` when no resource is named.
-    fn read_version<'p>(
-        &mut self,
-        group: String,
-        mut parts: impl Iterator<Item = &'p str>,
-        method: &Method,
-        query: &Query,
-    ) -> Option<()> {
+    fn read_version<'p>(&mut self, group: String, mut parts: impl Iterator<Item = &'p str>, method: &Method, query: &Query) -> Option<()> {
         let version = parts.next()?.to_owned();
         let mut parts: Vec<&str> = parts.collect();
         let legacy_watch = parts.first() == Some(&"watch") && parts.len() > 1;

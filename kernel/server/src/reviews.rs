@@ -118,7 +118,8 @@ fn subject(kind: &str, spec: &Value) -> Result<Caller, ApiError> {
     let user = spec["user"].as_str().unwrap_or_default();
     let groups = strings(&spec["groups"]);
     if user.is_empty() && groups.is_empty() {
-        let error = FieldError::new("spec.user", pintle_api::FieldErrorKind::Invalid, "", "at least one of user or group must be specified");
+        let error =
+            FieldError::new("spec.user", pintle_api::FieldErrorKind::Invalid, "", "at least one of user or group must be specified");
         return Err(ApiError::invalid_kind("authorization.k8s.io", kind, "", &[error]));
     }
     Ok(Caller { user: user.to_owned(), groups, ..Caller::default() })
@@ -197,7 +198,11 @@ pub(crate) fn issue_token(server: &Shared, namespace: &str, name: &str, mut requ
     let seconds = match &request["spec"]["expirationSeconds"] {
         Value::Null => usual,
         value => value.as_u64().filter(|seconds| (shortest..=longest).contains(seconds)).ok_or_else(|| {
-            let error = FieldError::invalid("spec.expirationSeconds", value.clone(), "may not specify a duration less than 10 minutes or larger than 2^32 seconds");
+            let error = FieldError::invalid(
+                "spec.expirationSeconds",
+                value.clone(),
+                "may not specify a duration less than 10 minutes or larger than 2^32 seconds",
+            );
             ApiError::invalid_kind("authentication.k8s.io", "TokenRequest", "", &[error])
         })?,
     };
@@ -237,12 +242,16 @@ fn bound(registry: &Registry, namespace: &str, account: &Object, reference: &Val
         (Some("Pod"), Some("v1")) => "pods",
         (Some("Secret"), Some("v1")) => "secrets",
         (Some("Node"), Some("v1")) => "nodes",
-        _ => return Err(ApiError::bad_request("cannot bind token to this kind of object: only Pod, Secret and Node of v1 can be bound to")),
+        _ => {
+            return Err(ApiError::bad_request("cannot bind token to this kind of object: only Pod, Secret and Node of v1 can be bound to"));
+        }
     };
     let object = object(registry, resource, if resource == "nodes" { "" } else { namespace }, name)?;
     let uid = reference["uid"].as_str().unwrap_or_default();
     if !uid.is_empty() && *object.meta().uid != *uid {
-        let message = format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated");
+        let message = format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
         return Err(ApiError::from_code(409, "Conflict", message));
     }
     let found = Some(Reference::of(&object));
@@ -272,10 +281,13 @@ pub(crate) fn object(registry: &Registry, resource: &str, namespace: &str, name:
 pub(crate) fn openid_configuration(exchange: &Exchange) -> Result<Response<Body>, ApiError> {
     let host = exchange.headers().get(http::header::HOST).and_then(|host| host.to_str().ok());
     let host = host.or(exchange.parts.uri.authority().map(|authority| authority.as_str())).unwrap_or("kubernetes.default.svc");
-    Ok(public(json!({
-        "issuer": ISSUER, "jwks_uri": format!("https://{host}/openid/v1/jwks"), "response_types_supported": ["id_token"],
-        "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"],
-    }), "application/json"))
+    Ok(public(
+        json!({
+            "issuer": ISSUER, "jwks_uri": format!("https://{host}/openid/v1/jwks"), "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"],
+        }),
+        "application/json",
+    ))
 }
 
 /// `/openid/v1/jwks`.

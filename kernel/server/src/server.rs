@@ -80,8 +80,7 @@ impl Stopping {
 }
 
 /// Names that the server's certificate always carries.
-const NAMES: [&str; 6] =
-    ["localhost", "127.0.0.1", "::1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+const NAMES: [&str; 6] = ["localhost", "127.0.0.1", "::1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
 
 impl Server {
     /// Make or read keys, write the kubeconfig, put the bootstrap roles into the registry, and listen. Needs a multi-threaded tokio runtime.

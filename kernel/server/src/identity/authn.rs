@@ -49,7 +49,13 @@ pub(crate) fn is_open(path: &str) -> bool {
 ///
 /// # Errors
 /// 401: no identity shown and the path is not open, or a token that is not good.
-pub(crate) fn authenticate(registry: &Registry, tokens: &Tokens, peer: &Peer, headers: &HeaderMap, path: &str) -> Result<Arc<Caller>, ApiError> {
+pub(crate) fn authenticate(
+    registry: &Registry,
+    tokens: &Tokens,
+    peer: &Peer,
+    headers: &HeaderMap,
+    path: &str,
+) -> Result<Arc<Caller>, ApiError> {
     if let Some(caller) = &peer.certificate {
         return Ok(caller.clone());
     }
@@ -72,14 +78,16 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// 400: groups or extras without a user.
 pub(crate) fn impersonated(headers: &HeaderMap) -> Result<Option<Caller>, ApiError> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).filter(|value| !value.is_empty());
-    let groups: Vec<String> = headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect();
+    let groups: Vec<String> =
+        headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect();
     let Some(user) = text("impersonate-user") else {
         if groups.is_empty() && text("impersonate-uid").is_none() {
             return Ok(None);
         }
         return Err(ApiError::bad_request("requested impersonation of groups or a uid without impersonating a user"));
     };
-    let mut caller = if groups.is_empty() { service_account(user).unwrap_or_else(|| Caller::user(user, groups)) } else { Caller::user(user, groups) };
+    let mut caller =
+        if groups.is_empty() { service_account(user).unwrap_or_else(|| Caller::user(user, groups)) } else { Caller::user(user, groups) };
     caller.uid = text("impersonate-uid").unwrap_or_default().to_owned();
     for (name, value) in headers {
         if let (Some(key), Ok(value)) = (name.as_str().strip_prefix("impersonate-extra-"), value.to_str()) {

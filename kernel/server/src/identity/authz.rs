@@ -54,6 +54,11 @@ impl Authorizer {
         if self.allows(caller, action) { Ok(()) } else { Err(forbidden(caller, action)) }
     }
 
+    /// The rules of a role by name; of a cluster role when the namespace is empty.
+    pub(crate) fn rules_of_role(&self, namespace: &str, name: &str) -> Option<Vec<Rule>> {
+        self.rules.read().of_role(namespace, name).cloned()
+    }
+
     /// The rules that hold for the caller in a namespace.
     pub(crate) fn rules_of(&self, caller: &Caller, namespace: &str) -> Vec<Rule> {
         self.rules.read().of(caller, namespace).cloned().collect()
@@ -112,7 +117,8 @@ pub(crate) fn reason(caller: &Caller, action: &Action<'_>) -> String {
         "" => action.resource.to_owned(),
         subresource => format!("{}/{subresource}", action.resource),
     };
-    let scope = if action.namespace.is_empty() { "at the cluster scope".to_owned() } else { format!("in the namespace {:?}", action.namespace) };
+    let scope =
+        if action.namespace.is_empty() { "at the cluster scope".to_owned() } else { format!("in the namespace {:?}", action.namespace) };
     format!("User {:?} cannot {} resource {resource:?} in API group {:?} {scope}", caller.user, action.verb, action.group)
 }
 
@@ -150,12 +156,14 @@ mod tests {
     #[test]
     fn a_refusal_says_who_cannot_do_what_where() {
         let caller = Caller::user("jane", Vec::<String>::new());
-        let action = Action { verb: "get", is_resource: true, resource: "pods", subresource: "log", namespace: "a", name: "p", ..Action::default() };
+        let action =
+            Action { verb: "get", is_resource: true, resource: "pods", subresource: "log", namespace: "a", name: "p", ..Action::default() };
         let error = forbidden(&caller, &action);
         let expected = r#"pods "p" is forbidden: User "jane" cannot get resource "pods/log" in API group "" in the namespace "a""#;
         assert_eq!(error.message, expected);
         let action = Action { verb: "list", is_resource: true, group: "apps", resource: "deployments", ..Action::default() };
-        let expected = r#"deployments.apps is forbidden: User "jane" cannot list resource "deployments" in API group "apps" at the cluster scope"#;
+        let expected =
+            r#"deployments.apps is forbidden: User "jane" cannot list resource "deployments" in API group "apps" at the cluster scope"#;
         assert_eq!(forbidden(&caller, &action).message, expected);
         let action = Action { verb: "get", path: "/metrics", ..Action::default() };
         assert_eq!(forbidden(&caller, &action).message, r#"forbidden: User "jane" cannot get path "/metrics""#);

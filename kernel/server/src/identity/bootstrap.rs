@@ -17,7 +17,8 @@ use Grant::{On, Paths};
 
 const READ: &str = "get list watch";
 const WRITE: &str = "create delete deletecollection patch update";
-const WORKLOADS: &str = "daemonsets deployments deployments/scale replicasets replicasets/scale statefulsets statefulsets/scale controllerrevisions";
+const WORKLOADS: &str =
+    "daemonsets deployments deployments/scale replicasets replicasets/scale statefulsets statefulsets/scale controllerrevisions";
 const WORKLOADS_STATUS: &str = "daemonsets/status deployments/status replicasets/status statefulsets/status";
 const CORE_VISIBLE: &str = "bindings configmaps endpoints events limitranges namespaces namespaces/status persistentvolumeclaims \
     persistentvolumeclaims/status pods pods/log pods/status replicationcontrollers replicationcontrollers/scale \
@@ -56,12 +57,21 @@ const CLUSTER_ROLES: [(&str, &[&[Grant]]); 10] = [
     ("view", &[&VIEW]),
     ("system:discovery", &[&[Paths("get", "/api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/")]]),
     ("system:public-info-viewer", &[&[Paths("get", "/healthz /healthz/* /livez /livez/* /readyz /readyz/* /version /version/")]]),
-    ("system:basic-user", &[&[
-        On("create", "authorization.k8s.io", "selfsubjectaccessreviews selfsubjectrulesreviews"),
-        On("create", "authentication.k8s.io", "selfsubjectreviews"),
-    ]]),
-    ("system:service-account-issuer-discovery", &[&[Paths("get", "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/")]]),
-    ("system:auth-delegator", &[&[On("create", "authentication.k8s.io", "tokenreviews"), On("create", "authorization.k8s.io", "subjectaccessreviews")]]),
+    (
+        "system:basic-user",
+        &[&[
+            On("create", "authorization.k8s.io", "selfsubjectaccessreviews selfsubjectrulesreviews"),
+            On("create", "authentication.k8s.io", "selfsubjectreviews"),
+        ]],
+    ),
+    (
+        "system:service-account-issuer-discovery",
+        &[&[Paths("get", "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/")]],
+    ),
+    (
+        "system:auth-delegator",
+        &[&[On("create", "authentication.k8s.io", "tokenreviews"), On("create", "authorization.k8s.io", "subjectaccessreviews")]],
+    ),
     ("system:monitoring", &[&[Paths("get", "/healthz /healthz/* /livez /livez/* /metrics /readyz /readyz/*")]]),
 ];
 

@@ -37,7 +37,8 @@ impl<'a> NodeAuthority<'a> {
             ("", "nodes", "") => matches!(action.verb, "get" | "update" | "patch") && own || action.verb == "create",
             ("", "nodes", "status") => matches!(action.verb, "get" | "update" | "patch") && own,
             ("coordination.k8s.io", "leases", "") => {
-                action.namespace == LEASE_NAMESPACE && (own && action.verb != "list" || action.verb == "create" && (own || action.name.is_empty()))
+                action.namespace == LEASE_NAMESPACE
+                    && (own && action.verb != "list" || action.verb == "create" && (own || action.name.is_empty()))
             }
             ("", "pods", "") => matches!(action.verb, "get" | "delete") && self.has_pod(registry, action.namespace, action.name),
             ("", "pods", "status") => {
@@ -119,7 +120,8 @@ fn pod_mentions(pod: &Value, resource: &str, name: &str) -> bool {
         std::iter::once(volume).chain(sources).any(|source| row.volume.iter().any(|pointer| says(source, pointer)))
     };
     let in_container = |container: &Value| {
-        list(container, "envFrom").iter().any(|from| says(from, row.env_from)) || list(container, "env").iter().any(|env| says(env, row.env))
+        list(container, "envFrom").iter().any(|from| says(from, row.env_from))
+            || list(container, "env").iter().any(|env| says(env, row.env))
     };
     row.spec.iter().any(|pointer| says(spec, pointer))
         || (resource == "secrets" && list(spec, "imagePullSecrets").iter().any(|secret| says(secret, "/name")))
@@ -145,8 +147,14 @@ mod tests {
             "initContainers": [{ "envFrom": [{ "configMapRef": { "name": "settings" } }] }],
         } });
         let mentioned = [
-            ("serviceaccounts", "robot"), ("secrets", "pull"), ("configmaps", "files"), ("secrets", "keys"), ("configmaps", "root-ca"),
-            ("secrets", "more"), ("secrets", "env"), ("configmaps", "settings"),
+            ("serviceaccounts", "robot"),
+            ("secrets", "pull"),
+            ("configmaps", "files"),
+            ("secrets", "keys"),
+            ("configmaps", "root-ca"),
+            ("secrets", "more"),
+            ("secrets", "env"),
+            ("configmaps", "settings"),
         ];
         for (resource, name) in mentioned {
             assert!(pod_mentions(&pod, resource, name), "{resource} {name}");

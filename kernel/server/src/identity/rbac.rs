@@ -64,6 +64,17 @@ struct Role {
 
 type Named<T> = HashMap<Box<str>, T>;
 
+/// The rules of a role; none when it cannot be read.
+pub(crate) fn rules_of(role: &Object) -> Vec<Rule> {
+    serde_json::from_slice::<Role>(role.body()).ok().and_then(|role| role.rules).unwrap_or_default()
+}
+
+/// Kind and name of the role that a binding refers to; `None` for what is no binding.
+pub(crate) fn role_ref(object: &Object) -> Option<(String, String)> {
+    let binding: Binding = serde_json::from_slice(object.body()).ok()?;
+    Some((binding.role_ref.kind, binding.role_ref.name))
+}
+
 /// Every role and binding.
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
@@ -82,11 +93,10 @@ impl Rules {
     /// Take in an object as it is now. What cannot be read grants nothing.
     pub(crate) fn put(&mut self, object: &Object) {
         let (namespace, name) = (object.meta().namespace.clone(), object.meta().name.clone());
-        let rules = || serde_json::from_slice::<Role>(object.body()).ok().and_then(|role| role.rules).unwrap_or_default();
         let binding = || serde_json::from_slice::<Binding>(object.body()).ok();
         match object.resource().plural.as_ref() {
-            "clusterroles" => drop(self.cluster_roles.insert(name, rules())),
-            "roles" => drop(self.roles.entry(namespace).or_default().insert(name, rules())),
+            "clusterroles" => drop(self.cluster_roles.insert(name, rules_of(object))),
+            "roles" => drop(self.roles.entry(namespace).or_default().insert(name, rules_of(object))),
             "clusterrolebindings" => match binding() {
                 Some(binding) => drop(self.cluster_bindings.insert(name, binding)),
                 None => drop(self.cluster_bindings.remove(&name)),
@@ -111,6 +121,11 @@ impl Rules {
         }
     }
 
+    /// The rules of a role by name; of a cluster role when the namespace is empty.
+    pub(crate) fn of_role(&self, namespace: &str, name: &str) -> Option<&Vec<Rule>> {
+        if namespace.is_empty() { self.cluster_roles.get(name) } else { self.roles.get(namespace)?.get(name) }
+    }
+
     /// Whether some rule allows it.
     pub(crate) fn allow(&self, caller: &Caller, action: &Action<'_>) -> bool {
         self.of(caller, action.namespace).any(|rule| rule.allows(action))
@@ -118,13 +133,18 @@ impl Rules {
 
     /// Every rule that holds for the caller in a namespace ("" for none).
     pub(crate) fn of<'r>(&'r self, caller: &'r Caller, namespace: &'r str) -> impl Iterator<Item = &'r Rule> {
-        let cluster = self.cluster_bindings.values().filter(move |binding| binding.names(caller, "")).filter_map(|binding| self.cluster_roles.get(&*binding.role_ref.name));
+        let cluster = self
+            .cluster_bindings
+            .values()
+            .filter(move |binding| binding.names(caller, ""))
+            .filter_map(|binding| self.cluster_roles.get(&*binding.role_ref.name));
         let local = (!namespace.is_empty()).then(|| self.bindings.get(namespace)).flatten().into_iter().flat_map(HashMap::values);
-        let local = local.filter(move |binding| binding.names(caller, namespace)).filter_map(move |binding| match binding.role_ref.kind.as_str() {
-            "ClusterRole" => self.cluster_roles.get(&*binding.role_ref.name),
-            "Role" => self.roles.get(namespace)?.get(&*binding.role_ref.name),
-            _ => None,
-        });
+        let local =
+            local.filter(move |binding| binding.names(caller, namespace)).filter_map(move |binding| match binding.role_ref.kind.as_str() {
+                "ClusterRole" => self.cluster_roles.get(&*binding.role_ref.name),
+                "Role" => self.roles.get(namespace)?.get(&*binding.role_ref.name),
+                _ => None,
+            });
         cluster.chain(local).flatten()
     }
 }
@@ -191,8 +211,19 @@ mod tests {
     use super::*;
 
     fn rule(verbs: &str, groups: &str, resources: &str, names: &str) -> Rule {
-        let list = |text: &str| text.split(' ').filter(|word| !word.is_empty()).map(|word| if word == "core" { String::new() } else { word.to_owned() }).collect();
-        Rule { verbs: list(verbs), api_groups: list(groups), resources: list(resources), resource_names: list(names), non_resource_urls: vec![] }
+        let list = |text: &str| {
+            text.split(' ')
+                .filter(|word| !word.is_empty())
+                .map(|word| if word == "core" { String::new() } else { word.to_owned() })
+                .collect()
+        };
+        Rule {
+            verbs: list(verbs),
+            api_groups: list(groups),
+            resources: list(resources),
+            resource_names: list(names),
+            non_resource_urls: vec![],
+        }
     }
 
     fn check(rule: &Rule, verb: &str, group: &str, resource: &str, name: &str, expected: bool) {

@@ -33,7 +33,8 @@ pub(super) async fn serve(shared: Arc<Shared>, link: Link) {
     limits.traversal_limit_in_words(Some(MESSAGE_WORDS_MAX)).nesting_limit(NESTING_MAX);
     let network = twoparty::VatNetwork::new(BufReader::new(read), BufWriter::new(write), rpc_twoparty_capnp::Side::Server, limits);
     let ended = CancellationToken::new();
-    let bootstrap: node_link::Client = capnp_rpc::new_client(Bootstrap { shared: shared.clone(), node: node.clone(), connection: ended.clone() });
+    let bootstrap: node_link::Client =
+        capnp_rpc::new_client(Bootstrap { shared: shared.clone(), node: node.clone(), connection: ended.clone() });
     let system = RpcSystem::new(Box::new(network), Some(bootstrap.client));
     let mut stopping = shared.stopping();
     tokio::select! {

@@ -32,9 +32,28 @@ const CALLS_WAITING_MAX: usize = 64;
 /// Something asked of a machine. The reply says whether it began; what follows goes through the pipes.
 pub(crate) enum Call {
     /// `gone` is cancelled when the client is no longer there.
-    Logs { target: Target, options: LogOptions, to: mpsc::Sender<Bytes>, gone: CancellationToken, reply: Reply },
-    Process { attach: bool, target: Target, command: Vec<String>, wanted: Wanted, end: ProcessEnd, reply: Reply },
-    PortForward { target: Target, port: u16, from_client: mpsc::Receiver<Bytes>, to_client: mpsc::Sender<Bytes>, reply: Reply },
+    Logs {
+        target: Target,
+        options: LogOptions,
+        to: mpsc::Sender<Bytes>,
+        gone: CancellationToken,
+        reply: Reply,
+    },
+    Process {
+        attach: bool,
+        target: Target,
+        command: Vec<String>,
+        wanted: Wanted,
+        end: ProcessEnd,
+        reply: Reply,
+    },
+    PortForward {
+        target: Target,
+        port: u16,
+        from_client: mpsc::Receiver<Bytes>,
+        to_client: mpsc::Sender<Bytes>,
+        reply: Reply,
+    },
 }
 
 /// Where the answer to a call goes.

@@ -87,7 +87,8 @@ impl Session {
         if exists {
             let target = registry.resolve("coordination.k8s.io", "v1", "leases", "", LEASE_NAMESPACE, &self.node)?;
             let seconds = self.shared.cluster.lease_seconds;
-            let patch = json!({ "spec": { "renewTime": renew_time, "holderIdentity": self.node, "leaseDurationSeconds": seconds } }).to_string();
+            let patch =
+                json!({ "spec": { "renewTime": renew_time, "holderIdentity": self.node, "leaseDurationSeconds": seconds } }).to_string();
             registry.patch(&self.caller, &target, Patch::Merge(patch.into()), &WriteOptions::default()).await?;
             return Ok(());
         }
@@ -205,7 +206,11 @@ impl rpc::Server for Session {
         Ok(())
     }
 
-    async fn watch_nodes(self: CapRc<Self>, params: rpc::WatchNodesParams, mut results: rpc::WatchNodesResults) -> Result<(), capnp::Error> {
+    async fn watch_nodes(
+        self: CapRc<Self>,
+        params: rpc::WatchNodesParams,
+        mut results: rpc::WatchNodesResults,
+    ) -> Result<(), capnp::Error> {
         self.current()?;
         let watched = Watched { resource: "nodes", field_selector: String::new(), fields: &NODE_FIELDS };
         let sink = params.get()?.get_sink()?;
@@ -223,7 +228,10 @@ impl rpc::Server for Session {
         if statuses.len() > STATUSES_MAX {
             return Err(capnp::Error::failed(format!("more than {STATUSES_MAX} statuses")));
         }
-        let pods = statuses.iter().map(|status| Ok((Reference::read(status.get_pod()?)?, status.get_status()?))).collect::<Result<Vec<_>, capnp::Error>>()?;
+        let pods = statuses
+            .iter()
+            .map(|status| Ok((Reference::read(status.get_pod()?)?, status.get_status()?)))
+            .collect::<Result<Vec<_>, capnp::Error>>()?;
         // Together: the store commits them as one.
         let updated = futures::future::join_all(pods.iter().map(|(pod, status)| self.update_pod(pod, status))).await;
         let mut outcomes = results.get().init_outcomes(updated.len() as u32);
@@ -262,7 +270,11 @@ impl rpc::Server for Session {
         Ok(())
     }
 
-    async fn record_event(self: CapRc<Self>, params: rpc::RecordEventParams, mut results: rpc::RecordEventResults) -> Result<(), capnp::Error> {
+    async fn record_event(
+        self: CapRc<Self>,
+        params: rpc::RecordEventParams,
+        mut results: rpc::RecordEventResults,
+    ) -> Result<(), capnp::Error> {
         self.current()?;
         let recorded = self.record(params.get()?.get_event()?).await;
         write_failure(recorded, || results.get().init_failure());

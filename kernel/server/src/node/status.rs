@@ -170,7 +170,10 @@ mod tests {
             "capacity": { "cpu": "1", "example.com/gpu": "3" },
             "conditions": [{ "type": "Ready", "status": "Unknown" }, { "type": "Foreign", "status": "True" }],
         });
-        merge_node_status(&mut stored, &json!({ "capacity": { "cpu": "2" }, "conditions": [{ "type": "Ready", "status": "True" }], "images": [] }));
+        merge_node_status(
+            &mut stored,
+            &json!({ "capacity": { "cpu": "2" }, "conditions": [{ "type": "Ready", "status": "True" }], "images": [] }),
+        );
         let expected = json!({
             "capacity": { "cpu": "2", "example.com/gpu": "3" },
             "conditions": [{ "type": "Ready", "status": "True" }, { "type": "Foreign", "status": "True" }], "images": [],

@@ -21,6 +21,8 @@ use std::sync::Arc;
 const ROWS_MAX: usize = 256;
 /// Bytes of one push, at which it is closed.
 const PUSH_BYTES: usize = 1 << 20;
+/// A machine that does not answer a push for this long has lost its watch.
+const PUSH_TIMEOUT: Duration = Duration::from_secs(60);
 /// Wait before a watch that failed is begun again.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -38,7 +40,9 @@ pub(super) fn begin(shared: Arc<Shared>, watched: Watched, sink: row_sink::Clien
         tokio::select! {
             () = ended.cancelled() => {}
             result = run(&shared, &watched, &sink) => if let Err(error) = result {
-                tracing::debug!(%error, resource = watched.resource, "a machine's watch ended");
+                // A machine that lost a watch without noticing would act on what was: it must come again.
+                tracing::info!(%error, resource = watched.resource, "a machine's watch failed; its session ends");
+                ended.cancel();
             },
         }
     });
@@ -95,7 +99,12 @@ async fn watch(shared: &Shared, watched: &Watched) -> Result<WatchStream, ApiErr
 }
 
 /// Push what comes until the stream ends; its error is returned, a machine's is the error.
-async fn follow(events: &mut WatchStream, watched: &Watched, sink: &row_sink::Client, generation: u64) -> Result<Option<ApiError>, capnp::Error> {
+async fn follow(
+    events: &mut WatchStream,
+    watched: &Watched,
+    sink: &row_sink::Client,
+    generation: u64,
+) -> Result<Option<ApiError>, capnp::Error> {
     let mut rows: Vec<(Kind, Bytes)> = Vec::new();
     let mut bytes = 0;
     loop {
@@ -147,5 +156,8 @@ async fn push(sink: &row_sink::Client, generation: u64, rows: &[(Kind, Bytes)]) 
         event.set_kind(*kind);
         event.set_row(row);
     }
-    request.send().promise.await.map(drop)
+    match tokio::time::timeout(PUSH_TIMEOUT, request.send().promise).await {
+        Ok(answer) => answer.map(drop),
+        Err(_) => Err(capnp::Error::overloaded("the machine does not take its rows".into())),
+    }
 }

@@ -27,8 +27,10 @@ const CHUNKS_IN_FLIGHT: usize = 4;
 const TUNNEL_BYTES: usize = 128 * 1024;
 
 /// Serve a client until it is gone. `dial` connects to a port of the pod.
-pub(crate) async fn serve<F>(mut connection: Connection, dial: impl Fn(u16, mpsc::Receiver<Bytes>, mpsc::Sender<Bytes>) -> F + Clone + Send + 'static)
-where
+pub(crate) async fn serve<F>(
+    mut connection: Connection,
+    dial: impl Fn(u16, mpsc::Receiver<Bytes>, mpsc::Sender<Bytes>) -> F + Clone + Send + 'static,
+) where
     F: Future<Output = Result<(), ApiError>> + Send + 'static,
 {
     let mut halves: HashMap<String, Stream> = HashMap::new();

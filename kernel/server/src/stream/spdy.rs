@@ -46,7 +46,11 @@ pub(crate) struct Connection {
 
 enum Out {
     SynReply(u32),
-    Data { id: u32, fin: bool, data: Bytes },
+    Data {
+        id: u32,
+        fin: bool,
+        data: Bytes,
+    },
     Raw(Bytes),
     /// Everything queued so far is written, then the connection is shut.
     Shut,

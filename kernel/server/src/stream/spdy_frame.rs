@@ -47,10 +47,22 @@ pub(crate) type Headers = Vec<(String, String)>;
 /// A control frame that means something to us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Control {
-    SynStream { id: u32, fin: bool, headers: Headers },
-    SynReply { id: u32, fin: bool, headers: Headers },
-    RstStream { id: u32 },
-    Ping { id: u32 },
+    SynStream {
+        id: u32,
+        fin: bool,
+        headers: Headers,
+    },
+    SynReply {
+        id: u32,
+        fin: bool,
+        headers: Headers,
+    },
+    RstStream {
+        id: u32,
+    },
+    Ping {
+        id: u32,
+    },
     GoAway,
     /// Settings, window updates, and what a later version may bring.
     Ignored,

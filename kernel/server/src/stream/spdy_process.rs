@@ -71,7 +71,8 @@ impl Streams {
     async fn accept(connection: &mut Connection, version: &str, wanted: Wanted) -> Option<Streams> {
         let (mut error, mut stdin, mut stdout, mut stderr, mut resize) = (None, None, None, None, None);
         let resizes = wanted.tty && number(version) >= 3;
-        let expected = 1 + usize::from(wanted.stdin) + usize::from(wanted.stdout) + usize::from(wanted.stderr && !wanted.tty) + usize::from(resizes);
+        let expected =
+            1 + usize::from(wanted.stdin) + usize::from(wanted.stdout) + usize::from(wanted.stderr && !wanted.tty) + usize::from(resizes);
         for _ in 0..expected {
             let stream = connection.accept().await?;
             match stream.header("streamtype") {

@@ -59,7 +59,12 @@ const CHANNELS: [Channels; 6] = [
 /// Whether the request asks to become a WebSocket.
 pub(crate) fn requested(headers: &HeaderMap) -> bool {
     let says = |name, token: &str| {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|have| have.trim().eq_ignore_ascii_case(token))
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|have| have.trim().eq_ignore_ascii_case(token))
     };
     says(CONNECTION, "upgrade") && says(UPGRADE, "websocket") && headers.contains_key(SEC_WEBSOCKET_KEY)
 }
@@ -172,7 +177,13 @@ type SocketResult = Result<(), tokio_tungstenite::tungstenite::Error>;
 
 async fn write_process(sink: &mut Sink, channels: Channels, wanted: Wanted, outputs: &mut Outputs) -> SocketResult {
     // An empty message says that the connection stands, on the first channel that the client reads.
-    let first = if wanted.stdout { STDOUT } else if wanted.stderr { STDERR } else { ERROR };
+    let first = if wanted.stdout {
+        STDOUT
+    } else if wanted.stderr {
+        STDERR
+    } else {
+        ERROR
+    };
     sink.send(channels.encode(first, b"")).await?;
     while let Some(output) = outputs.next().await {
         match output {

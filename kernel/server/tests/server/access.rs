@@ -83,6 +83,30 @@ async fn a_service_account_may_what_a_role_grants_and_no_more() {
         granted = robot.get("/api/v1/namespaces/default/pods").await.status;
     }
     assert_eq!(granted, 200);
+    let mut admin = cluster.admin().await;
+    check(
+        &mut admin,
+        r#"
+        POST /apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings
+        {"metadata":{"name":"robot-admin"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"admin"},"subjects":[{"kind":"ServiceAccount","name":"robot","namespace":"default"}]}
+        => 201
+        "#,
+    )
+    .await;
+    let binding = |role: &str| json!({ "metadata": { "generateName": "b-" }, "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role } });
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
+    let mut held = robot.post(bindings, binding("view")).await.status;
+    for _ in 0..200 {
+        if held == 201 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        held = robot.post(bindings, binding("view")).await.status;
+    }
+    assert_eq!(held, 201, "what it holds it may give");
+    let more = robot.post(bindings, binding("cluster-admin")).await;
+    assert_eq!(more.status, 403, "what it does not hold it may not");
+    assert!(more.json()["message"].as_str().unwrap().contains("attempting to grant RBAC permissions not currently held"));
     assert_eq!(robot.get("/api/v1/namespaces/kube-system/pods").await.status, 403);
 }
 

@@ -180,7 +180,8 @@ async fn long_lists_are_compressed_and_in_pages() {
 async fn bodies_beyond_the_limit_are_refused() {
     let cluster = Cluster::start().await;
     let big = vec![b' '; 4 << 20];
-    let answer = cluster.admin().await.send("POST", "/api/v1/namespaces/default/configmaps", &[("content-type", "application/json")], big).await;
+    let answer =
+        cluster.admin().await.send("POST", "/api/v1/namespaces/default/configmaps", &[("content-type", "application/json")], big).await;
     assert_eq!((answer.status, answer.json()["reason"].as_str()), (413, Some("RequestEntityTooLarge")));
 }
 
@@ -265,6 +266,7 @@ async fn http2_is_spoken_too() {
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), hyper_util::rt::TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    let request = http::Request::get("https://localhost/api/v1/namespaces/default").body(http_body_util::Full::<bytes::Bytes>::default()).unwrap();
+    let request =
+        http::Request::get("https://localhost/api/v1/namespaces/default").body(http_body_util::Full::<bytes::Bytes>::default()).unwrap();
     assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
 }

@@ -71,7 +71,10 @@ impl Machine {
     }
 
     /// Run something with the session, on the machine's thread.
-    pub async fn run<T: Send + 'static, F: Future<Output = T> + 'static>(&self, job: impl FnOnce(node_session::Client) -> F + Send + 'static) -> T {
+    pub async fn run<T: Send + 'static, F: Future<Output = T> + 'static>(
+        &self,
+        job: impl FnOnce(node_session::Client) -> F + Send + 'static,
+    ) -> T {
         let (done, result) = oneshot::channel();
         let job: Job = Box::new(move |session| Box::pin(async move { drop(done.send(job(session).await)) }));
         self.jobs.send(job).ok().unwrap();
@@ -86,7 +89,11 @@ fn link(stream: TlsStream<tokio::net::TcpStream>) -> (node_link::Client, RpcSyst
     (system.bootstrap(rpc_twoparty_capnp::Side::Server), system)
 }
 
-async fn open_session(link: &node_link::Client, name: &str, rows: mpsc::UnboundedSender<Row>) -> (node_session::Client, subscription::Client) {
+async fn open_session(
+    link: &node_link::Client,
+    name: &str,
+    rows: mpsc::UnboundedSender<Row>,
+) -> (node_session::Client, subscription::Client) {
     let mut request = link.open_request();
     request.get().set_agent(capnp_rpc::new_client(Agent));
     let node = json!({
@@ -175,7 +182,11 @@ impl node_agent::Server for Agent {
         Ok(())
     }
 
-    async fn attach(self: CapRc<Self>, params: node_agent::AttachParams, mut results: node_agent::AttachResults) -> Result<(), capnp::Error> {
+    async fn attach(
+        self: CapRc<Self>,
+        params: node_agent::AttachParams,
+        mut results: node_agent::AttachResults,
+    ) -> Result<(), capnp::Error> {
         let params = params.get()?;
         results.get().set_process(start(vec!["attached".to_owned()], params.get_stdout()?, params.get_stderr()?));
         Ok(())

@@ -65,7 +65,9 @@ async fn a_machine_registers_renews_reports_and_sees_its_pods() {
     assert_eq!(machine.pods.recv().await, Some(Row::Synced));
 
     for _ in 0..2 {
-        let code = machine.run(|session| async move { session.renew_lease_request().send().promise.await.unwrap().get().unwrap().get_failure().unwrap().get_code() });
+        let code = machine.run(|session| async move {
+            session.renew_lease_request().send().promise.await.unwrap().get().unwrap().get_failure().unwrap().get_code()
+        });
         assert_eq!(code.await, 0);
     }
     let lease = admin.get("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1").await.json();
