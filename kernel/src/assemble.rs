@@ -138,12 +138,27 @@ impl Introspection for Modules {
         let modules = self.host.stats().modules;
         let series = [
             ("pintle_module_calls_total", "counter", "Calls into the module.", modules.iter().map(|m| m.calls as f64).collect::<Vec<_>>()),
-            ("pintle_module_faults_total", "counter", "Traps, overrun deadlines and other faults.", modules.iter().map(|m| m.traps as f64).collect()),
+            (
+                "pintle_module_faults_total",
+                "counter",
+                "Traps, overrun deadlines and other faults.",
+                modules.iter().map(|m| m.traps as f64).collect(),
+            ),
             ("pintle_module_restarts_total", "counter", "Restarts after faults.", modules.iter().map(|m| m.restarts as f64).collect()),
-            ("pintle_module_denied_total", "counter", "Uses of capabilities outside the grants.", modules.iter().map(|m| m.denied as f64).collect()),
+            (
+                "pintle_module_denied_total",
+                "counter",
+                "Uses of capabilities outside the grants.",
+                modules.iter().map(|m| m.denied as f64).collect(),
+            ),
             ("pintle_module_memory_bytes", "gauge", "Linear memory.", modules.iter().map(|m| m.memory_bytes as f64).collect()),
             ("pintle_module_queue_length", "gauge", "Keys waiting.", modules.iter().map(|m| m.queue_length as f64).collect()),
-            ("pintle_module_call_p99_seconds", "gauge", "99th percentile of recent calls.", modules.iter().map(|m| m.p99.as_secs_f64()).collect()),
+            (
+                "pintle_module_call_p99_seconds",
+                "gauge",
+                "99th percentile of recent calls.",
+                modules.iter().map(|m| m.p99.as_secs_f64()).collect(),
+            ),
         ];
         let labelled = |name: &str| vec![("module", name.to_owned())];
         series

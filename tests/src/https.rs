@@ -54,8 +54,7 @@ impl Api {
         let tls = |e: rustls::Error| broken("setting up TLS")(&e);
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(pki.join("ca.crt")).map_err(pem)?).map_err(tls)?;
-        let chain: Vec<_> =
-            CertificateDer::pem_file_iter(pki.join("admin.crt")).and_then(Iterator::collect).map_err(pem)?;
+        let chain: Vec<_> = CertificateDer::pem_file_iter(pki.join("admin.crt")).and_then(Iterator::collect).map_err(pem)?;
         let key = PrivateKeyDer::from_pem_file(pki.join("admin.key")).map_err(pem)?;
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()

@@ -68,13 +68,19 @@ impl Kubectl {
         serde_json::from_str(&text).map_err(|e| Error::Command { command: all.join(" "), status: e.to_string(), output: text })
     }
 
-    /// Applies manifests given as text.
+    /// Applies manifests given as YAML. The marker in front keeps kubectl from taking YAML's flow style for JSON.
     pub fn apply(&self, manifests: &str) -> Result<String, Error> {
-        self.run_with(&["apply", "-f", "-"], manifests)
+        self.run_with(&["apply", "-f", "-"], &format!("---\n{manifests}"))
     }
 
     /// Gets until `wanted` says yes; the error carries its last objection.
-    pub fn wait_for(&self, what: &str, args: &[&str], limit: Duration, mut wanted: impl FnMut(&Value) -> Result<(), String>) -> Result<Value, Error> {
+    pub fn wait_for(
+        &self,
+        what: &str,
+        args: &[&str],
+        limit: Duration,
+        mut wanted: impl FnMut(&Value) -> Result<(), String>,
+    ) -> Result<Value, Error> {
         eventually(what, limit, || {
             let value = self.get(args).map_err(|e| e.to_string())?;
             wanted(&value).map(|()| value)

@@ -75,7 +75,10 @@ impl Error {
 
 /// The workspace's root folder.
 pub fn workspace() -> PathBuf {
-    std::path::absolute(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).unwrap_or_else(|_| PathBuf::from("..")).components().collect::<PathBuf>()
+    std::path::absolute(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .unwrap_or_else(|_| PathBuf::from(".."))
+        .components()
+        .collect::<PathBuf>()
 }
 
 /// Where the built programs are: `CARGO_TARGET_DIR` or `target`, profile release.

@@ -1,6 +1,9 @@
 //! A real image registry (Debian's docker-registry) on one address of this machine, and pushing to it.
 
-use crate::{Error, eventually, image::{Image, MANIFEST_TYPE}};
+use crate::{
+    Error, eventually,
+    image::{Image, MANIFEST_TYPE},
+};
 use std::{
     fs,
     io::{Read, Write},
@@ -25,7 +28,10 @@ impl Registry {
         }
         fs::create_dir_all(dir).map_err(Error::io(dir.display().to_string()))?;
         let config = dir.join("config.yml");
-        let text = format!("version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{address}\"}}\n", dir.display());
+        let text = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{address}\"}}\n",
+            dir.display()
+        );
         fs::write(&config, text).map_err(Error::io(config.display().to_string()))?;
         let log = fs::File::create(dir.join("registry.log")).map_err(Error::io("registry.log"))?;
         let child = Command::new("setsid")

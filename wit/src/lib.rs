@@ -15,13 +15,21 @@ pub const API_LEVEL: u16 = 1;
 
 #[allow(missing_docs, unsafe_code, clippy::all, clippy::unimplemented, unused_qualifications)]
 mod generated {
+    #[rustfmt::skip]
     pub mod admission_capnp;
+    #[rustfmt::skip]
     pub mod common_capnp;
+    #[rustfmt::skip]
     pub mod controller_capnp;
+    #[rustfmt::skip]
     pub mod module_capnp;
+    #[rustfmt::skip]
     pub mod node_capnp;
+    #[rustfmt::skip]
     pub mod objects_capnp;
+    #[rustfmt::skip]
     pub mod provisioner_capnp;
+    #[rustfmt::skip]
     pub mod scheduler_capnp;
 }
 

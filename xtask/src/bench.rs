@@ -117,7 +117,15 @@ fn print(rows: &[Row]) {
         let optional = |v: Option<f64>| v.map_or_else(|| "-".into(), |v| format!("{v:.2}"));
         println!(
             "{:<24} {:>12.3} {:>12.3} {:>12.3} {:>5} {:>12} {:>7}  {:<10} {}",
-            r.name, r.value, r.min, r.max, r.runs, optional(r.peer), optional(r.ratio), r.unit, r.aim
+            r.name,
+            r.value,
+            r.min,
+            r.max,
+            r.runs,
+            optional(r.peer),
+            optional(r.ratio),
+            r.unit,
+            r.aim
         );
     }
 }
@@ -196,7 +204,8 @@ fn etcd_puts() -> Result<f64, Box<dyn Error>> {
 
 fn store(bench: &Bench) -> Rows {
     let peer = etcd_puts()?;
-    let puts = repeat(3, || number(&example("bench_store", &["--writers", "64", "--seconds", "3", "--value-bytes", "2300"])?, "/puts_per_s"))?;
+    let puts =
+        repeat(3, || number(&example("bench_store", &["--writers", "64", "--seconds", "3", "--value-bytes", "2300"])?, "/puts_per_s"))?;
     bench.kernel()?;
     let creates = repeat(3, || number(&bench.load("creates", &["--clients", "64", "--seconds", "4"])?, "/per_s"))?;
     Ok(vec![

@@ -1,7 +1,10 @@
 //! What is built, and where it is put.
 
 use crate::{Outcome, shell};
-use std::{fs, path::{Path, PathBuf}};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// The target of modules.
 const WASM: &str = "wasm32-wasip2";
@@ -57,7 +60,11 @@ pub fn examples() -> Outcome {
 
 /// Folders that hold a module: those with a `module.json` beside a `Cargo.toml`.
 fn module_folders(parent: &Path) -> Result<Vec<PathBuf>, std::io::Error> {
-    let mut folders: Vec<PathBuf> = fs::read_dir(parent)?.flatten().map(|e| e.path()).filter(|p| p.join("module.json").exists() && p.join("Cargo.toml").exists()).collect();
+    let mut folders: Vec<PathBuf> = fs::read_dir(parent)?
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.join("module.json").exists() && p.join("Cargo.toml").exists())
+        .collect();
     folders.sort();
     Ok(folders)
 }

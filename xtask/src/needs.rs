@@ -44,7 +44,8 @@ pub const FOR_BENCH: &[Need] = &[
 
 /// Installs the packages whose proof is missing.
 pub fn packages(needs: &[Need]) -> Outcome {
-    let there = |n: &Need| if n.proof.starts_with('/') { std::path::Path::new(n.proof).exists() } else { pintle_tests::has_program(n.proof) };
+    let there =
+        |n: &Need| if n.proof.starts_with('/') { std::path::Path::new(n.proof).exists() } else { pintle_tests::has_program(n.proof) };
     let missing: Vec<&str> = needs.iter().filter(|n| !there(n)).map(|n| n.package).collect();
     if missing.is_empty() {
         return Ok(());

@@ -1,10 +1,7 @@
 //! Running programs with their output shown, and where things are.
 
 use crate::Outcome;
-use std::{
-    path::PathBuf,
-    process::Command,
-};
+use std::{path::PathBuf, process::Command};
 
 /// The workspace's root folder.
 pub fn root() -> PathBuf {

@@ -53,7 +53,8 @@ pub fn down(args: &DownArgs) -> Result<(), ClusterError> {
 fn stop_node(layout: &Layout, node: &str) -> Result<(), ClusterError> {
     processes::stop(layout, node, Duration::from_secs(3));
     let pin = layout.mount_namespace(node);
-    let host_node = std::env::current_exe().ok().and_then(|p| p.parent().map(|d| d.join("host-node"))).unwrap_or_else(|| "host-node".into());
+    let host_node =
+        std::env::current_exe().ok().and_then(|p| p.parent().map(|d| d.join("host-node"))).unwrap_or_else(|| "host-node".into());
     let mut argv = Vec::new();
     if super::up::is_mount_point(&pin) {
         argv.extend(["nsenter".to_owned(), format!("--mount={}", pin.display())]);

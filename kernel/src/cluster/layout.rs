@@ -16,7 +16,11 @@ impl Layout {
     /// The cluster whose state is in `data_dir` (made absolute; it need not exist).
     pub fn new(data_dir: &Path) -> std::io::Result<Self> {
         let root = std::path::absolute(data_dir)?;
-        let hash = root.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+        let hash = root
+            .as_os_str()
+            .as_encoded_bytes()
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
         Ok(Self { root, tag: format!("{:06x}", hash & 0xff_ffff) })
     }
 

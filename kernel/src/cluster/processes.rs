@@ -15,10 +15,8 @@ use std::{
 /// Runs a command to its end and returns its standard output.
 pub fn run(program: &str, args: &[&str]) -> Result<String, ClusterError> {
     let command = || format!("{program} {}", args.join(" "));
-    let output = Command::new(program)
-        .args(args)
-        .output()
-        .map_err(|e| ClusterError::Command { command: command(), output: e.to_string() })?;
+    let output =
+        Command::new(program).args(args).output().map_err(|e| ClusterError::Command { command: command(), output: e.to_string() })?;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {

@@ -17,8 +17,7 @@ use std::{
     time::Duration,
 };
 
-pub const TESTS: &[Test] =
-    &[("crash_a_kernel_killed_among_a_thousand_creates_loses_nothing_acknowledged", killed_among_creates)];
+pub const TESTS: &[Test] = &[("crash_a_kernel_killed_among_a_thousand_creates_loses_nothing_acknowledged", killed_among_creates)];
 
 const OBJECTS: usize = 1_000;
 const CLIENTS: usize = 16;
@@ -36,7 +35,8 @@ fn killed_among_creates(setup: &Setup) -> Outcome {
 
 async fn scenario(setup: &Setup) -> Outcome {
     let api = Api::new(&setup.cluster)?;
-    let before = api.connect().await?.get(COLLECTION).await?.json()["metadata"]["resourceVersion"].as_str().ok_or("no revision")?.to_owned();
+    let before =
+        api.connect().await?.get(COLLECTION).await?.json()["metadata"]["resourceVersion"].as_str().ok_or("no revision")?.to_owned();
     let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
     let next = Arc::new(AtomicUsize::new(0));
     let clients: Vec<_> = (0..CLIENTS).map(|_| tokio::spawn(create(api.clone(), next.clone(), acknowledged.clone()))).collect();
@@ -67,7 +67,11 @@ async fn scenario(setup: &Setup) -> Outcome {
     let seen = added(watch, present.len()).await?;
     ensure!(seen == present, "the resumed watch saw {} of {}", seen.len(), present.len());
 
-    let answer = api.connect().await?.request(http::Method::DELETE, &format!("{COLLECTION}?labelSelector=test=crash"), "application/json", "".into()).await?;
+    let answer = api
+        .connect()
+        .await?
+        .request(http::Method::DELETE, &format!("{COLLECTION}?labelSelector=test=crash"), "application/json", "".into())
+        .await?;
     ensure!(answer.status == 200, "deletecollection answered {}", answer.status);
     controllers_carry_on(setup)
 }

@@ -74,7 +74,8 @@ fn bad_images(setup: &Setup) -> Outcome {
         ("bad-name", "UPPER CASE!", &["InvalidImageName"][..]),
         ("no-image", "registry.pintle.test/absent:1", &["ErrImagePull", "ImagePullBackOff"][..]),
     ] {
-        let manifest = format!("{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{containers: [{{name: c, image: '{image}'}}]}}}}");
+        let manifest =
+            format!("{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{containers: [{{name: c, image: '{image}'}}]}}}}");
         setup.kubectl.apply(&manifest)?;
         setup.kubectl.wait_for("the container waits with the reason", &["pod", name], Duration::from_secs(60), |p| {
             let waiting = &p["status"]["containerStatuses"][0]["state"]["waiting"];

@@ -27,7 +27,16 @@ fn running(module: &Value) -> Result<(), String> {
 fn built_in(setup: &Setup) -> Outcome {
     let modules = setup.kubectl.wait_for("every built-in module runs", &["modules"], MINUTE, |l| items(l).iter().try_for_each(running))?;
     let names: BTreeSet<&str> = items(&modules).iter().filter_map(|m| m["metadata"]["name"].as_str()).collect();
-    let expected = ["deployment", "replicaset", "scheduler", "serviceaccount", "root-ca-publisher", "namespace", "garbage-collector", "node-lifecycle"];
+    let expected = [
+        "deployment",
+        "replicaset",
+        "scheduler",
+        "serviceaccount",
+        "root-ca-publisher",
+        "namespace",
+        "garbage-collector",
+        "node-lifecycle",
+    ];
     for name in expected {
         ensure!(names.contains(name), "{name} is not among {names:?}");
     }
@@ -60,7 +69,12 @@ fn controller(setup: &Setup) -> Outcome {
     setup.kubectl.run(&["delete", "module", "greeter", "--timeout=30s"])?;
     setup.kubectl.run(&["create", "namespace", "late"])?;
     setup.kubectl.run(&["label", "namespace", "late", "greet=nobody"])?;
-    setup.kubectl.wait_for("other controllers have seen the namespace", &["configmap", "kube-root-ca.crt", "-n", "late"], MINUTE, |_| Ok(()))?;
+    setup.kubectl.wait_for(
+        "other controllers have seen the namespace",
+        &["configmap", "kube-root-ca.crt", "-n", "late"],
+        MINUTE,
+        |_| Ok(()),
+    )?;
     let late = setup.kubectl.run(&["get", "configmap", "greeting", "-n", "late", "--ignore-not-found"])?;
     ensure!(late.is_empty(), "a deleted module acted: {late}");
     ensure!(setup.cluster.pid("kernel")? == kernel, "the kernel was restarted");
@@ -72,7 +86,11 @@ fn admission(setup: &Setup) -> Outcome {
     let manifest = workspace().join("examples/module-admission/module.json").display().to_string();
     setup.kubectl.run(&["apply", "-f", &manifest])?;
     setup.kubectl.wait_for("the rule is loaded", &["module", "tagged-images"], MINUTE, running)?;
-    let pod = |image: &str| format!("{{apiVersion: v1, kind: Pod, metadata: {{name: tagged}}, spec: {{schedulerName: nobody, containers: [{{name: c, image: '{image}'}}]}}}}");
+    let pod = |image: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: tagged}}, spec: {{schedulerName: nobody, containers: [{{name: c, image: '{image}'}}]}}}}"
+        )
+    };
     let refused = setup.kubectl.apply(&pod("web:latest")).err().ok_or("an image tagged latest was let in")?.to_string();
     ensure!(refused.contains("must have a tag other than latest"), "refused with {refused}");
     setup.kubectl.apply(&pod("web:1"))?;

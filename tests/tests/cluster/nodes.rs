@@ -1,6 +1,9 @@
 //! Nodes: spreading, containers and daemons that are killed, machines that stop.
 
-use crate::{Outcome, Test, ensure, setup::{NODES, Setup}};
+use crate::{
+    Outcome, Test, ensure,
+    setup::{NODES, Setup},
+};
 use pintle_tests::kubectl::{is_ready, items};
 use serde_json::Value;
 use std::{collections::BTreeSet, time::Duration};
@@ -104,14 +107,21 @@ fn adopt(setup: &Setup) -> Outcome {
     }
     setup.repair()?;
     let after = setup.kubectl.wait_for("they are ready again", &args, MINUTE, |l| all_ready(l, 3))?;
-    ensure!(container_ids(&before) == container_ids(&after), "ids and restarts {:?} became {:?}", container_ids(&before), container_ids(&after));
+    ensure!(
+        container_ids(&before) == container_ids(&after),
+        "ids and restarts {:?} became {:?}",
+        container_ids(&before),
+        container_ids(&after)
+    );
     let name = items(&after)[0]["metadata"]["name"].as_str().unwrap_or_default();
     let logs = setup.kubectl.run(&["logs", name])?;
     ensure!(logs.contains("started"), "logs {logs:?}");
     let echoed = setup.kubectl.run(&["exec", name, "--", "echo", "adopted"])?;
     ensure!(echoed.trim() == "adopted", "exec printed {echoed:?}");
     setup.kubectl.run(&["delete", "deployment", "adopted"])?;
-    setup.kubectl.wait_for("they are gone", &args, MINUTE, |l| if items(l).is_empty() { Ok(()) } else { Err(format!("{} left", items(l).len())) })?;
+    setup
+        .kubectl
+        .wait_for("they are gone", &args, MINUTE, |l| if items(l).is_empty() { Ok(()) } else { Err(format!("{} left", items(l).len())) })?;
     Ok(())
 }
 
@@ -124,13 +134,21 @@ fn replaced(setup: &Setup) -> Outcome {
         if is_ready(n) { Err("still ready".into()) } else { Ok(()) }
     })?;
     setup.kubectl.wait_for("three pods run on the other nodes", &args, 2 * MINUTE, |l| {
-        let elsewhere = items(l).iter().filter(|p| is_ready(p) && p["spec"]["nodeName"] != "node-2" && p["metadata"]["deletionTimestamp"].is_null());
+        let elsewhere =
+            items(l).iter().filter(|p| is_ready(p) && p["spec"]["nodeName"] != "node-2" && p["metadata"]["deletionTimestamp"].is_null());
         let count = elsewhere.count();
         if count == 3 { Ok(()) } else { Err(format!("{count} run elsewhere")) }
     })?;
     setup.repair()?;
-    setup.kubectl.wait_for("the node is back", &["node", "node-2"], MINUTE, |n| if is_ready(n) { Ok(()) } else { Err("not ready".into()) })?;
+    setup.kubectl.wait_for(
+        "the node is back",
+        &["node", "node-2"],
+        MINUTE,
+        |n| if is_ready(n) { Ok(()) } else { Err("not ready".into()) },
+    )?;
     setup.kubectl.run(&["delete", "deployment", "moved"])?;
-    setup.kubectl.wait_for("they are gone", &args, MINUTE, |l| if items(l).is_empty() { Ok(()) } else { Err(format!("{} left", items(l).len())) })?;
+    setup
+        .kubectl
+        .wait_for("they are gone", &args, MINUTE, |l| if items(l).is_empty() { Ok(()) } else { Err(format!("{} left", items(l).len())) })?;
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! `pintle down` leaves no process, mount, namespace, cgroup or link behind, also when everything was killed before.
 
-use crate::{Outcome, Test, ensure, setup::{NODES, Setup}};
+use crate::{
+    Outcome, Test, ensure,
+    setup::{NODES, Setup},
+};
 use pintle_tests::{eventually, kubectl::is_ready, kubectl::items, run};
 use std::{process::Command, time::Duration};
 

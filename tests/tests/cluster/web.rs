@@ -100,9 +100,10 @@ fn logs_follow(setup: &Setup) -> Outcome {
     let (send, lines) = mpsc::channel();
     std::thread::spawn(move || BufReader::new(output).lines().map_while(Result::ok).try_for_each(|l| send.send(l)));
     let outcome = eventually("the request shows in the log", MINUTE, || {
-        run(Command::new("curl").args(["-sS", "-o", "/dev/null", "--max-time", "2", &format!("http://{ip}:8080/marker")])).map_err(|e| e.to_string())?;
+        run(Command::new("curl").args(["-sS", "-o", "/dev/null", "--max-time", "2", &format!("http://{ip}:8080/marker")]))
+            .map_err(|e| e.to_string())?;
         match lines.recv_timeout(Duration::from_secs(1)) {
-            Ok(line) if line.contains("marker") => Ok(()),
+            Ok(line) if line.contains("response:404") => Ok(()),
             Ok(line) => Err(line),
             Err(e) => Err(e.to_string()),
         }

@@ -203,7 +203,11 @@ pub async fn watch(options: &Options) -> Result<Value, Error> {
 }
 
 /// Notes when each object's event arrives, until the stream ends or the task is aborted.
-async fn receive(mut connection: Connection, sent: Arc<Mutex<HashMap<String, Instant>>>, latencies: Arc<Mutex<Vec<f64>>>) -> Result<(), Error> {
+async fn receive(
+    mut connection: Connection,
+    sent: Arc<Mutex<HashMap<String, Instant>>>,
+    latencies: Arc<Mutex<Vec<f64>>>,
+) -> Result<(), Error> {
     let mut stream = connection.stream(&format!("{CONFIG_MAPS}?watch=1&labelSelector=load=yes")).await?;
     let mut buffer = Vec::new();
     while let Some(Ok(frame)) = stream.frame().await {

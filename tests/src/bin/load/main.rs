@@ -11,7 +11,8 @@ use pintle_tests::{Error, cluster::Cluster, https::Api};
 use serde_json::Value;
 use std::{process::ExitCode, time::Duration};
 
-const USAGE: &str = "pintle-load ready|creates|gets|watch|bind|pod-start|fill|webhook --data-dir DIR --port PORT [--clients N] [--seconds N] [--count N]";
+const USAGE: &str =
+    "pintle-load ready|creates|gets|watch|bind|pod-start|fill|webhook --data-dir DIR --port PORT [--clients N] [--seconds N] [--count N]";
 
 /// What to measure, and how hard.
 pub struct Options {

@@ -90,7 +90,9 @@ async fn ready_node(connection: &mut Connection, name: &str) -> Result<(), Error
     }
     // The Lease says that it is alive, and the taint that admission put on a new node goes.
     let untaint = json!({"spec": {"taints": null}});
-    connection.request(http::Method::PATCH, &format!("/api/v1/nodes/{name}"), "application/merge-patch+json", untaint.to_string().into()).await?;
+    connection
+        .request(http::Method::PATCH, &format!("/api/v1/nodes/{name}"), "application/merge-patch+json", untaint.to_string().into())
+        .await?;
     Ok(())
 }
 

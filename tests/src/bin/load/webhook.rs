@@ -95,7 +95,8 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor) {
 async fn validate(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let review: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let pinned = |c: &Value| c["image"].as_str().and_then(|i| i.rsplit('/').next()).is_some_and(|i| i.contains(':') && !i.ends_with(":latest"));
+    let pinned =
+        |c: &Value| c["image"].as_str().and_then(|i| i.rsplit('/').next()).is_some_and(|i| i.contains(':') && !i.ends_with(":latest"));
     let allowed = review["request"]["object"]["spec"]["containers"].as_array().is_some_and(|all| all.iter().all(pinned));
     let answer = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {"uid": review["request"]["uid"], "allowed": allowed}});
     Ok(Response::new(Full::new(answer.to_string().into())))
