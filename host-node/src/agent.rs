@@ -48,7 +48,7 @@ impl Agent {
     fn running(&self, target: &Target) -> Result<ContainerId> {
         let view = self.view(&target.pod)?;
         let record = view.record.borrow();
-        let running = record.containers.get(&target.container).and_then(|c| c.running()).filter(|a| a.started_at.is_some());
+        let running = record.containers.get(&target.container).and_then(|c| c.running());
         let not_running = || bad_request(format!("container {} is not running in pod {}", target.container, target.pod.name));
         Ok(ContainerId::parse(&running.ok_or_else(not_running)?.id)?)
     }
@@ -248,7 +248,7 @@ fn log_options(reader: pintle_wit::node_capnp::log_options::Reader<'_>) -> Resul
 async fn send_log(view: Rc<View>, container: String, attempt: Attempt, options: log_file::Options, sink: byte_sink::Client) {
     let alive = || {
         let record = view.record.borrow();
-        record.containers.get(&container).and_then(|c| c.running()).is_some_and(|running| running.id == attempt.id)
+        record.containers.get(&container).and_then(|c| c.open()).is_some_and(|open| open.id == attempt.id)
     };
     let send = |bytes: Vec<u8>| {
         let sink = sink.clone();

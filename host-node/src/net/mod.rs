@@ -121,7 +121,7 @@ impl Network {
 
     async fn remove_link(&self, name: &str) -> Result<()> {
         match link_index(&self.handle, name).await? {
-            Some(index) => self.handle.link().del(index).execute().await.map_err(netlink(format!("removing link {name}"))),
+            Some(index) => delete_link(&self.handle, index).await,
             None => Ok(()),
         }
     }
@@ -163,7 +163,7 @@ pub async fn purge(bridge: &str) -> Result<()> {
     }
     doomed.push(bridge_index);
     for index in doomed {
-        handle.link().del(index).execute().await.map_err(netlink("removing a link"))?;
+        delete_link(&handle, index).await?;
     }
     Ok(())
 }
@@ -219,9 +219,21 @@ async fn add_address(handle: &Handle, index: u32, address: Ipv4Addr, prefix: u8)
 async fn link_index(handle: &Handle, name: &str) -> Result<Option<u32>> {
     match handle.link().get().match_name(name.to_owned()).execute().try_next().await {
         Ok(link) => Ok(link.map(|l| l.header.index)),
-        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code().abs() == nix::errno::Errno::ENODEV as i32 => Ok(None),
+        Err(error) if is_no_device(&error) => Ok(None),
         Err(source) => Err(Error::Netlink { step: format!("looking for link {name}"), source }),
     }
+}
+
+/// Deletes a link; one that went by itself meanwhile (with its peer's namespace) is fine.
+async fn delete_link(handle: &Handle, index: u32) -> Result<()> {
+    match handle.link().del(index).execute().await {
+        Err(error) if !is_no_device(&error) => Err(Error::Netlink { step: format!("removing link {index}"), source: error }),
+        _ => Ok(()),
+    }
+}
+
+fn is_no_device(error: &rtnetlink::Error) -> bool {
+    matches!(error, rtnetlink::Error::NetlinkError(inner) if inner.raw_code().abs() == nix::errno::Errno::ENODEV as i32)
 }
 
 async fn require(handle: &Handle, name: &str) -> Result<u32> {

@@ -224,6 +224,9 @@ fn advance(inputs: &Inputs<'_>, out: &mut Plan, container: &Container, role: Rol
         }
         return true;
     }
+    if record.and_then(|r| r.open()).is_some() {
+        return false; // created, and its start has not been told yet
+    }
     if let Some(end) = record.and_then(|r| r.ended()) {
         if !restarts(inputs.pod, container, role != Role::Main, end.code) {
             return true;

@@ -221,8 +221,13 @@ impl Record {
 }
 
 impl ContainerRecord {
-    /// Whether an attempt runs now.
+    /// The attempt whose program runs now.
     pub fn running(&self) -> Option<&Attempt> {
+        self.open().filter(|attempt| attempt.started_at.is_some())
+    }
+
+    /// The attempt that has not ended: it runs, or it is created and about to.
+    pub fn open(&self) -> Option<&Attempt> {
         self.current.as_ref().filter(|attempt| attempt.end.is_none())
     }
 

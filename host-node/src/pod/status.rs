@@ -118,6 +118,9 @@ fn states(
         return (waiting(inputs, live), None);
     };
     let Some(end) = &current.end else {
+        if current.started_at.is_none() {
+            return (waiting(inputs, live), previous);
+        }
         let running = ContainerStateRunning { started_at: current.started_at.map(Time) };
         return (ContainerState { running: Some(running), ..ContainerState::default() }, previous);
     };
@@ -428,6 +431,11 @@ mod tests {
         situation(pod("Always", &["a"], &[]))
             .waits("a", "ImagePullBackOff")
             .check("Pending a:ImagePullBackOff PodReadyToStartContainers,Initialized,PodScheduled");
+        let mut created = attempt("1", None);
+        created.started_at = None;
+        situation(pod("Always", &["a"], &[]))
+            .current("a", created)
+            .check("Pending a:ContainerCreating PodReadyToStartContainers,Initialized,PodScheduled");
         let all = "PodReadyToStartContainers,Initialized,Ready,ContainersReady,PodScheduled";
         situation(pod("Always", &["a"], &[])).current("a", attempt("1", None)).up("a").check(&format!("Running a:running+ {all}"));
         situation(pod("Always", &["a"], &[]))
