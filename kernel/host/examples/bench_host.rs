@@ -6,7 +6,9 @@
 
 use bytes::Bytes;
 use pintle_host::{Host, HostConfig};
-use pintle_registry::{Admission, AdmissionRequest, Body, Caller, DryRun, Operation, Patch, Registry, RegistryConfig, Target, WriteOptions};
+use pintle_registry::{
+    Admission, AdmissionRequest, Body, Caller, DryRun, Operation, Patch, Registry, RegistryConfig, Target, WriteOptions,
+};
 use pintle_store::{Options, RedbStore};
 use serde_json::{Value, json};
 use std::{
@@ -30,7 +32,11 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 async fn main() -> Outcome<()> {
     let wasm = match std::env::args().nth(1) {
         Some(path) => PathBuf::from(path),
-        None => std::env::current_exe()?.parent().and_then(Path::parent).ok_or("no target folder")?.join("example-modules/module_admission.wasm"),
+        None => std::env::current_exe()?
+            .parent()
+            .and_then(Path::parent)
+            .ok_or("no target folder")?
+            .join("example-modules/module_admission.wasm"),
     };
     let wasm = fs::canonicalize(&wasm).map_err(|e| format!("{}: {e}; build it with `cargo xtask modules`", wasm.display()))?;
     let scratch = std::env::temp_dir().join(format!("bench-host-{}", std::process::id()));
@@ -114,7 +120,8 @@ async fn admission(wasm: &Path, scratch: &Path) -> Outcome<(f64, f64, f64, u64)>
 
 async fn verdict(judges: &dyn Admission, target: &Target, object: &Bytes) -> (Duration, bool) {
     let caller = Caller::user("bench", ["system:masters"]);
-    let request = AdmissionRequest { operation: Operation::Create, target, caller: &caller, object: object.clone(), old: None, dry_run: DryRun::No };
+    let request =
+        AdmissionRequest { operation: Operation::Create, target, caller: &caller, object: object.clone(), old: None, dry_run: DryRun::No };
     let started = Instant::now();
     let verdict = judges.validate(&request).await;
     (started.elapsed(), verdict.refused.is_none())

@@ -50,7 +50,11 @@ async fn ensure_one(registry: &Registry, shipped: &Value) -> Result<(), HostErro
     let target = registry.resolve("pintle.dev", "v1", "modules", "", "", "").map_err(refused)?;
     let existing = registry.get_cached(&ResourceKey::new("pintle.dev", "modules"), "", name).and_then(|o| o.value().ok());
     let Some(existing) = existing else {
-        return registry.create(&Caller::kernel(), &target, Body::Value(shipped.clone()), &WriteOptions::default()).await.map(|_| ()).map_err(refused);
+        return registry
+            .create(&Caller::kernel(), &target, Body::Value(shipped.clone()), &WriteOptions::default())
+            .await
+            .map(|_| ())
+            .map_err(refused);
     };
     let unchanged = existing["metadata"]["annotations"][SHIPPED] == shipped["metadata"]["annotations"][SHIPPED];
     let replaced = existing["spec"]["source"] != shipped["spec"]["source"];

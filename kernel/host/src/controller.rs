@@ -46,6 +46,9 @@ const CREATES_TOGETHER: usize = 64;
 /// How long to wait when the write quota is used up.
 const QUOTA_PAUSE: Duration = Duration::from_millis(20);
 
+/// Where keys come back to from flight: both ends.
+type Returns = (mpsc::UnboundedSender<(Key, Done)>, mpsc::UnboundedReceiver<(Key, Done)>);
+
 /// A running incarnation of a controller.
 pub struct Running {
     pub generation: Generation,
@@ -84,7 +87,7 @@ pub struct Work {
     counters: Arc<Counters>,
     events: Rc<EventRecorder>,
     queue: Queue<Key>,
-    done: (mpsc::UnboundedSender<(Key, Done)>, mpsc::UnboundedReceiver<(Key, Done)>),
+    done: Returns,
     /// Batches to take one key at a time, because one of them ended the module.
     careful: usize,
     /// Who worked last.
@@ -111,12 +114,32 @@ impl Work {
     ///
     /// # Errors
     /// `BadSpec` when the manifest names a resource that is not served, or a bad selector.
-    pub fn new(name: &str, spec: ControllerSpec, registry: Arc<Registry>, slot: Rc<Slot<Running>>, counters: Arc<Counters>, last_words: Rc<dyn Fn(String)>) -> Result<Self, crate::HostError> {
+    pub fn new(
+        name: &str,
+        spec: ControllerSpec,
+        registry: Arc<Registry>,
+        slot: Rc<Slot<Running>>,
+        counters: Arc<Counters>,
+        last_words: Rc<dyn Fn(String)>,
+    ) -> Result<Self, crate::HostError> {
         let mapper = Mapper::new(&spec, &registry)?;
         let gatherers = Rc::new(spec.related.iter().map(Gatherer::new).collect());
         let component = if name.ends_with("-controller") { name.to_owned() } else { format!("{name}-controller") };
         let events = Rc::new(EventRecorder::new(registry.clone(), name, &component));
-        Ok(Self { spec, registry, slot, mapper, gatherers, counters, events, queue: Queue::default(), done: mpsc::unbounded_channel(), careful: 0, working: None, last_words })
+        Ok(Self {
+            spec,
+            registry,
+            slot,
+            mapper,
+            gatherers,
+            counters,
+            events,
+            queue: Queue::default(),
+            done: mpsc::unbounded_channel(),
+            careful: 0,
+            working: None,
+            last_words,
+        })
     }
 
     /// Works until dropped.
@@ -136,7 +159,8 @@ impl Work {
             if self.has_changed_hands(running.as_deref()) {
                 self.list_all();
             }
-            if let Some(running) = running.clone().filter(|_| self.queue.in_flight() < IN_FLIGHT_MAX && self.queue.is_ready(Instant::now())) {
+            if let Some(running) = running.clone().filter(|_| self.queue.in_flight() < IN_FLIGHT_MAX && self.queue.is_ready(Instant::now()))
+            {
                 self.work(&running).await;
                 tokio::task::yield_now().await;
                 continue;
@@ -233,7 +257,14 @@ impl Work {
             }
             let object = self.mapper.object(&self.registry, &key);
             let uid = object.as_ref().map_or(&*key.uid, |o| &o.meta().uid);
-            let centre = Centre { namespace: &key.namespace, name: &key.name, uid, object: object.as_ref(), body: &[], field_names: FieldNames::TheCentre };
+            let centre = Centre {
+                namespace: &key.namespace,
+                name: &key.name,
+                uid,
+                object: object.as_ref(),
+                body: &[],
+                field_names: FieldNames::TheCentre,
+            };
             let related: Vec<(usize, Vec<Bytes>)> = self
                 .gatherers
                 .iter()
@@ -410,6 +441,12 @@ impl Key {
     /// As `ObjectRef` of the wire.
     pub fn to_name(&self, uid: &str) -> ObjectName {
         let ResourceKey { group, resource } = &*self.resource;
-        ObjectName { group: group.clone(), resource: resource.clone(), namespace: self.namespace.to_string(), name: self.name.to_string(), uid: uid.to_owned() }
+        ObjectName {
+            group: group.clone(),
+            resource: resource.clone(),
+            namespace: self.namespace.to_string(),
+            name: self.name.to_string(),
+            uid: uid.to_owned(),
+        }
     }
 }

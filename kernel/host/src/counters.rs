@@ -64,7 +64,12 @@ impl Counters {
     pub fn quantile(&self, share: f64) -> Duration {
         let counts: Vec<u32> = self.durations.iter().map(|b| b.load(Relaxed)).collect();
         let total: u64 = counts.iter().map(|c| u64::from(*c)).sum();
-        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank among some thousands")]
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a rank among some thousands"
+        )]
         let rank = (total as f64 * share).ceil() as u64;
         let mut seen = 0;
         for (i, count) in counts.iter().enumerate() {

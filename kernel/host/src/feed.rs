@@ -53,7 +53,8 @@ impl Mapper {
             ResourcePattern::Everything => None,
             ResourcePattern::One(key) => {
                 let info = registry.resources().into_iter().find(|info| info.key() == key);
-                let info = info.ok_or_else(|| HostError::BadSpec { field: "spec.controller.primary", problem: format!("{key} is not served") })?;
+                let info =
+                    info.ok_or_else(|| HostError::BadSpec { field: "spec.controller.primary", problem: format!("{key} is not served") })?;
                 Some(Primary { key: Arc::new(key.clone()), info })
             }
         };
@@ -131,7 +132,10 @@ impl Mapper {
         let selected = self.selector.matches(now) || before.is_some_and(|b| self.selector.matches(b));
         let metadata_only = self.primary.is_none() && event.kind == EventKind::Modified;
         let same = |b: &pintle_registry::Meta| {
-            b.owners == now.owners && b.finalizers == now.finalizers && b.deletion_timestamp == now.deletion_timestamp && b.labels == now.labels
+            b.owners == now.owners
+                && b.finalizers == now.finalizers
+                && b.deletion_timestamp == now.deletion_timestamp
+                && b.labels == now.labels
         };
         selected && !(metadata_only && before.is_some_and(same))
     }

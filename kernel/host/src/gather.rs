@@ -68,7 +68,14 @@ impl Gatherer {
     fn wanted(&self, grants: &Grants, object: &Object) -> bool {
         let (key, meta) = (object.resource().key(), object.meta());
         let seen = |verb| {
-            grants.allow(&Use { verb, group: &key.group, resource: &key.resource, subresource: "", namespace: &meta.namespace, name: &meta.name })
+            grants.allow(&Use {
+                verb,
+                group: &key.group,
+                resource: &key.resource,
+                subresource: "",
+                namespace: &meta.namespace,
+                name: &meta.name,
+            })
         };
         (self.spec.namespace.is_empty() || *self.spec.namespace == *meta.namespace) && (seen("list") || seen("get"))
     }
@@ -122,7 +129,10 @@ impl Gatherer {
     /// What the centre owns, and what its `spec.selector` matches and nobody controls.
     fn owned_or_selected(&self, registry: &Registry, centre: Centre<'_>) -> Vec<Arc<Object>> {
         let mut found = self.indexed(registry, &Index::Owner, centre.uid);
-        let selector = centre.object.and_then(|o| o.value().ok()).and_then(|v| Selector::of_object(v.pointer("/spec/selector").unwrap_or(&Value::Null)));
+        let selector = centre
+            .object
+            .and_then(|o| o.value().ok())
+            .and_then(|v| Selector::of_object(v.pointer("/spec/selector").unwrap_or(&Value::Null)));
         if let Some(selector) = selector {
             let orphans = self.indexed(registry, &Index::Namespace, centre.namespace);
             let already = |o: &Object| o.meta().owners.iter().any(|owner| *owner.uid == *centre.uid);

@@ -40,7 +40,11 @@ impl Permission {
         let has = |list: &[String], word: &str| list.iter().any(|entry| entry == "*" || entry == word);
         let resource = self.resources.iter().any(|entry| match entry.split_once('/') {
             _ if entry == "*" => true,
-            Some((resource, subresource)) => (resource == "*" || resource == asked.resource) && (subresource == "*" || subresource == asked.subresource) && !asked.subresource.is_empty(),
+            Some((resource, subresource)) => {
+                (resource == "*" || resource == asked.resource)
+                    && (subresource == "*" || subresource == asked.subresource)
+                    && !asked.subresource.is_empty()
+            }
             None => asked.subresource.is_empty() && entry == asked.resource,
         });
         let groups_match = if self.api_groups.is_empty() { asked.group.is_empty() } else { has(&self.api_groups, asked.group) };
@@ -78,7 +82,8 @@ impl Grants {
             for group in groups {
                 for resource in &permission.resources {
                     let plural = resource.split('/').next().unwrap_or(resource);
-                    let key = if group == "*" || plural == "*" { ResourceKey::new("*", "*") } else { ResourceKey::new(group.as_str(), plural) };
+                    let key =
+                        if group == "*" || plural == "*" { ResourceKey::new("*", "*") } else { ResourceKey::new(group.as_str(), plural) };
                     if reads {
                         readers.insert(key.clone());
                     }
@@ -114,14 +119,21 @@ mod tests {
 
     fn permission(groups: &[&str], resources: &[&str], verbs: &[&str], namespaces: &[&str]) -> Permission {
         let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
-        Permission { api_groups: own(groups), resources: own(resources), verbs: own(verbs), namespaces: own(namespaces), resource_names: Vec::new() }
+        Permission {
+            api_groups: own(groups),
+            resources: own(resources),
+            verbs: own(verbs),
+            namespaces: own(namespaces),
+            resource_names: Vec::new(),
+        }
     }
 
     #[track_caller]
     fn check(grants: &[Permission], asked: &str, expected: bool) {
         let part: Vec<&str> = asked.split(' ').collect();
         let (resource, subresource) = part[2].split_once('/').unwrap_or((part[2], ""));
-        let asked_use = Use { verb: part[0], group: part[1].trim_matches('-'), resource, subresource, namespace: part[3].trim_matches('-'), name: "x" };
+        let asked_use =
+            Use { verb: part[0], group: part[1].trim_matches('-'), resource, subresource, namespace: part[3].trim_matches('-'), name: "x" };
         assert_eq!(Grants::new(grants.to_vec()).allow(&asked_use), expected, "{asked}");
     }
 

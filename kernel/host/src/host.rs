@@ -127,18 +127,29 @@ impl Host {
         let judges = Judges::new(&registry);
         registry.set_admission(judges.clone());
         let sources = Sources { builtin_dir: config.builtin_dir.clone(), source_dirs: config.source_dirs };
-        let context = Arc::new(Context { registry: registry.clone(), engine, sources, cluster: config.cluster, judges, generations: AtomicU64::new(0) });
+        let context = Arc::new(Context {
+            registry: registry.clone(),
+            engine,
+            sources,
+            cluster: config.cluster,
+            judges,
+            generations: AtomicU64::new(0),
+        });
         if let Some(dir) = &config.builtin_dir {
             let count = builtin::ensure(&registry, dir).await?;
             tracing::debug!(count, "built-in modules");
         }
         let (modules, changed, shards) = (Arc::new(Modules::default()), Arc::new(Notify::new()), Arc::new(shards));
         let (ready_sender, ready) = watch::channel(false);
-        let follower = Follower { context: context.clone(), modules: modules.clone(), shards: shards.clone(), changed: changed.clone(), running: HashMap::new(), next_shard: 0 };
-        let tasks = vec![
-            tokio::spawn(follower.run(ready_sender)),
-            tokio::spawn(write_statuses(registry, modules.clone(), changed)),
-        ];
+        let follower = Follower {
+            context: context.clone(),
+            modules: modules.clone(),
+            shards: shards.clone(),
+            changed: changed.clone(),
+            running: HashMap::new(),
+            next_shard: 0,
+        };
+        let tasks = vec![tokio::spawn(follower.run(ready_sender)), tokio::spawn(write_statuses(registry, modules.clone(), changed))];
         Ok(Self { context, modules, shards: Mutex::new(Some(shards)), tasks, ready })
     }
 

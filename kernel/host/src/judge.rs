@@ -71,7 +71,12 @@ impl Pool {
         let free = order.clone().filter_map(Mutex::try_lock).find(|instance| instance.is_alive());
         let Some(mut instance) = free.or_else(|| order.map(Mutex::lock).find(|instance| instance.is_alive())) else {
             let fault = self.fault.lock().clone();
-            let none = || Fault { kind: FaultKind::Trap, module: ModuleId::new(""), generation: self.generation, message: "no instance is left".into() };
+            let none = || Fault {
+                kind: FaultKind::Trap,
+                module: ModuleId::new(""),
+                generation: self.generation,
+                message: "no instance is left".into(),
+            };
             return Err(fault.unwrap_or_else(none));
         };
         instance.call(interface, 0, params, deadline).inspect_err(|fault| self.report(fault))
@@ -103,7 +108,14 @@ pub struct Judge {
 
 impl Judge {
     /// From its manifest; without a pool it is not running (yet) and its failure policy speaks.
-    pub fn new(name: &str, spec: &AdmissionSpec, permissions: Vec<Permission>, deadline: Duration, counters: Arc<Counters>, pool: Option<Arc<Pool>>) -> Self {
+    pub fn new(
+        name: &str,
+        spec: &AdmissionSpec,
+        permissions: Vec<Permission>,
+        deadline: Duration,
+        counters: Arc<Counters>,
+        pool: Option<Arc<Pool>>,
+    ) -> Self {
         let gatherers = spec.related.iter().map(Gatherer::new).collect();
         Self { name: name.to_owned(), spec: spec.clone(), gatherers, grants: Grants::new(permissions), deadline, counters, pool }
     }
@@ -176,7 +188,8 @@ impl Judge {
         let target = request.target;
         let uid = request.old.as_ref().map_or("", |o| &o.meta().uid);
         let body = if object.is_empty() { request.old.as_ref().map_or(&[][..], |o| o.body()) } else { object };
-        let centre = Centre { namespace: &target.namespace, name: &target.name, uid, object: None, body, field_names: FieldNames::TheRelated };
+        let centre =
+            Centre { namespace: &target.namespace, name: &target.name, uid, object: None, body, field_names: FieldNames::TheRelated };
         self.gatherers.iter().map(|g| g.gather(registry, &self.grants, centre)).collect()
     }
 
@@ -224,7 +237,8 @@ fn read_verdict(mut results: &[u8]) -> capnp::Result<Verdict> {
     let warnings = verdict.get_warnings()?.iter().take(16).map(|w| Ok(w?.to_string()?)).collect::<capnp::Result<_>>()?;
     if !verdict.get_allowed() {
         let failure = verdict.get_failure()?;
-        let refused = Failure { code: failure.get_code(), reason: failure.get_reason()?.to_string()?, message: failure.get_message()?.to_string()? };
+        let refused =
+            Failure { code: failure.get_code(), reason: failure.get_reason()?.to_string()?, message: failure.get_message()?.to_string()? };
         return Ok(Verdict { refused: Some(refused), edits: Vec::new(), warnings });
     }
     let edits = verdict.get_edits()?.iter().map(read_edit).collect::<capnp::Result<_>>()?;
@@ -240,7 +254,8 @@ fn read_edit(edit: wire::edit::Reader<'_>) -> capnp::Result<Edit> {
     };
     let value = match op {
         EditOp::Remove => serde_json::Value::Null,
-        _ => serde_json::from_slice(edit.get_value()?).map_err(|e| capnp::Error::failed(format!("an edit with a value that is not JSON: {e}")))?,
+        _ => serde_json::from_slice(edit.get_value()?)
+            .map_err(|e| capnp::Error::failed(format!("an edit with a value that is not JSON: {e}")))?,
     };
     Ok(Edit { op, path: edit.get_path()?.to_string()?, value })
 }

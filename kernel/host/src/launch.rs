@@ -84,7 +84,9 @@ impl Launcher<'_> {
         let request = self.hello(&module, generation, &gate, &writer);
         let answer = vat.run(async move { request.send().promise.await?.get()?.get_info().map(|info| info.get_api_level()) }).await?;
         match answer {
-            Ok(level) if level > API_LEVEL => Err(HostError::Refused(format!("it was built for api level {level}, this kernel has {API_LEVEL}"))),
+            Ok(level) if level > API_LEVEL => {
+                Err(HostError::Refused(format!("it was built for api level {level}, this kernel has {API_LEVEL}")))
+            }
             Ok(_) => Ok(Started { generation, vat, gate, writer, module }),
             Err(error) => Err(HostError::Refused(error.to_string())),
         }
@@ -149,14 +151,27 @@ impl Started {
 impl HotInstance {
     /// An instance for one thread.
     pub fn new(instance: Instance, generation: Generation, writer: Rc<Writer>) -> Self {
-        Self { generation, writer, synced: Cell::new(0), instance: RefCell::new(instance), fault: RefCell::default(), faulted: Notify::new() }
+        Self {
+            generation,
+            writer,
+            synced: Cell::new(0),
+            instance: RefCell::new(instance),
+            fault: RefCell::default(),
+            faulted: Notify::new(),
+        }
     }
 
     /// One call on the hot lane.
     ///
     /// # Errors
     /// The fault that ended the instance.
-    pub fn call(&self, interface: u64, method: u16, params: &[u8], deadline: std::time::Duration) -> Result<Result<Vec<u8>, String>, Fault> {
+    pub fn call(
+        &self,
+        interface: u64,
+        method: u16,
+        params: &[u8],
+        deadline: std::time::Duration,
+    ) -> Result<Result<Vec<u8>, String>, Fault> {
         self.instance.borrow_mut().call(interface, method, params, deadline).inspect_err(|fault| {
             self.fault.borrow_mut().get_or_insert(fault.clone());
             self.faulted.notify_waiters();

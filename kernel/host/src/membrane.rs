@@ -44,7 +44,13 @@ pub struct Gate {
 
 impl Gate {
     /// An open gate. `end` ends the instance.
-    pub fn new(module: ModuleId, generation: Generation, limits: ModuleLimits, counters: Arc<Counters>, end: impl Fn(FaultKind, String) + 'static) -> Rc<Self> {
+    pub fn new(
+        module: ModuleId,
+        generation: Generation,
+        limits: ModuleLimits,
+        counters: Arc<Counters>,
+        end: impl Fn(FaultKind, String) + 'static,
+    ) -> Rc<Self> {
         let now = Instant::now();
         Rc::new(Self {
             module,
@@ -196,7 +202,10 @@ impl ClientHook for Membrane {
     }
 
     fn call(&self, interface: u64, method: u16, params: Box<dyn ParamsHook>, results: Box<dyn ResultsHook>) -> Promise<(), capnp::Error> {
-        let bytes = params.get().and_then(|p| p.target_size()).map_or(0, |size| usize::try_from(size.word_count).unwrap_or(usize::MAX).saturating_mul(8));
+        let bytes = params
+            .get()
+            .and_then(|p| p.target_size())
+            .map_or(0, |size| usize::try_from(size.word_count).unwrap_or(usize::MAX).saturating_mul(8));
         match self.gate.admit(bytes) {
             Err(error) => Promise::err(error),
             Ok(in_flight) => {

@@ -11,7 +11,10 @@ use crate::{
 use futures::FutureExt;
 use pintle_api::ApiError;
 use pintle_registry::{Bookmarks, Index, InitialEvents, ListOptions, Object, ResourceKey, Target, VersionMatch, WatchEvent, WatchOptions};
-use pintle_wit::{common_capnp::{outcome, subscription}, module_capnp as module, objects_capnp as wire};
+use pintle_wit::{
+    common_capnp::{outcome, subscription},
+    module_capnp as module, objects_capnp as wire,
+};
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 /// Rows in one push of a watch, at most.
@@ -44,8 +47,12 @@ pub fn exports(holder: &Rc<Holder>, grants: &[String]) -> Vec<(String, ExportedC
     }
     for grant in grants {
         match grant.as_str() {
-            "logger" => list.push((grant.clone(), ExportedCap::Logger(behind(gate, capnp_rpc::new_client(LogLines { holder: holder.clone() }))))),
-            "timer" => list.push((grant.clone(), ExportedCap::Timer(behind(gate, capnp_rpc::new_client(Clock { holder: holder.clone() }))))),
+            "logger" => {
+                list.push((grant.clone(), ExportedCap::Logger(behind(gate, capnp_rpc::new_client(LogLines { holder: holder.clone() })))))
+            }
+            "timer" => {
+                list.push((grant.clone(), ExportedCap::Timer(behind(gate, capnp_rpc::new_client(Clock { holder: holder.clone() })))))
+            }
             _ => {}
         }
     }
@@ -88,7 +95,8 @@ impl Bound {
     }
 
     fn may(&self, verb: &str, name: &ObjectName) -> bool {
-        let asked = Use { verb, group: &name.group, resource: &name.resource, subresource: "", namespace: &name.namespace, name: &name.name };
+        let asked =
+            Use { verb, group: &name.group, resource: &name.resource, subresource: "", namespace: &name.namespace, name: &name.name };
         self.holder.writer.grants.allow(&asked)
     }
 
@@ -151,7 +159,11 @@ fn index_of(query: wire::query::Reader<'_>) -> capnp::Result<Option<(Index, Stri
 }
 
 impl wire::object_reader::Server for Bound {
-    async fn get(self: Rc<Self>, params: wire::object_reader::GetParams, mut results: wire::object_reader::GetResults) -> Result<(), capnp::Error> {
+    async fn get(
+        self: Rc<Self>,
+        params: wire::object_reader::GetParams,
+        mut results: wire::object_reader::GetResults,
+    ) -> Result<(), capnp::Error> {
         let refs = params.get()?.get_refs()?;
         if refs.len() > REFS_MAX {
             return Err(capnp::Error::overloaded(format!("more than {REFS_MAX} objects in one get")));
@@ -163,11 +175,18 @@ impl wire::object_reader::Server for Bound {
         Ok(())
     }
 
-    async fn list(self: Rc<Self>, params: wire::object_reader::ListParams, mut results: wire::object_reader::ListResults) -> Result<(), capnp::Error> {
+    async fn list(
+        self: Rc<Self>,
+        params: wire::object_reader::ListParams,
+        mut results: wire::object_reader::ListResults,
+    ) -> Result<(), capnp::Error> {
         let query = params.get()?.get_query()?;
         let target = match self.target(query)? {
             Ok(target) => target,
-            Err(error) => return Ok(fill_failure(&error, results.get().init_failure())),
+            Err(error) => {
+                fill_failure(&error, results.get().init_failure());
+                return Ok(());
+            }
         };
         let registry = &self.holder.writer.registry;
         let (objects, revision, next) = if let Some((index, value)) = index_of(query)? {
@@ -183,7 +202,10 @@ impl wire::object_reader::Server for Bound {
             };
             match registry.list(&target, &options).await {
                 Ok(page) => (page.items, page.revision, page.continue_token),
-                Err(error) => return Ok(fill_failure(&error, results.get().init_failure())),
+                Err(error) => {
+                    fill_failure(&error, results.get().init_failure());
+                    return Ok(());
+                }
             }
         };
         let projection = Projection::new(&text_list(query.get_fields()?)?);
@@ -191,8 +213,8 @@ impl wire::object_reader::Server for Bound {
         let visible: Vec<_> = objects.iter().filter(|o| in_namespace(o) && self.may_see("list", o)).collect();
         let rows: Vec<_> = visible.iter().map(|o| projection.row(o)).collect();
         if rows.iter().map(|r| r.len()).sum::<usize>() > RECONCILE_BYTES_MAX {
-            let too_large = ApiError::too_large(RECONCILE_BYTES_MAX);
-            return Ok(fill_failure(&too_large, results.get().init_failure()));
+            fill_failure(&ApiError::too_large(RECONCILE_BYTES_MAX), results.get().init_failure());
+            return Ok(());
         }
         let mut page = results.get().init_page();
         page.set_revision(revision.0);
@@ -204,7 +226,11 @@ impl wire::object_reader::Server for Bound {
         Ok(())
     }
 
-    async fn watch(self: Rc<Self>, params: wire::object_reader::WatchParams, mut results: wire::object_reader::WatchResults) -> Result<(), capnp::Error> {
+    async fn watch(
+        self: Rc<Self>,
+        params: wire::object_reader::WatchParams,
+        mut results: wire::object_reader::WatchResults,
+    ) -> Result<(), capnp::Error> {
         let params = params.get()?;
         let query = params.get_query()?;
         let held = self.holder.gate.hold(MODULE_WATCHES_MAX)?;
@@ -217,14 +243,25 @@ impl wire::object_reader::Server for Bound {
             initial_events: Some(InitialEvents::Send),
             ..WatchOptions::default()
         };
-        let feed = RowFeed { bound: self.clone(), target, options, sink: params.get_sink()?, projection: Projection::new(&text_list(query.get_fields()?)?), held };
+        let feed = RowFeed {
+            bound: self.clone(),
+            target,
+            options,
+            sink: params.get_sink()?,
+            projection: Projection::new(&text_list(query.get_fields()?)?),
+            held,
+        };
         let task = tokio::task::spawn_local(feed.run());
         let subscription = behind(&self.holder.gate, capnp_rpc::new_client(Watching { task: RefCell::new(Some(task)) }));
         results.get().set_subscription(subscription);
         Ok(())
     }
 
-    async fn resources(self: Rc<Self>, _: wire::object_reader::ResourcesParams, mut results: wire::object_reader::ResourcesResults) -> Result<(), capnp::Error> {
+    async fn resources(
+        self: Rc<Self>,
+        _: wire::object_reader::ResourcesParams,
+        mut results: wire::object_reader::ResourcesResults,
+    ) -> Result<(), capnp::Error> {
         let all = self.holder.writer.registry.resources();
         let visible = |r: &Arc<pintle_registry::ResourceInfo>| {
             self.resource.resource == "*" || (*r.group == *self.resource.group && *r.plural == *self.resource.resource)
@@ -336,7 +373,11 @@ impl Drop for Watching {
 }
 
 impl wire::object_writer::Server for Bound {
-    async fn write(self: Rc<Self>, params: wire::object_writer::WriteParams, mut results: wire::object_writer::WriteResults) -> Result<(), capnp::Error> {
+    async fn write(
+        self: Rc<Self>,
+        params: wire::object_writer::WriteParams,
+        mut results: wire::object_writer::WriteResults,
+    ) -> Result<(), capnp::Error> {
         let writes = params.get()?.get_writes()?;
         if writes.len() as usize > WRITES_PER_CALL_MAX {
             return Err(capnp::Error::overloaded(format!("more than {WRITES_PER_CALL_MAX} writes in one call")));

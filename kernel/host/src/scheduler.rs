@@ -161,7 +161,9 @@ impl Work {
     fn pod_changed(&mut self, event: &pintle_registry::Event) -> bool {
         let (pod, key) = (&event.object, key_of(&event.object));
         if event.kind != EventKind::Deleted && self.is_pending(pod) {
-            let changed = |p: &Arc<Object>| p.meta().generation != pod.meta().generation || p.meta().labels != pod.meta().labels || p.meta().uid != pod.meta().uid;
+            let changed = |p: &Arc<Object>| {
+                p.meta().generation != pod.meta().generation || p.meta().labels != pod.meta().labels || p.meta().uid != pod.meta().uid
+            };
             if event.previous.as_ref().is_none_or(changed) {
                 self.parked.remove(&key);
                 self.queue.add(key);
@@ -176,7 +178,8 @@ impl Work {
     fn is_pending(&self, pod: &Object) -> bool {
         let field = |name| pod.field(name).unwrap_or_default();
         field("spec.nodeName").is_empty()
-            && (field("spec.schedulerName") == self.scheduler_name || (field("spec.schedulerName").is_empty() && self.scheduler_name == "default-scheduler"))
+            && (field("spec.schedulerName") == self.scheduler_name
+                || (field("spec.schedulerName").is_empty() && self.scheduler_name == "default-scheduler"))
             && pod.meta().deletion_timestamp.is_none()
             && !matches!(field("status.phase"), "Succeeded" | "Failed")
     }
@@ -242,7 +245,12 @@ impl Work {
                 return Ok(Err(text));
             }
             let started = Instant::now();
-            let answer = instance.call(<scheduler::Client as HasTypeId>::TYPE_ID, SCHEDULE, &schedule_params(instance.synced.get(), pods), self.deadline);
+            let answer = instance.call(
+                <scheduler::Client as HasTypeId>::TYPE_ID,
+                SCHEDULE,
+                &schedule_params(instance.synced.get(), pods),
+                self.deadline,
+            );
             self.counters.call(started.elapsed());
             let results = match answer? {
                 Ok(results) => results,
@@ -268,7 +276,9 @@ impl Work {
                 Ok(results) => results,
                 Err(text) => return Ok(Err(text)),
             };
-            let read = |mut bytes: &[u8]| Ok::<bool, capnp::Error>(crate::wire::read(&mut bytes)?.get_root::<scheduler::sync_results::Reader<'_>>()?.get_stale());
+            let read = |mut bytes: &[u8]| {
+                Ok::<bool, capnp::Error>(crate::wire::read(&mut bytes)?.get_root::<scheduler::sync_results::Reader<'_>>()?.get_stale())
+            };
             match read(&results) {
                 Ok(false) => {
                     instance.synced.set(generation);
@@ -369,7 +379,9 @@ impl Work {
                 let options = DeleteOptions { precondition_uid, ..DeleteOptions::default() };
                 let write = Write { target: victim, subresource: String::new(), action: Action::Delete(options) };
                 match (writer.carry_out(write).await, about) {
-                    (Ok(_), Some(about)) => events.record(&about, false, "Preempted", &format!("Preempted by pod {preemptor} on node {node}")).await,
+                    (Ok(_), Some(about)) => {
+                        events.record(&about, false, "Preempted", &format!("Preempted by pod {preemptor} on node {node}")).await
+                    }
                     (Err(WriteError::Refused(error)), _) if error.code == 404 => {}
                     (Err(error), _) => tracing::debug!(%error, "a victim was not evicted"),
                     (Ok(_), None) => {}
@@ -385,7 +397,13 @@ fn key_of(pod: &Object) -> PodKey {
 
 fn name_of(pod: &Object) -> ObjectName {
     let meta = pod.meta();
-    ObjectName { group: String::new(), resource: "pods".into(), namespace: meta.namespace.to_string(), name: meta.name.to_string(), uid: meta.uid.to_string() }
+    ObjectName {
+        group: String::new(),
+        resource: "pods".into(),
+        namespace: meta.namespace.to_string(),
+        name: meta.name.to_string(),
+        uid: meta.uid.to_string(),
+    }
 }
 
 fn condition_says(pod: &Object, reason: &str, message: &str) -> bool {

@@ -100,7 +100,8 @@ fn split_outside_parentheses(text: &str) -> Vec<&str> {
 
 fn requirement(text: &str) -> Option<Requirement> {
     let valid = |key: &str| !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
-    let make = |key: &str, operator, values: Vec<String>| valid(key.trim()).then(|| Requirement { key: key.trim().to_owned(), operator, values });
+    let make =
+        |key: &str, operator, values: Vec<String>| valid(key.trim()).then(|| Requirement { key: key.trim().to_owned(), operator, values });
     let one = |value: &str| vec![value.trim().to_owned()];
     if let Some(key) = text.strip_prefix('!') {
         return make(key, Operator::Absent, Vec::new());

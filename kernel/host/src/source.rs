@@ -45,8 +45,12 @@ impl Sources {
     }
 
     fn file(&self, path: &str) -> Result<Bytes, HostError> {
-        let candidates: Vec<PathBuf> = if Path::new(path).is_absolute() { vec![path.into()] } else { self.source_dirs.iter().map(|dir| dir.join(path)).collect() };
-        let real = candidates.iter().find_map(|candidate| candidate.canonicalize().ok()).ok_or_else(|| bad(path, "there is no such file in the allowed folders"))?;
+        let candidates: Vec<PathBuf> =
+            if Path::new(path).is_absolute() { vec![path.into()] } else { self.source_dirs.iter().map(|dir| dir.join(path)).collect() };
+        let real = candidates
+            .iter()
+            .find_map(|candidate| candidate.canonicalize().ok())
+            .ok_or_else(|| bad(path, "there is no such file in the allowed folders"))?;
         let allowed = |dir: &PathBuf| dir.canonicalize().is_ok_and(|dir| real.starts_with(dir));
         if !self.source_dirs.iter().any(allowed) {
             return Err(bad(path, "it is outside the folders that modules may be read from"));

@@ -267,7 +267,8 @@ impl ModuleSpec {
 
 impl RawSource {
     fn check(self) -> Result<Source, HostError> {
-        let given = [self.file.map(Source::File), self.inline.map(Source::Inline), self.oci.map(Source::Oci), self.builtin.map(Source::Builtin)];
+        let given =
+            [self.file.map(Source::File), self.inline.map(Source::Inline), self.oci.map(Source::Oci), self.builtin.map(Source::Builtin)];
         let mut given = given.into_iter().flatten();
         match (given.next(), given.next()) {
             (Some(source), None) => Ok(source),
@@ -310,7 +311,9 @@ fn milliseconds_up_to_max(field: &'static str, milliseconds: u32) -> Result<Dura
 
 impl ControllerSpec {
     fn check(raw: RawController) -> Result<Self, HostError> {
-        let watch = |w: RawWatch| Ok(WatchSpec { resource: ResourcePattern::parse("spec.controller.watches", &w.resource)?, map: Mapping::parse(&w.map)? });
+        let watch = |w: RawWatch| {
+            Ok(WatchSpec { resource: ResourcePattern::parse("spec.controller.watches", &w.resource)?, map: Mapping::parse(&w.map)? })
+        };
         Ok(Self {
             primary: ResourcePattern::parse("spec.controller.primary", &raw.primary)?,
             selector: raw.selector,
@@ -408,7 +411,11 @@ impl RelatedSpec {
             other => return Err(bad(field, format!("when: {other:?} is not a condition"))),
         };
         let needs_resource = !matches!(by, Relation::Owners | Relation::Dependents | Relation::NamespaceObject);
-        let resource = if raw.resource.is_empty() && !needs_resource { ResourcePattern::Everything } else { ResourcePattern::parse(field, &raw.resource)? };
+        let resource = if raw.resource.is_empty() && !needs_resource {
+            ResourcePattern::Everything
+        } else {
+            ResourcePattern::parse(field, &raw.resource)?
+        };
         Ok(Self { name: raw.name, resource, by, namespace: raw.namespace, fields: raw.fields, only_while_deleting })
     }
 }
@@ -440,6 +447,9 @@ mod tests {
         check_says(json!({"type": "scheduler", "source": {"file": "a"}, "limits": {"memoryBytes": 1}}), Err("spec.limits.memoryBytes"));
         check_says(json!({"type": "scheduler", "source": {"file": "a"}, "grants": ["network"]}), Err("spec.grants"));
         check_says(json!({"type": "admission", "source": {"file": "x"}, "admission": {"phases": ["later"]}}), Err("spec.admission.phases"));
-        check_says(json!({"type": "controller", "source": {"file": "x"}, "controller": {"primary": "/pods", "watches": [{"resource": "/pods", "map": "telepathy"}]}}), Err("map"));
+        check_says(
+            json!({"type": "controller", "source": {"file": "x"}, "controller": {"primary": "/pods", "watches": [{"resource": "/pods", "map": "telepathy"}]}}),
+            Err("map"),
+        );
     }
 }

@@ -222,7 +222,14 @@ impl Supervisor {
         let slot = Rc::new(Slot::default());
         let state = self.state.clone();
         let last_words = Rc::new(move |message: String| state.update(|f| f.message = message));
-        let work = Work::new(self.id.as_str(), spec.clone(), self.context.registry.clone(), slot.clone(), self.state.counters.clone(), last_words)?;
+        let work = Work::new(
+            self.id.as_str(),
+            spec.clone(),
+            self.context.registry.clone(),
+            slot.clone(),
+            self.state.counters.clone(),
+            last_words,
+        )?;
         Ok(Lasting::Controller { slot, spec: spec.clone(), task: tokio::task::spawn_local(work.run()) })
     }
 
@@ -234,7 +241,14 @@ impl Supervisor {
 
     fn install_judge(&self, spec: &ModuleSpec, pool: Option<Arc<Pool>>) {
         if let Some(admission) = &spec.admission {
-            let judge = Judge::new(self.id.as_str(), admission, spec.permissions.clone(), spec.limits.admission_deadline, self.state.counters.clone(), pool);
+            let judge = Judge::new(
+                self.id.as_str(),
+                admission,
+                spec.permissions.clone(),
+                spec.limits.admission_deadline,
+                self.state.counters.clone(),
+                pool,
+            );
             self.context.judges.install(judge);
         }
     }

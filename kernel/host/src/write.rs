@@ -4,7 +4,10 @@ use crate::grants::{Grants, Use};
 use bytes::Bytes;
 use pintle_api::ApiError;
 use pintle_registry::{Body, Caller, DeleteOptions, Object, Patch, Propagation, Registry, ResourceKey, Target, WriteOptions};
-use pintle_wit::{common_capnp::{failure, object_ref}, objects_capnp as wire};
+use pintle_wit::{
+    common_capnp::{failure, object_ref},
+    objects_capnp as wire,
+};
 use std::sync::Arc;
 
 /// Who writes, and what it may.
@@ -133,12 +136,7 @@ fn read_delete(options: wire::delete_options::Reader<'_>, uid: &str) -> capnp::R
 pub enum WriteError {
     /// The module was not granted this. It is not told whether the object exists.
     #[error("the module is not granted {verb} of {resource}{subresource} in namespace {namespace:?}")]
-    NotGranted {
-        verb: &'static str,
-        resource: String,
-        subresource: String,
-        namespace: String,
-    },
+    NotGranted { verb: &'static str, resource: String, subresource: String, namespace: String },
     /// The registry refused, as it would have refused anybody.
     #[error(transparent)]
     Refused(#[from] ApiError),
@@ -167,7 +165,14 @@ impl Writer {
     /// `NotGranted`, or what the registry says.
     pub async fn carry_out(&self, write: Write) -> Result<Option<Arc<Object>>, WriteError> {
         let Write { target: name, subresource, .. } = &write;
-        let asked = Use { verb: write.verb(), group: &name.group, resource: &name.resource, subresource, namespace: &name.namespace, name: &name.name };
+        let asked = Use {
+            verb: write.verb(),
+            group: &name.group,
+            resource: &name.resource,
+            subresource,
+            namespace: &name.namespace,
+            name: &name.name,
+        };
         if !self.grants.allow(&asked) {
             return Err(WriteError::NotGranted {
                 verb: write.verb(),

@@ -37,7 +37,7 @@ const HASH_BYTES: usize = 32;
 /// When a file that is being written counts as never finished.
 const UNFINISHED_AFTER: Duration = Duration::from_secs(3600);
 /// How much lower than the rest of the process compiling runs.
-const COMPILE_NICENESS: libc::c_int = 10;
+const COMPILE_NICENESS: libc::c_int = 5;
 
 /// The digest of a module as Module objects write it: `sha256:` and 64 hex digits.
 pub fn digest_of(wasm: &[u8]) -> String {
@@ -175,7 +175,8 @@ fn link(engine: &wasmtime::Engine, component: &Component) -> Result<bindings::Mo
 fn read_entry(engine: &wasmtime::Engine, path: &Path) -> Option<Component> {
     let bytes = fs::read(path).ok()?;
     let header = MAGIC.len() + HASH_BYTES;
-    let whole = bytes.len() > header && bytes[..MAGIC.len()] == *MAGIC && Sha256::digest(&bytes[header..])[..] == bytes[MAGIC.len()..header];
+    let whole =
+        bytes.len() > header && bytes[..MAGIC.len()] == *MAGIC && Sha256::digest(&bytes[header..])[..] == bytes[MAGIC.len()..header];
     if !whole {
         tracing::warn!(path = %path.display(), "compiled code is damaged; compiling again");
         let _ = fs::remove_file(path);
@@ -185,7 +186,9 @@ fn read_entry(engine: &wasmtime::Engine, path: &Path) -> Option<Component> {
     // folder is the kernel's own, as trusted as its store. Nothing else ever writes there, and no module can.
     #[allow(unsafe_code, reason = "compiled code can only be loaded by vouching for it")]
     let component = unsafe { Component::deserialize(engine, &bytes[header..]) };
-    component.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "compiled code does not fit this engine; compiling again")).ok()
+    component
+        .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "compiled code does not fit this engine; compiling again"))
+        .ok()
 }
 
 fn write_entry(path: &Path, code: &[u8]) -> std::io::Result<()> {

@@ -118,7 +118,10 @@ impl Snapshot {
         self.assumed.remove(&uid);
         let same = |p: &Arc<Object>| {
             let (now, before) = (pod.meta(), p.meta());
-            assigned(p) && now.labels == before.labels && now.deletion_timestamp == before.deletion_timestamp && now.generation == before.generation
+            assigned(p)
+                && now.labels == before.labels
+                && now.deletion_timestamp == before.deletion_timestamp
+                && now.generation == before.generation
         };
         if event.previous.as_ref().is_some_and(same) {
             return false;

@@ -42,7 +42,11 @@ async fn a_failing_judge_refuses_or_is_ignored_as_its_policy_says() {
             _ => assert!(result.is_ok(), "{result:?}"),
         }
         world.until("the fault is counted", || (world.stats(name).traps > 0).then_some(())).await;
-        world.until("and shown", || world.status(name)["message"].as_str().filter(|m| m.contains("trap") || m.contains("deadline")).map(|_| ())).await;
+        world
+            .until("and shown", || {
+                world.status(name)["message"].as_str().filter(|m| m.contains("trap") || m.contains("deadline")).map(|_| ())
+            })
+            .await;
         world.delete("pintle.dev", "modules", "", name).await;
         world.until("it is gone", || world.host.stats().modules.is_empty().then_some(())).await;
         world.until_allowed().await;
@@ -59,7 +63,10 @@ async fn many_threads_are_judged_at_once() {
         tokio::spawn(async move {
             let target = registry.resolve("", "v1", "pods", "", "default", "").expect("served");
             let body = pintle_registry::Body::Value(pod(&format!("p-{n}")));
-            registry.create(&pintle_registry::Caller::kernel(), &target, body, &Default::default()).await.map(|w| w.object.meta().label("seen-by").map(str::to_owned))
+            registry
+                .create(&pintle_registry::Caller::kernel(), &target, body, &Default::default())
+                .await
+                .map(|w| w.object.meta().label("seen-by").map(str::to_owned))
         })
     });
     for create in futures::future::join_all(creates).await {

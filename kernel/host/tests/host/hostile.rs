@@ -14,7 +14,9 @@ async fn check(mode: &str, says: &str) {
     world.until_state("honest", "Running").await;
     world.create("", "configmaps", parent(0)).await.expect("created");
     world.until(&format!("{mode} is counted"), || (world.stats("sinner").traps >= 2).then_some(())).await;
-    let message = world.until(&format!("{mode} is told"), || world.status("sinner")["message"].as_str().filter(|m| !m.is_empty()).map(str::to_owned)).await;
+    let message = world
+        .until(&format!("{mode} is told"), || world.status("sinner")["message"].as_str().filter(|m| !m.is_empty()).map(str::to_owned))
+        .await;
     assert!(message.contains(says), "{mode}: {message}");
     assert!(world.stats("sinner").restarts >= 1, "{mode}");
     world.until("the honest module works", || world.get("", "configmaps", "default", "child-0")).await;

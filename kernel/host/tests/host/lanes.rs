@@ -56,7 +56,8 @@ async fn the_hot_lane_answers_one_message_with_one() {
     let (_engine, code) = code().await;
     let mut instance = instance(&code);
     let interface = admission::Client::TYPE_ID;
-    let mut ask = |object: &str| allowed(&instance.call(interface, 0, &review(object.as_bytes()), DEADLINE).expect("no fault").expect("an answer"));
+    let mut ask =
+        |object: &str| allowed(&instance.call(interface, 0, &review(object.as_bytes()), DEADLINE).expect("no fault").expect("an answer"));
     assert!(ask("{\"spec\":{\"containers\":[{}]}}"));
     assert!(!ask("{\"spec\":{\"containers\":[{\"securityContext\":{\"privileged\":true}}]}}"));
     assert!(instance.call(interface, 99, &[], DEADLINE).expect("no fault").is_err(), "an unknown method is the guest's own error");
@@ -78,7 +79,9 @@ async fn the_rpc_lane_starts_a_module_and_gives_its_instance_back() {
 #[tokio::test]
 async fn a_sin_on_the_hot_lane_ends_the_instance_and_names_it() {
     let (_engine, code) = code().await;
-    for (mode, kind, says) in [("loop", FaultKind::Deadline, "deadline"), ("grow", FaultKind::Memory, "64 MiB"), ("trap", FaultKind::Trap, "the guest gives up")] {
+    for (mode, kind, says) in
+        [("loop", FaultKind::Deadline, "deadline"), ("grow", FaultKind::Memory, "64 MiB"), ("trap", FaultKind::Trap, "the guest gives up")]
+    {
         let fault = in_local_set(async {
             let (vat, answer) = started(&code, mode).await;
             answer.expect("it starts honestly");
@@ -112,7 +115,9 @@ async fn a_sin_on_the_rpc_lane_ends_the_vat_with_a_fault() {
             let (vat, answer) = started(&code, mode).await;
             let fault = match answer {
                 Err(fault) => fault,
-                Ok(()) => tokio::time::timeout(Duration::from_secs(2), vat.fault()).await.unwrap_or_else(|_| panic!("{mode} goes unnoticed")),
+                Ok(()) => {
+                    tokio::time::timeout(Duration::from_secs(2), vat.fault()).await.unwrap_or_else(|_| panic!("{mode} goes unnoticed"))
+                }
             };
             assert_eq!(fault.kind, kind, "{mode}: {fault}");
         })

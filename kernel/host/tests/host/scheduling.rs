@@ -32,9 +32,14 @@ async fn a_hundred_pods_are_bound_evenly_to_three_nodes() {
     assert!(counts.iter().all(|c| (30..=36).contains(c)), "{counts:?}");
     println!("100 pods from created to bound: {took:?}");
     let bound = world.get("", "pods", "default", "p-7").expect("there");
-    let condition = bound["status"]["conditions"].as_array().and_then(|c| c.iter().find(|c| c["type"] == "PodScheduled")).cloned().unwrap_or_default();
+    let condition =
+        bound["status"]["conditions"].as_array().and_then(|c| c.iter().find(|c| c["type"] == "PodScheduled")).cloned().unwrap_or_default();
     assert_eq!(condition["status"], "True", "{bound}");
-    world.until("users are told", || world.in_namespace("", "events", "default").iter().any(|e| e.value().expect("JSON")["reason"] == "Scheduled").then_some(())).await;
+    world
+        .until("users are told", || {
+            world.in_namespace("", "events", "default").iter().any(|e| e.value().expect("JSON")["reason"] == "Scheduled").then_some(())
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,11 +79,12 @@ async fn a_restarted_scheduler_gets_its_snapshot_anew() {
     world.merge("pintle.dev", "modules", "", "scheduler", "", json!({"spec": {"config": {"podsPerNode": 2, "again": true}}})).await;
     world.until("another incarnation runs", || (world.stats("scheduler").generation > before).then_some(())).await;
     world.create("", "pods", pod("c")).await.expect("created");
-    world.until("the third does not fit", || {
-        let pod = world.get("", "pods", "default", "c")?;
-        pod["status"]["conditions"].as_array()?.iter().find(|c| c["reason"] == "Unschedulable").map(|_| ())
-    })
-    .await;
+    world
+        .until("the third does not fit", || {
+            let pod = world.get("", "pods", "default", "c")?;
+            pod["status"]["conditions"].as_array()?.iter().find(|c| c["reason"] == "Unschedulable").map(|_| ())
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

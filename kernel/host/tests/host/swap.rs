@@ -38,8 +38,15 @@ async fn swapping_while_a_queue_is_worked_on_loses_and_doubles_nothing() {
         }
     };
     tokio::join!(made, swaps);
-    world.until("every child is there", || (0..PARENTS).all(|n| world.get("", "configmaps", "default", &format!("child-{n}")).is_some()).then_some(())).await;
-    let makers: BTreeSet<String> = (0..PARENTS).filter_map(|n| world.get("", "configmaps", "default", &format!("child-{n}"))).map(|c| c["data"]["madeBy"].to_string()).collect();
+    world
+        .until("every child is there", || {
+            (0..PARENTS).all(|n| world.get("", "configmaps", "default", &format!("child-{n}")).is_some()).then_some(())
+        })
+        .await;
+    let makers: BTreeSet<String> = (0..PARENTS)
+        .filter_map(|n| world.get("", "configmaps", "default", &format!("child-{n}")))
+        .map(|c| c["data"]["madeBy"].to_string())
+        .collect();
     let stats = world.stats("maker");
     assert_eq!((stats.traps, stats.errors, stats.denied), (0, 0, 0), "{stats:?} by {makers:?}");
     assert!(makers.len() >= 2, "more than one version had a hand in it: {makers:?}");
@@ -62,10 +69,16 @@ async fn a_new_version_that_keeps_failing_makes_room_for_the_last_good_one() {
     // The sin is in the bytes: the same configuration is harmless to the good version.
     let bad = dir.join("bad.wasm");
     fs::write(&bad, sinful()).expect("written");
+    let engine = Engine::new(Some(cache_dir())).expect("an engine");
+    engine.load(sinful().into()).await.expect("compiled before it is needed");
     world.merge("pintle.dev", "modules", "", "maker", "", json!({"spec": {"source": {"file": bad}}})).await;
     world.until("the bad one runs", || (world.status("maker")["digest"] == digest_of(&sinful())).then_some(())).await;
     world.create("", "configmaps", parent(1)).await.expect("created");
-    let message = world.until("it says that it went back", || world.status("maker")["message"].as_str().filter(|m| m.contains("back to")).map(str::to_owned)).await;
+    let message = world
+        .until("it says that it went back", || {
+            world.status("maker")["message"].as_str().filter(|m| m.contains("back to")).map(str::to_owned)
+        })
+        .await;
     assert!(message.contains(&digest_of(&guest())), "{message}");
     world.until("and works", || world.get("", "configmaps", "default", "child-1")).await;
     assert_eq!(world.stats("maker").state, "Running");

@@ -77,7 +77,11 @@ pub async fn registry() -> Arc<Registry> {
 
 pub fn config(registry: &Arc<Registry>) -> HostConfig {
     let folder = guest_path().parent().expect("a folder").to_owned();
-    HostConfig { cache_dir: Some(cache_dir()), source_dirs: vec![folder, env!("CARGO_TARGET_TMPDIR").into()], ..HostConfig::new(registry.clone()) }
+    HostConfig {
+        cache_dir: Some(cache_dir()),
+        source_dirs: vec![folder, env!("CARGO_TARGET_TMPDIR").into()],
+        ..HostConfig::new(registry.clone())
+    }
 }
 
 impl World {
@@ -138,7 +142,12 @@ impl World {
                 return found;
             }
             if Instant::now() > deadline {
-                let modules: Vec<Value> = self.in_namespace("pintle.dev", "modules", "").iter().map(|m| m.value().expect("JSON")).map(|m| json!({"name": m["metadata"]["name"], "status": m["status"]})).collect();
+                let modules: Vec<Value> = self
+                    .in_namespace("pintle.dev", "modules", "")
+                    .iter()
+                    .map(|m| m.value().expect("JSON"))
+                    .map(|m| json!({"name": m["metadata"]["name"], "status": m["status"]}))
+                    .collect();
                 panic!("not within {PATIENCE:?}: {what}; stats: {:?}; modules: {modules:?}", self.host.stats());
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
