@@ -45,10 +45,10 @@ pub fn edits(review: &Review<'_>, pod: &Pod<'_>) -> Result<Result<Vec<Edit>, Ver
             edits.push(Edit::add(path, &name));
         }
     }
-    if let Some(secrets) = account.image_pull_secrets.filter(|list| !list.is_empty()) {
-        if pod.spec.image_pull_secrets.as_ref().is_none_or(Vec::is_empty) {
-            edits.push(Edit::add("/spec/imagePullSecrets", &secrets));
-        }
+    if pod.spec.image_pull_secrets.as_ref().is_none_or(Vec::is_empty)
+        && let Some(secrets) = account.image_pull_secrets.filter(|list| !list.is_empty())
+    {
+        edits.push(Edit::add("/spec/imagePullSecrets", &secrets));
     }
     if pod.spec.automount_service_account_token.or(account.automount_service_account_token).unwrap_or(true) {
         edits.extend(mounts(review, pod));

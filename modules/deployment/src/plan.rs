@@ -104,7 +104,7 @@ impl<'a> Rollout<'a> {
         let still_there = |set: &&ReplicaSet| {
             set.status.replicas > 0 || set.status.terminating_replicas > 0 || set.status.observed_generation < set.metadata.generation
         };
-        if !shrink.writes.is_empty() || old.iter().any(|set| still_there(set)) {
+        if !shrink.writes.is_empty() || old.iter().any(still_there) {
             return Ok(shrink.then(self.status(Newest::None)));
         }
         let Some(newest) = self.newest else { return self.create_newest() };

@@ -72,10 +72,11 @@ pub fn patch(old: &Status, new: &Status) -> Value {
     if new.conditions.is_empty() {
         patch["conditions"] = Value::Null;
     }
-    if old.conditions.is_empty() && new.conditions.is_empty() {
-        if let Some(members) = patch.as_object_mut() {
-            members.remove("conditions");
-        }
+    if old.conditions.is_empty()
+        && new.conditions.is_empty()
+        && let Some(members) = patch.as_object_mut()
+    {
+        members.remove("conditions");
     }
     patch
 }

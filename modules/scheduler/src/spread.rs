@@ -49,10 +49,11 @@ fn count_one<'a>(snapshot: &'a Snapshot, pod: &'a Pod, constraint: &'a Spread, k
         }
     }
     for (at, other) in snapshot.pods_of(&pod.namespace) {
-        if !other.terminating && constraint.counts(&pod.labels, &other.labels) {
-            if let Some(count) = domain_of.get(&at).and_then(|value| domains.get_mut(value)) {
-                *count += 1;
-            }
+        if !other.terminating
+            && constraint.counts(&pod.labels, &other.labels)
+            && let Some(count) = domain_of.get(&at).and_then(|value| domains.get_mut(value))
+        {
+            *count += 1;
         }
     }
     let too_few = constraint.min_domains.is_some_and(|min| (domains.len() as i64) < min);

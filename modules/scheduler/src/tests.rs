@@ -174,7 +174,7 @@ fn tolerations_let_pods_onto_tainted_nodes() -> Result<()> {
         json!({"key": "gpu", "value": "yes"}),
         json!({"key": "gpu", "operator": "Exists", "effect": "NoExecute"}),
     ] {
-        check(&[tainted.clone()], &[], &[pod("p", "1", |p| p["spec"]["tolerations"] = json!([toleration]))], &["a"])?;
+        check(std::slice::from_ref(&tainted), &[], &[pod("p", "1", |p| p["spec"]["tolerations"] = json!([toleration]))], &["a"])?;
     }
     let soft = node("a", "4", |n| n["spec"] = json!({"taints": [{"key": "x", "effect": "PreferNoSchedule"}]}));
     check(&[soft, plain("b")], &[], &[pod("p", "1", |_| {})], &["b"])
@@ -287,11 +287,14 @@ fn an_important_pod_ends_the_least_important_ones_and_is_awaited() -> Result<()>
     let mut cluster = Cluster::new(&[plain("a"), plain("b")])?;
     cluster.sync(&[], &[placed("a1", "a", 5), placed("a2", "a", 7), placed("b1", "b", 3), placed("b2", "b", 9)])?;
     let important = pod("vip", "1", |p| p["spec"]["priority"] = json!(100));
-    assert_eq!(cluster.answers(&[important.clone()])?, ["evict b1 on b"]);
+    assert_eq!(cluster.answers(std::slice::from_ref(&important))?, ["evict b1 on b"]);
     let mut going = placed("b1", "b", 3);
     going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     cluster.sync(&[], &[going])?;
-    assert!(cluster.answers(&[important.clone()])?[0].starts_with("0/2 nodes are available: 2 Insufficient cpu."), "no second eviction");
+    assert!(
+        cluster.answers(std::slice::from_ref(&important))?[0].starts_with("0/2 nodes are available: 2 Insufficient cpu."),
+        "no second eviction"
+    );
     let gone =
         Delta { base_generation: cluster.generation, generation: cluster.generation + 1, gone_pods: vec!["uid-b1"], ..Delta::default() };
     cluster.scheduler.sync(&gone)?;

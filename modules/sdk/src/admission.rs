@@ -4,7 +4,7 @@ use pintle_wit::admission_capnp::{self, admission::review_params, admission::rev
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::controller::{parse, read_ref, read_related, text};
+use crate::controller::{RelatedLists, parse, read_ref, read_related, text};
 use crate::{ObjectRef, Result, Start};
 
 /// Judges requests before they are stored. Stateless between calls: any instance may get any request.
@@ -60,7 +60,7 @@ pub struct Review<'a> {
     pub phase: Phase,
     object: &'a [u8],
     old_object: &'a [u8],
-    related: Vec<(&'a str, Vec<&'a [u8]>)>,
+    related: RelatedLists<'a>,
 }
 
 impl<'a> Review<'a> {

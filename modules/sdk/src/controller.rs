@@ -25,7 +25,7 @@ pub struct Request<'a> {
     /// 0 at first; grows while it keeps failing.
     pub attempt: u32,
     object: &'a [u8],
-    related: Vec<(&'a str, Vec<&'a [u8]>)>,
+    related: RelatedLists<'a>,
 }
 
 impl<'a> Request<'a> {
@@ -88,7 +88,10 @@ pub(crate) fn write_ref(mut builder: common_capnp::object_ref::Builder<'_>, targ
 
 type RelatedReader<'a> = capnp::struct_list::Reader<'a, controller_capnp::related::Owned>;
 
-pub(crate) fn read_related(list: RelatedReader<'_>) -> Result<Vec<(&str, Vec<&[u8]>)>> {
+/// Lists of related objects by the manifest's names for them.
+pub(crate) type RelatedLists<'a> = Vec<(&'a str, Vec<&'a [u8]>)>;
+
+pub(crate) fn read_related(list: RelatedReader<'_>) -> Result<RelatedLists<'_>> {
     let mut related = Vec::with_capacity(list.len() as usize);
     for entry in list {
         let objects = entry.get_objects()?.iter().collect::<capnp::Result<Vec<_>>>()?;
