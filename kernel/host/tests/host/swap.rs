@@ -72,7 +72,7 @@ async fn a_new_version_that_keeps_failing_makes_room_for_the_last_good_one() {
     let engine = Engine::new(Some(cache_dir())).expect("an engine");
     engine.load(sinful().into()).await.expect("compiled before it is needed");
     world.merge("pintle.dev", "modules", "", "maker", "", json!({"spec": {"source": {"file": bad}}})).await;
-    world.until("the bad one runs", || (world.status("maker")["digest"] == digest_of(&sinful())).then_some(())).await;
+    // The bad one looks at everything when it takes over, so it need not be given work.
     world.create("", "configmaps", parent(1)).await.expect("created");
     let message = world
         .until("it says that it went back", || {
