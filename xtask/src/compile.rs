@@ -39,20 +39,30 @@ pub fn modules() -> Outcome {
     Ok(())
 }
 
-/// The third-party examples and the hostile guests of the host's tests, each a workspace of its own, to `target/release/example-modules/`.
+/// The third-party examples, each a workspace of its own, to `target/release/example-modules/`.
 pub fn examples() -> Outcome {
-    let out = pintle_tests::programs().join("example-modules");
-    fs::create_dir_all(&out)?;
+    module_folders(&shell::root().join("examples"))?.iter().try_for_each(|folder| outside(folder))
+}
+
+/// The hostile guests of the host's tests, beside the examples.
+pub fn guests() -> Outcome {
+    outside(&shell::root().join("kernel/host/tests/guests"))
+}
+
+/// Where [`examples`] and [`guests`] put what they build.
+pub fn example_modules() -> PathBuf {
+    pintle_tests::programs().join("example-modules")
+}
+
+/// Builds a module that stands outside the workspace.
+fn outside(folder: &Path) -> Outcome {
     let target = pintle_tests::programs().with_file_name("example-modules");
-    let guests = shell::root().join("kernel/host/tests/guests");
-    for folder in module_folders(&shell::root().join("examples"))?.into_iter().chain([guests]) {
-        let manifest = folder.join("Cargo.toml").display().to_string();
-        let target_dir = target.display().to_string();
-        shell::cargo(&["build", "--release", "--target", WASM, "--manifest-path", &manifest, "--target-dir", &target_dir])?;
-        for entry in fs::read_dir(target.join(WASM).join("release"))?.flatten() {
-            if entry.path().extension().is_some_and(|e| e == "wasm") {
-                place(&entry.path(), &out.join(entry.file_name()))?;
-            }
+    let (manifest, target_dir) = (folder.join("Cargo.toml").display().to_string(), target.display().to_string());
+    shell::cargo(&["build", "--release", "--target", WASM, "--manifest-path", &manifest, "--target-dir", &target_dir])?;
+    fs::create_dir_all(example_modules())?;
+    for entry in fs::read_dir(target.join(WASM).join("release"))?.flatten() {
+        if entry.path().extension().is_some_and(|e| e == "wasm") {
+            place(&entry.path(), &example_modules().join(entry.file_name()))?;
         }
     }
     Ok(())

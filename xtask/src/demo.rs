@@ -28,11 +28,14 @@ pub fn up(args: &[String]) -> Outcome {
     needs::wasm_target()?;
     compile::programs()?;
     compile::modules()?;
+    compile::examples()?;
 
     let cluster = Cluster::new(data_dir(), API_PORT);
     let registry = SocketAddr::from((cluster.gateway()?, REGISTRY_PORT));
     eprintln!("starting a cluster of {nodes} nodes in {}", data_dir().display());
-    let printed = cluster.up(nodes, &["--registry-mirror", &format!("{REGISTRY_HOST}=http://{registry}")])?;
+    let mirror = format!("{REGISTRY_HOST}=http://{registry}");
+    let module_dir = format!("--kernel-arg=--module-dir={}", compile::example_modules().display());
+    let printed = cluster.up(nodes, &["--registry-mirror", &mirror, &module_dir])?;
     eprint!("{printed}");
 
     eprintln!("building the example's image and serving it from a registry on {registry}");
@@ -51,6 +54,7 @@ pub fn up(args: &[String]) -> Outcome {
     println!(
         "\nA cluster of {nodes} nodes runs here. Next:\n\n  export KUBECONFIG={}\n  kubectl get pods -o wide\n  kubectl logs -f deployment/web\n  \
          kubectl exec deployment/web -- wget -qO- http://localhost:8080/\n  kubectl set image deployment/web httpd={REGISTRY_HOST}/web:2\n  \
+         kubectl apply -f examples/module-controller/module.json\n  \
          kubectl get modules\n  cargo xtask down\n",
         data_dir().join("kubeconfig").display()
     );

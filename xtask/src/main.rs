@@ -59,6 +59,7 @@ fn test(filter: &[String]) -> Outcome {
     compile::everything()?;
     compile::modules()?;
     compile::examples()?;
+    compile::guests()?;
     let mut args = vec!["test", "--release", "--workspace", "--no-fail-fast"];
     if !filter.is_empty() {
         args.push("--");
