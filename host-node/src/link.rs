@@ -328,19 +328,16 @@ async fn open(kernel: &Kernel, ends: &Ends, bootstrap: node_capnp::node_link::Cl
 /// Renews the lease and the Node's status until the kernel stops answering.
 async fn heartbeat(kernel: &Kernel, ends: &Ends, _held: Held) -> Result<()> {
     let period = kernel.config().heartbeat;
-    // The node's conditions carry a heartbeat of their own, slower than the lease's.
-    let mut beats = 0u32;
+    // The lease first: who judges by it must see it fresh before the conditions. Both at every beat, because a judgement made from an
+    // older lease may still arrive after our conditions, and only we can correct it.
     loop {
-        if beats.is_multiple_of(6) {
-            let node = (ends.node)();
-            let status = node.get("status").cloned().unwrap_or_default();
-            if let Err(error) = within(kernel.update_node_status(&status)).await {
-                keep_if_refused(error, "updating the node's status")?;
-            }
-        }
-        beats = beats.wrapping_add(1);
         if let Err(error) = within(kernel.renew_lease()).await {
             keep_if_refused(error, "renewing the lease")?;
+        }
+        let node = (ends.node)();
+        let status = node.get("status").cloned().unwrap_or_default();
+        if let Err(error) = within(kernel.update_node_status(&status)).await {
+            keep_if_refused(error, "updating the node's status")?;
         }
         tokio::time::sleep(period).await;
     }

@@ -1,12 +1,16 @@
 //! Third-party modules: loaded, swapped and deleted while the cluster runs, and contained when they are hostile.
 
 use crate::{Outcome, Test, ensure, setup::Setup};
-use pintle_tests::{eventually, kubectl::items, workspace};
+use pintle_tests::{Error, eventually, https::Api, kubectl::items, workspace};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     process::{Command, Stdio},
-    sync::mpsc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
@@ -111,24 +115,28 @@ fn swap(setup: &Setup) -> Outcome {
         serde_json::Deserializer::from_reader(output).into_iter::<Value>().map_while(Result::ok).try_for_each(|e| send.send(e))
     });
     let before = setup.kubectl.get(&["module", "replicaset"])?["status"]["generation"].as_u64().unwrap_or(0);
+    let done = Arc::new(AtomicBool::new(false));
+    let swapper = std::thread::spawn({
+        let (api, done) = (Api::new(&setup.cluster)?, done.clone());
+        move || swap_until(&api, &done).map_err(|e| e.to_string())
+    });
     setup.kubectl.apply(&format!(
         "{{apiVersion: apps/v1, kind: ReplicaSet, metadata: {{name: swapped}}, spec: {{replicas: {COUNT}, selector: {{matchLabels: {{app: swapped}}}}, \
          template: {{metadata: {{labels: {{app: swapped}}}}, spec: {{schedulerName: nobody, terminationGracePeriodSeconds: 0, \
          containers: [{{name: c, image: 'web:1'}}]}}}}}}}}"
     ))?;
     let mut created = BTreeSet::new();
-    let mut swaps = 0;
+    let deadline = Instant::now() + MINUTE;
     while created.len() < COUNT {
-        let patch = json!({"spec": {"config": {"swap": swaps}}}).to_string();
-        setup.kubectl.run(&["patch", "module", "replicaset", "--type=merge", "-p", &patch])?;
-        swaps += 1;
-        ensure!(swaps < 200, "only {} pods after {swaps} swaps", created.len());
+        ensure!(Instant::now() < deadline, "only {} pods within a minute", created.len());
         while let Ok(event) = events.recv_timeout(Duration::from_millis(50)) {
             let uid = event["object"]["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
             ensure!(event["type"] != "DELETED", "a pod too many was made and deleted");
             created.insert(uid);
         }
     }
+    done.store(true, Ordering::Relaxed);
+    let swaps = swapper.join().map_err(|_| "the swapping thread panicked")??;
     setup.kubectl.wait_for("the status counts them", &["replicaset", "swapped"], MINUTE, |r| {
         if r["status"]["replicas"] == COUNT { Ok(()) } else { Err(r["status"].to_string()) }
     })?;
@@ -146,6 +154,24 @@ fn swap(setup: &Setup) -> Outcome {
         if items(l).is_empty() { Ok(()) } else { Err(format!("{} left", items(l).len())) }
     })?;
     Ok(())
+}
+
+/// Changes the replicaset module's configuration, each change a swap, until told to stop; how often.
+#[tokio::main(flavor = "current_thread")]
+async fn swap_until(api: &Api, done: &AtomicBool) -> Result<usize, Error> {
+    let mut connection = api.connect().await?;
+    let mut swaps = 0;
+    while !done.load(Ordering::Relaxed) {
+        let patch = json!({"spec": {"config": {"swap": swaps}}}).to_string();
+        let path = "/apis/pintle.dev/v1/modules/replicaset";
+        let answer = connection.request(http::Method::PATCH, path, "application/merge-patch+json", patch.into()).await?;
+        if answer.status != 200 {
+            return Err(Error::Http { what: path.into(), reason: answer.status.to_string() });
+        }
+        swaps += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(swaps)
 }
 
 /// One module for each sin, all at once, on the real kernel; the guests are those of the host's own tests.
