@@ -3,7 +3,7 @@
 //! Every ratio's two sides are measured in the same run, on the same machine, one after the other. A row that cannot be measured
 //! here says why instead of a number.
 
-use crate::{Outcome, compile, needs, shell};
+use crate::{Outcome, compile, needs};
 use pintle_tests::{cluster::Cluster, image, registry::Registry};
 use serde_json::{Value, json};
 use std::{
@@ -79,13 +79,9 @@ pub fn bench(names: &[String]) -> Outcome {
     needs::packages(needs::FOR_UP)?;
     needs::packages(needs::FOR_BENCH)?;
     needs::wasm_target()?;
-    compile::programs()?;
+    compile::everything()?;
     compile::modules()?;
     compile::examples()?;
-    shell::cargo(&["build", "--release", "-p", "pintle-tests", "--bins"])?;
-    for package in ["pintle-store", "pintle-host", "pintle-runtime-bridge"] {
-        shell::cargo(&["build", "--release", "-p", package, "--examples"])?;
-    }
     let bench = Bench { cluster: Cluster::new(target().join("bench-cluster"), PORT) };
     let mut rows = Vec::new();
     for (name, measure) in GROUPS.iter().filter(|(n, _)| names.is_empty() || names.iter().any(|w| w == n)) {
