@@ -75,10 +75,8 @@ impl Error {
 
 /// The workspace's root folder.
 pub fn workspace() -> PathBuf {
-    std::path::absolute(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .unwrap_or_else(|_| PathBuf::from(".."))
-        .components()
-        .collect::<PathBuf>()
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
 }
 
 /// Where the built programs are: `CARGO_TARGET_DIR` or `target`, profile release.

@@ -2,7 +2,7 @@
 
 use std::{
     net::Ipv4Addr,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 /// Paths and names of one cluster, all derived from its data directory.
@@ -15,7 +15,7 @@ pub struct Layout {
 impl Layout {
     /// The cluster whose state is in `data_dir` (made absolute; it need not exist).
     pub fn new(data_dir: &Path) -> std::io::Result<Self> {
-        let root = std::path::absolute(data_dir)?;
+        let root = resolved(&std::path::absolute(data_dir)?);
         let hash = root
             .as_os_str()
             .as_encoded_bytes()
@@ -126,6 +126,22 @@ impl Layout {
     }
 }
 
+/// The path without `..` and without links, as the kernel's mount table names it; its last parts need not exist.
+fn resolved(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            other => plain.push(other),
+        }
+    }
+    let existing = plain.ancestors().find_map(|a| Some((a, a.canonicalize().ok()?)));
+    match existing.and_then(|(ancestor, real)| Some(real.join(plain.strip_prefix(ancestor).ok()?))) {
+        Some(whole) => whole.components().collect(),
+        None => plain,
+    }
+}
+
 impl std::fmt::Display for Layout {
     /// One `name=value` a line, for scripts.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -147,6 +163,12 @@ mod tests {
         let layout = Layout::new(Path::new("/some/where/.pintle")).unwrap();
         assert!(layout.bridge().len() <= 15);
         assert!(layout.veth(255).len() <= 15);
+    }
+
+    #[test]
+    fn a_detour_in_the_path_is_the_same_cluster() {
+        let (a, b) = (Layout::new(Path::new("/usr/none/../x/.pintle")).unwrap(), Layout::new(Path::new("/usr/x/.pintle")).unwrap());
+        assert_eq!((a.root(), a.bridge()), (b.root(), b.bridge()));
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub fn ensure_node(layout: &Layout, node: &str, index: u8) -> Result<(), Cluster
         ip(&format!("netns add {namespace}"))?;
     }
     if !exists(&format!("-n {namespace} link show eth0")) {
+        // The end of a namespace that is just going away may still be there.
+        let _ = ip(&format!("link delete {veth}"));
         ip(&format!("link add {veth} type veth peer name eth0 netns {namespace}"))?;
         ip(&format!("link set {veth} master {bridge} up"))?;
         ip(&format!("-n {namespace} addr add {}/24 dev eth0", layout.node_address(index)))?;

@@ -40,7 +40,7 @@ async fn scenario(setup: &Setup) -> Outcome {
     let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
     let next = Arc::new(AtomicUsize::new(0));
     let clients: Vec<_> = (0..CLIENTS).map(|_| tokio::spawn(create(api.clone(), next.clone(), acknowledged.clone()))).collect();
-    while acknowledged.lock().map_err(|_| "poisoned")?.len() < OBJECTS / 3 {
+    while acknowledged.lock().map_err(|_| "poisoned")?.len() < OBJECTS / 10 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     setup.cluster.kill("kernel")?;

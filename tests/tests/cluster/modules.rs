@@ -63,7 +63,7 @@ fn controller(setup: &Setup) -> Outcome {
         if map["data"]["text"] == "Hello, world!" { Ok(()) } else { Err(map["data"].to_string()) }
     })?;
     println!("from apply to its first write: {} ms", begin.elapsed().as_millis());
-    running(&setup.kubectl.get(&["module", "greeter"])?)?;
+    setup.kubectl.wait_for("its status says so", &["module", "greeter"], MINUTE, running)?;
 
     setup.kubectl.run(&["patch", "module", "greeter", "--type=merge", "-p", r#"{"spec":{"config":{"greeting":"Welcome"}}}"#])?;
     setup.kubectl.wait_for("its new version takes over", &greeting, MINUTE, |map| {
@@ -146,8 +146,11 @@ fn swap(setup: &Setup) -> Outcome {
     watch.kill()?;
     watch.wait()?;
     ensure!(created.len() == COUNT, "{} pods were made, {COUNT} wanted", created.len());
-    let after = setup.kubectl.get(&["module", "replicaset"])?["status"]["generation"].as_u64().unwrap_or(0);
-    ensure!(after > before, "the module was not swapped: generation {before}, then {after}");
+    let generation = |m: &Value| m["status"]["generation"].as_u64().unwrap_or(0);
+    let swapped = setup.kubectl.wait_for("the status tells of the swaps", &["module", "replicaset"], MINUTE, |m| {
+        if generation(m) > before { Ok(()) } else { Err(format!("generation {before}, then {}", generation(m))) }
+    })?;
+    let after = generation(&swapped);
     println!("{swaps} swaps while {COUNT} pods were made; generation {before} became {after}");
     setup.kubectl.run(&["delete", "replicaset", "swapped", "--timeout=60s"])?;
     setup.kubectl.wait_for("they are gone", &["pods", "-l", "app=swapped"], MINUTE, |l| {
