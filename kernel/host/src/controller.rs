@@ -59,6 +59,8 @@ pub struct Running {
     pub writer: Rc<Writer>,
     /// Calls and writes under way; a swap waits for them.
     pub busy: Cell<usize>,
+    /// Whether it ever answered a call: a version that did is known to work.
+    pub answered: Cell<bool>,
 }
 
 /// Marks a running incarnation as busy until dropped.
@@ -220,12 +222,14 @@ impl Work {
         self.counters.memory_bytes.store(running.vat.memory_bytes() as u64, Relaxed);
         match answer {
             Ok(Ok(decisions)) => {
+                running.answered.set(true);
                 self.counters.call(started.elapsed());
                 for (request, decided) in requests.into_iter().zip(decisions) {
                     self.settle(running, request, decided);
                 }
             }
             Ok(Err(error)) => {
+                running.answered.set(true);
                 self.counters.call(started.elapsed());
                 (self.last_words)(error.to_string());
                 self.fail_all(requests);

@@ -24,7 +24,10 @@ use pintle_wit::admission_capnp::{self as wire, admission};
 use std::{
     sync::{
         Arc, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{self, Relaxed},
+        },
     },
     time::{Duration, Instant},
 };
@@ -36,13 +39,15 @@ pub struct Pool {
     instances: Vec<Mutex<Instance>>,
     fault: Mutex<Option<Fault>>,
     faulted: Notify,
+    answered: AtomicBool,
 }
 
 impl Pool {
     /// Of at least one instance.
     pub fn new(instances: Vec<Instance>) -> Self {
         let generation = instances.last().map_or_else(Default::default, Instance::generation);
-        Self { generation, instances: instances.into_iter().map(Mutex::new).collect(), fault: Mutex::default(), faulted: Notify::new() }
+        let instances = instances.into_iter().map(Mutex::new).collect();
+        Self { generation, instances, fault: Mutex::default(), faulted: Notify::new(), answered: AtomicBool::new(false) }
     }
 
     /// Waits until an instance has faulted.
@@ -79,7 +84,14 @@ impl Pool {
             };
             return Err(fault.unwrap_or_else(none));
         };
-        instance.call(interface, 0, params, deadline).inspect_err(|fault| self.report(fault))
+        let answer = instance.call(interface, 0, params, deadline).inspect_err(|fault| self.report(fault))?;
+        self.answered.store(true, Relaxed);
+        Ok(answer)
+    }
+
+    /// Whether any instance ever answered a call.
+    pub fn answered(&self) -> bool {
+        self.answered.load(Relaxed)
     }
 
     fn report(&self, fault: &Fault) {

@@ -61,6 +61,8 @@ pub struct HotInstance {
     pub writer: Rc<Writer>,
     /// The snapshot it holds; 0: none.
     pub synced: Cell<u64>,
+    /// Whether it ever answered a call.
+    pub answered: Cell<bool>,
     instance: RefCell<Instance>,
     fault: RefCell<Option<Fault>>,
     faulted: Notify,
@@ -157,6 +159,7 @@ impl HotInstance {
             synced: Cell::new(0),
             instance: RefCell::new(instance),
             fault: RefCell::default(),
+            answered: Cell::new(false),
             faulted: Notify::new(),
         }
     }

@@ -257,7 +257,10 @@ impl Work {
                 Err(text) => return Ok(Err(text)),
             };
             match read_decisions(&results, pods.len()) {
-                Ok(Some(decisions)) => return Ok(Ok(decisions)),
+                Ok(Some(decisions)) => {
+                    instance.answered.set(true);
+                    return Ok(Ok(decisions));
+                }
                 Ok(None) => instance.synced.set(0),
                 Err(error) => return Err(instance.end(FaultKind::BadFrame, error.to_string())),
             }

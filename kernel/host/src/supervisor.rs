@@ -77,6 +77,15 @@ impl Incarnation {
         }
     }
 
+    /// Whether this incarnation, not one that is being drained beside it, has answered a call.
+    fn answered(&self) -> bool {
+        match self {
+            Self::Controller(running) => running.answered.get(),
+            Self::Scheduler(instance) => instance.answered.get(),
+            Self::Admission(pool) => pool.answered(),
+        }
+    }
+
     fn memory_bytes(&self) -> usize {
         match self {
             Self::Controller(running) => running.vat.memory_bytes(),
@@ -303,7 +312,7 @@ impl Supervisor {
             Err(HostError::Fault(fault)) => return Attempt::Faulted { fault, answered: false, ran: Duration::ZERO },
             Err(error) => return Attempt::Refused(error),
         };
-        let (started, calls) = (Instant::now(), self.state.counters.calls.load(Relaxed));
+        let started = Instant::now();
         self.switch(spec, next);
         self.serving = Some((spec.clone(), code.clone()));
         let running = format!("{} (generation {})", code.digest(), self.current.as_ref().map_or(0, |c| c.generation().0));
@@ -321,7 +330,7 @@ impl Supervisor {
                 () = tokio::time::sleep(GLANCE) => None,
             };
             self.state.counters.memory_bytes.store(current.memory_bytes() as u64, Relaxed);
-            let answered = self.state.counters.calls.load(Relaxed) > calls;
+            let answered = current.answered();
             if answered && self.last_good.as_ref().is_none_or(|good| good.digest() != code.digest()) {
                 self.last_good = Some(code.clone());
                 self.state.update(|f| f.last_good_digest = code.digest().to_owned());
@@ -340,7 +349,7 @@ impl Supervisor {
                 let started = launcher.start().await?;
                 let controller = started.controller().await?;
                 let Started { generation, vat, gate, writer, module } = started;
-                Incarnation::Controller(Rc::new(Running { generation, vat, module, controller, gate, writer, busy: Cell::new(0) }))
+                Incarnation::Controller(Rc::new(Running { generation, vat, module, controller, gate, writer, busy: Cell::new(0), answered: Cell::new(false) }))
             }
             ModuleType::Scheduler => {
                 let (instance, generation, writer) = launcher.start().await?.into_hot().await?;
