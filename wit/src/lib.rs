@@ -1,7 +1,7 @@
 //! The contract between the kernel, modules, and machines: the Cap'n Proto schemas beside this crate, as Rust.
 //!
-//! The schemas are the manual; read `../*.capnp`. The code in `generated/` is made from them by `examples/regenerate.rs` and
-//! committed, so that a third party's build needs no extra tool; a test of this crate fails when it is stale.
+//! The schemas are the manual; read `../*.capnp`. The code in `generated/` is made from them by `cargo xtask wit` and
+//! committed, so that a third party's build needs no extra tool; `cargo xtask wit --check` fails when it is stale.
 //! `WORLD` is the WIT world, the pipe that carries all of this into a WebAssembly module.
 
 /// The WIT world of the pipe, as text (for bindings generated elsewhere).
