@@ -349,7 +349,16 @@ impl Supervisor {
                 let started = launcher.start().await?;
                 let controller = started.controller().await?;
                 let Started { generation, vat, gate, writer, module } = started;
-                Incarnation::Controller(Rc::new(Running { generation, vat, module, controller, gate, writer, busy: Cell::new(0), answered: Cell::new(false) }))
+                Incarnation::Controller(Rc::new(Running {
+                    generation,
+                    vat,
+                    module,
+                    controller,
+                    gate,
+                    writer,
+                    busy: Cell::new(0),
+                    answered: Cell::new(false),
+                }))
             }
             ModuleType::Scheduler => {
                 let (instance, generation, writer) = launcher.start().await?.into_hot().await?;
