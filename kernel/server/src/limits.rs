@@ -20,6 +20,9 @@ const LONG_RUNNING_MAX: usize = 10_000;
 const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest body of a request, bytes.
 pub(crate) const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Of a body beyond the limit, so much more is read and thrown away, and for so long, that the client sees its answer.
+pub(crate) const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(crate) const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 /// A TLS handshake, and the head of a request, must be there within this time.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Streams of one HTTP/2 connection.

@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use pintle_api::{ApiError, FieldError, FieldErrorKind, Resource, Schema, TypeView, Verb, proto};
 use pintle_registry as registry;
 use pintle_registry::{
@@ -17,7 +18,7 @@ use serde_json::Value;
 use crate::body::Body;
 use crate::encode::{self, Answer};
 use crate::identity::escalation;
-use crate::limits::BODY_BYTES_MAX;
+use crate::limits::{BODY_BYTES_MAX, DRAIN_BYTES_MAX, DRAIN_TIME_MAX};
 use crate::negotiate::{self, Shape};
 use crate::pipeline::Exchange;
 use crate::request::{Query, RequestInfo};
@@ -240,11 +241,23 @@ impl Encoding {
 /// # Errors
 /// 413 beyond the limit; 400 when the client breaks off.
 pub(crate) async fn read(exchange: Exchange) -> Result<Bytes, ApiError> {
-    match Limited::new(exchange.body, BODY_BYTES_MAX).collect().await {
+    let mut body = exchange.body;
+    match Limited::new(&mut body, BODY_BYTES_MAX).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::too_large(BODY_BYTES_MAX)),
+        Err(error) if error.is::<LengthLimitError>() => {
+            drain(body).await;
+            Err(ApiError::too_large(BODY_BYTES_MAX))
+        }
         Err(_) => Err(ApiError::bad_request("the request's body ended early")),
     }
+}
+
+/// Reads on for a while and keeps nothing: most clients look for the answer only when they have sent what they have to say, and a
+/// connection that is closed under them looks to them like a network error.
+async fn drain(body: Incoming) {
+    let reading = Limited::new(body, DRAIN_BYTES_MAX);
+    let mut reading = std::pin::pin!(reading);
+    let _ = tokio::time::timeout(DRAIN_TIME_MAX, async { while let Some(Ok(_)) = reading.frame().await {} }).await;
 }
 
 fn dry_run(words: &[&str], options: &str) -> Result<DryRun, ApiError> {

@@ -1,13 +1,18 @@
 //! The one cluster of these tests: started by the first test that asks, stopped at the end.
 
 use pintle_tests::{Error, cluster::Cluster, has_program, image, kubectl::Kubectl, programs, registry::Registry};
-use std::{net::SocketAddr, path::PathBuf, sync::OnceLock};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Mutex, OnceLock, PoisonError},
+};
 
 /// The cluster, a kubectl for it, and the registry its nodes pull from.
 pub struct Setup {
     pub cluster: Cluster,
     pub kubectl: Kubectl,
-    _registry: Registry,
+    /// Taken out at the end: nothing in a static is dropped.
+    registry: Mutex<Option<Registry>>,
 }
 
 /// Nodes of the cluster.
@@ -45,7 +50,7 @@ impl Setup {
         for tag in ["1", "2"] {
             server.push(&image::busybox(tag)?, "web", tag)?;
         }
-        Ok(Self { kubectl: cluster.kubectl(), cluster, _registry: server })
+        Ok(Self { kubectl: cluster.kubectl(), cluster, registry: Mutex::new(Some(server)) })
     }
 
     /// Starts whatever of the cluster does not run, as a user would: with the same command.
@@ -66,12 +71,14 @@ fn up(cluster: &Cluster) -> Result<(), Error> {
     cluster.up(NODES, &["--registry-mirror", &mirror, &modules, backoff]).map(drop)
 }
 
-/// Stops the cluster if a test started it and the last test did not stop it, unless `PINTLE_KEEP` is set.
+/// Stops the registry, and the cluster if a test started it and the last test did not stop it, unless `PINTLE_KEEP` is set.
 pub fn finish() {
-    if let Some(Some(setup)) = SETUP.get()
-        && std::env::var_os("PINTLE_KEEP").is_none()
-        && let Err(error) = setup.cluster.down(&[])
-    {
+    let Some(Some(setup)) = SETUP.get() else { return };
+    if std::env::var_os("PINTLE_KEEP").is_some() {
+        return;
+    }
+    drop(setup.registry.lock().unwrap_or_else(PoisonError::into_inner).take());
+    if let Err(error) = setup.cluster.down(&[]) {
         eprintln!("the cluster could not be stopped: {error}");
     }
 }
