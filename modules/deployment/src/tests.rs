@@ -1,6 +1,6 @@
 use super::*;
 use crate::Deployments;
-use pintle_sdk::testing::{FakeKernel, Store};
+use pintle_sdk::testing::{Disturbed, FakeKernel, Store};
 
 const MANIFEST: &str = include_str!("../module.json");
 const RESOURCE: &str = "apps/replicasets";
@@ -294,6 +294,19 @@ fn a_crash_after_any_write_of_a_rollout_changes_nothing_about_its_end() -> Resul
         assert_eq!(sizes(&kernel.store), [("two".to_owned(), 6)], "crash after {writes} writes");
         assert_eq!(kernel.list(RESOURCE).len(), 2);
     }
+    Ok(())
+}
+
+#[test]
+fn a_rollout_ends_the_same_under_every_disturbance() -> Result<()> {
+    let begin = || {
+        let mut kernel = FakeKernel::new(MANIFEST)?;
+        roll(&mut kernel, "one", 6)?;
+        kernel.check_each_write(within(8, 5));
+        apply(&mut kernel, deployment("two", 6))?;
+        Ok(kernel)
+    };
+    Disturbed::new(begin, || Ok(Deployments)).with_others(play).check()?;
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::GarbageCollector;
 use pintle_sdk::serde_json::Value;
-use pintle_sdk::testing::FakeKernel;
+use pintle_sdk::testing::{Disturbed, FakeKernel};
 
 fn object(api_version: &str, kind: &str, name: &str, owners: &[(&str, &ObjectRef)]) -> Value {
     let refs: Vec<Value> = owners
@@ -179,6 +179,22 @@ fn a_crash_after_any_write_changes_nothing_about_the_end() -> Result<()> {
             let expected: &[&str] = if propagation == Propagation::Orphan { &["free", "p1", "p2", "rs"] } else { &["free"] };
             assert_eq!(names(&kernel), expected, "{propagation:?}, crash after {writes} writes");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_propagation_ends_the_same_under_every_disturbance() -> Result<()> {
+    for propagation in [Propagation::Background, Propagation::Foreground, Propagation::Orphan] {
+        let begin = || {
+            let (mut kernel, deployment) = family()?;
+            match propagation {
+                Propagation::Background => kernel.remove("apps/deployments", "shop", "d"),
+                _ => delete_with(&mut kernel, deployment, propagation)?,
+            }
+            Ok(kernel)
+        };
+        Disturbed::new(begin, || Ok(GarbageCollector)).check()?;
     }
     Ok(())
 }

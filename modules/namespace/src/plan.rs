@@ -135,7 +135,7 @@ fn condition(now: Time, known: &[Condition], kind: &str, holds: bool, reason: &'
 mod tests {
     use super::*;
     use crate::Namespaces;
-    use pintle_sdk::testing::FakeKernel;
+    use pintle_sdk::testing::{Disturbed, FakeKernel};
 
     fn kernel() -> Result<FakeKernel> {
         let mut kernel = FakeKernel::new(include_str!("../module.json"))?;
@@ -157,6 +157,25 @@ mod tests {
         let namespace = kernel.get("/namespaces", "", "shop");
         let found = namespace.and_then(|n| n["status"]["conditions"].as_array()?.iter().find(|c| c["type"] == kind));
         found.map_or(("", ""), |c| (c["status"].as_str().unwrap_or(""), c["message"].as_str().unwrap_or("")))
+    }
+
+    #[test]
+    fn a_namespace_is_emptied_the_same_way_under_every_disturbance() -> Result<()> {
+        let begin = || {
+            let mut kernel = kernel()?;
+            go(&mut kernel)?;
+            Ok(kernel)
+        };
+        // A kubelet that ends the pod.
+        let kubelet = |kernel: &mut FakeKernel| {
+            let going = kernel.get("/pods", "shop", "p").is_some_and(|pod| !pod["metadata"]["deletionTimestamp"].is_null());
+            if going {
+                kernel.remove("/pods", "shop", "p");
+            }
+            Ok(())
+        };
+        Disturbed::new(begin, || Ok(Namespaces)).with_others(kubelet).check()?;
+        Ok(())
     }
 
     #[test]

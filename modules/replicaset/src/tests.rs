@@ -1,7 +1,7 @@
 use super::*;
 use crate::ReplicaSets;
 use pintle_sdk::serde_json::Value;
-use pintle_sdk::testing::{FakeKernel, Round};
+use pintle_sdk::testing::{Disturbed, FakeKernel, Round};
 
 const MANIFEST: &str = include_str!("../module.json");
 
@@ -190,6 +190,28 @@ fn a_crash_after_any_write_loses_and_doubles_nothing() -> Result<()> {
         kernel.settle(&mut ReplicaSets)?;
         assert_eq!(names(&kernel).len(), 10);
     }
+    Ok(())
+}
+
+#[test]
+fn growing_and_shrinking_end_the_same_under_every_disturbance() -> Result<()> {
+    let stopped = |kernel: &mut FakeKernel| {
+        terminating(kernel).iter().for_each(|name| kernel.remove("/pods", "shop", name));
+        Ok(())
+    };
+    let grow = || {
+        let mut kernel = kernel()?;
+        kernel.put(set(6))?;
+        Ok(kernel)
+    };
+    let shrink = || {
+        let mut kernel = grow()?;
+        kernel.settle(&mut ReplicaSets)?;
+        kernel.put(set(2))?;
+        Ok(kernel)
+    };
+    Disturbed::new(grow, || Ok(ReplicaSets)).with_others(stopped).check()?;
+    Disturbed::new(shrink, || Ok(ReplicaSets)).with_others(stopped).check()?;
     Ok(())
 }
 

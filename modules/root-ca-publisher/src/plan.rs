@@ -46,7 +46,7 @@ pub fn plan(pem: &str, namespace: &Metadata, maps: &[ConfigMap]) -> Result<Plan>
 mod tests {
     use super::*;
     use crate::RootCaPublisher;
-    use pintle_sdk::testing::FakeKernel;
+    use pintle_sdk::testing::{Disturbed, FakeKernel};
 
     fn settled() -> Result<FakeKernel> {
         let mut kernel = FakeKernel::new(include_str!("../module.json"))?;
@@ -70,6 +70,18 @@ mod tests {
         kernel.remove("/configmaps", "shop", NAME);
         kernel.settle(&mut publisher())?;
         assert_eq!(published(&kernel), Some(json!({"ca.crt": "PEM"})));
+        Ok(())
+    }
+
+    #[test]
+    fn it_is_published_the_same_way_under_every_disturbance() -> Result<()> {
+        let begin = || {
+            let mut kernel = settled()?;
+            kernel.edit("/configmaps", "shop", NAME, |map| map["data"] = json!({"ca.crt": "FORGED", "mine": "x"}));
+            kernel.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "more"}}))?;
+            Ok(kernel)
+        };
+        Disturbed::new(begin, || Ok(publisher())).check()?;
         Ok(())
     }
 

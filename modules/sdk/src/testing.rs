@@ -6,14 +6,16 @@
 //!
 //! What it is not: an API server. There is no validation, no defaulting, no admission, and no garbage collection; a test puts what it needs.
 
+mod disturb;
 mod manifest;
 mod store;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde_json::Value;
 
+pub use disturb::{Disturbance, Disturbed, LAG_MAX, MERGE_MAX};
 pub use manifest::{ControllerManifest, Manifest, RelatedRule};
 pub use store::{Key, Refusal, Store};
 
@@ -21,6 +23,9 @@ use crate::{Action, Controller, Error, Event, ObjectRef, Plan, Request, Result, 
 
 /// Rounds after which a controller that still writes is called restless.
 const SETTLE_ROUNDS_MAX: usize = 500;
+
+/// Old states that views can be taken from, at most.
+const PAST_MAX: usize = 64;
 
 /// Looks at the store after each write, and says what is wrong with it.
 pub type Invariant = Box<dyn FnMut(&Store) -> Result<(), String>>;
@@ -37,6 +42,11 @@ pub struct FakeKernel {
     pub refusals: Vec<(Write, Refusal)>,
     manifest: Manifest,
     view: Option<Store>,
+    /// How many changes a view may lack.
+    lag: u64,
+    past: VecDeque<Store>,
+    /// The revision after each key's last decision: its views are not older.
+    decided_at: BTreeMap<Key, u64>,
     wakes: BTreeMap<Key, Time>,
     gone: Vec<ObjectRef>,
     writes_until_crash: Option<usize>,
@@ -65,6 +75,9 @@ impl FakeKernel {
             refusals: Vec::new(),
             manifest: Manifest::parse(manifest)?,
             view: None,
+            lag: 0,
+            past: VecDeque::new(),
+            decided_at: BTreeMap::new(),
             wakes: BTreeMap::new(),
             gone: Vec::new(),
             writes_until_crash: None,
@@ -120,6 +133,33 @@ impl FakeKernel {
         self.view = None;
     }
 
+    /// From now on views may lack up to this many of the newest changes, but never what was written in the last decision on the same key;
+    /// 0: they are true.
+    pub fn lag_views(&mut self, changes: u64) {
+        self.lag = changes;
+        self.note_view();
+    }
+
+    /// Remembers how things are now, for views that lag.
+    pub fn note_view(&mut self) {
+        if self.past.back().is_none_or(|last| last.revision < self.store.revision) {
+            self.past.push_back(self.store.clone());
+        }
+        if self.past.len() > PAST_MAX {
+            self.past.pop_front();
+        }
+    }
+
+    /// What a decision on `key` is shown.
+    fn view_of(&self, key: Option<&Key>) -> &Store {
+        if let Some(view) = &self.view {
+            return view;
+        }
+        let decided = key.and_then(|key| self.decided_at.get(key)).copied().unwrap_or(0);
+        let oldest = self.store.revision.saturating_sub(self.lag).max(decided);
+        self.past.iter().find(|old| old.revision >= oldest).filter(|_| self.lag > 0).unwrap_or(&self.store)
+    }
+
     /// Lets `writes` more writes happen and then crashes, once.
     pub fn crash_after(&mut self, writes: usize) {
         self.writes_until_crash = Some(writes);
@@ -141,12 +181,14 @@ impl FakeKernel {
         let mut refused = false;
         let gone = std::mem::take(&mut self.gone);
         let news = !gone.is_empty();
-        let view = self.view.as_ref().unwrap_or(&self.store);
-        let mut targets: Vec<ObjectRef> = self.manifest.primaries(view);
+        let mut targets: Vec<ObjectRef> = self.manifest.primaries(self.view_of(None));
         targets.extend(gone);
         for target in targets {
             let plan = self.ask(controller, &target)?;
-            match self.carry_out(&target, plan)? {
+            let carried = self.carry_out(&target, plan)?;
+            self.decided_at.insert(Key::of(&target), self.store.revision);
+            self.note_view();
+            match carried {
                 Carried::All => {}
                 Carried::Refused => refused = true,
                 Carried::Crashed => return Ok(Round::Crashed),
@@ -201,7 +243,7 @@ impl FakeKernel {
     }
 
     fn ask(&mut self, controller: &mut impl Controller, target: &ObjectRef) -> Result<Plan> {
-        let view = self.view.as_ref().unwrap_or(&self.store);
+        let view = self.view_of(Some(&Key::of(target)));
         let object = self.manifest.object(view, target);
         let related = self.manifest.related(view, target, object.as_ref());
         let bytes = object.map(|object| object.to_string().into_bytes()).unwrap_or_default();

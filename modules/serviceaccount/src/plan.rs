@@ -46,4 +46,18 @@ mod tests {
         assert!(plan(&going, &[])?.is_empty());
         Ok(())
     }
+
+    #[test]
+    fn accounts_are_made_the_same_way_under_every_disturbance() -> Result<()> {
+        use pintle_sdk::testing::{Disturbed, FakeKernel};
+        let begin = || {
+            let mut kernel = FakeKernel::new(include_str!("../module.json"))?;
+            for name in ["a", "b", "c"] {
+                kernel.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))?;
+            }
+            Ok(kernel)
+        };
+        Disturbed::new(begin, || Ok(crate::ServiceAccounts)).check()?;
+        Ok(())
+    }
 }
