@@ -38,6 +38,7 @@ const GROUPS: &[(&str, fn(&Bench) -> Rows)] = &[
     ("api", api),
     ("bind", bind),
     ("memory", memory),
+    ("hostile", hostile),
     ("pod", pod),
 ];
 
@@ -53,7 +54,8 @@ impl Bench {
     /// A fresh kernel without nodes, its code cache warm.
     fn kernel(&self) -> Outcome {
         self.cluster.down(&["--delete-data"])?;
-        self.cluster.up(0, &[])?;
+        let modules = format!("--kernel-arg=--module-dir={}", compile::example_modules().display());
+        self.cluster.up(0, &[&modules])?;
         Ok(())
     }
 
@@ -82,6 +84,7 @@ pub fn bench(names: &[String]) -> Outcome {
     compile::everything()?;
     compile::modules()?;
     compile::examples()?;
+    compile::guests()?;
     let bench = Bench { cluster: Cluster::new(target().join("bench-cluster"), PORT) };
     let mut rows = Vec::new();
     for (name, measure) in GROUPS.iter().filter(|(n, _)| names.is_empty() || names.iter().any(|w| w == n)) {
@@ -222,6 +225,7 @@ fn admission(bench: &Bench) -> Rows {
         p50,
         median("admission_p99_us", "us", "100 us", all("/admission_p99_us")?),
         versus,
+        median("module_cold_ms", "ms", "1,000: compiled and started the first time", all("/cold_ms")?),
         median("swap_lost", "calls", "0", all("/swap_lost")?),
         median("swap_pause_ms", "ms", "5 ms", all("/swap_pause_ms")?),
     ])
@@ -286,6 +290,42 @@ fn memory(bench: &Bench) -> Rows {
     bench.load("fill", &["--count", "8000"])?;
     let full = bench.rss_mb("kernel")?;
     Ok(vec![median("kernel_rss_mb", "MB", "80 MB", vec![idle]), median("kernel_rss_8000_mb", "MB", "under 400 MB", vec![full])])
+}
+
+/// A steady load of gets and creates, alone and beside a hostile module for each sin, in turns.
+fn hostile(bench: &Bench) -> Rows {
+    bench.kernel()?;
+    let p99 = || number(&bench.load("steady", &["--clients", "8", "--count", "400", "--seconds", "5"])?, "/ms/p99");
+    let kubectl = bench.cluster.kubectl();
+    let sins = ["loop", "grow", "trap", "malformed", "steady-flood"];
+    p99()?;
+    let (mut alone, mut beside) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        alone.push(p99()?);
+        for sin in sins {
+            let module = json!({
+                "apiVersion": "pintle.dev/v1", "kind": "Module", "metadata": {"name": format!("sinner-{sin}")},
+                "spec": {
+                    "type": "controller", "source": {"file": "host_test_guest.wasm"}, "config": {"mode": sin},
+                    "permissions": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]}],
+                    "limits": {"callsPerSecond": 200}, "controller": {"primary": "/configmaps"},
+                },
+            });
+            kubectl.apply(&module.to_string())?;
+        }
+        beside.push(p99()?);
+        let traps = |sin: &str| {
+            Ok::<u64, Box<dyn Error>>(kubectl.get(&["module", &format!("sinner-{sin}")])?["status"]["traps"].as_u64().unwrap_or(0))
+        };
+        for sin in sins {
+            if traps(sin)? == 0 {
+                return Err(format!("{sin} did not sin").into());
+            }
+            kubectl.run(&["delete", "module", &format!("sinner-{sin}"), "--timeout=30s"])?;
+        }
+    }
+    let peer = median("hostile_p99_ratio", "", "", alone).value;
+    Ok(vec![against(median("hostile_p99_ratio", "ms, ratio beside five hostile modules/alone", "2", beside), peer)])
 }
 
 fn pod(bench: &Bench) -> Rows {

@@ -125,6 +125,44 @@ pub async fn gets(options: &Options) -> Result<Value, Error> {
     Ok(numbers)
 }
 
+/// `count` requests a second over `clients` connections, creates of small objects and gets in turn; the time from when each was due.
+pub async fn steady(options: &Options) -> Result<Value, Error> {
+    let api = options.api()?;
+    let period = Duration::from_secs_f64(options.clients as f64 / options.count as f64);
+    let (deadline, clients) = (tokio::time::Instant::now() + options.duration(), options.clients);
+    let tasks: Vec<_> = (0..clients)
+        .map(|client| {
+            let api = api.clone();
+            tokio::spawn(async move {
+                let mut connection = api.connect().await?;
+                let first = tokio::time::Instant::now() + period.mul_f64(client as f64 / clients as f64);
+                let mut tick = tokio::time::interval_at(first, period);
+                let (mut latencies, mut number) = (Vec::new(), 0u32);
+                while tokio::time::Instant::now() < deadline {
+                    let due = tick.tick().await;
+                    let name = format!("steady-{}-{client}-{}", std::process::id(), number / 2);
+                    if number.is_multiple_of(2) {
+                        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": {"load": "yes"}}, "data": {"k": "v"}});
+                        create(&mut connection, CONFIG_MAPS, body.to_string()).await?;
+                    } else {
+                        let answer = connection.get(&format!("{CONFIG_MAPS}/{name}")).await?;
+                        expect("get", answer.status, 200, &answer.body)?;
+                    }
+                    latencies.push(due.elapsed().as_secs_f64() * 1e3);
+                    number += 1;
+                }
+                Ok::<Vec<f64>, Error>(latencies)
+            })
+        })
+        .collect();
+    let mut latencies = Vec::new();
+    for task in tasks {
+        latencies.extend(task.await.map_err(|e| Error::Http { what: "a client".into(), reason: e.to_string() })??);
+    }
+    clear(options, CONFIG_MAPS).await?;
+    Ok(json!({"per_s": latencies.len() as f64 / options.seconds as f64, "ms": summary(latencies)}))
+}
+
 /// Fills the kernel with `count` objects of 20 KB.
 pub async fn fill(options: &Options) -> Result<Value, Error> {
     let api = options.api()?;

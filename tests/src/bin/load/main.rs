@@ -11,8 +11,7 @@ use pintle_tests::{Error, cluster::Cluster, https::Api};
 use serde_json::Value;
 use std::{process::ExitCode, time::Duration};
 
-const USAGE: &str =
-    "pintle-load ready|creates|gets|watch|bind|pod-start|fill|webhook --data-dir DIR --port PORT [--clients N] [--seconds N] [--count N]";
+const USAGE: &str = "pintle-load ready|creates|gets|steady|watch|bind|pod-start|fill|webhook --data-dir DIR --port PORT [--clients N] [--seconds N] [--count N]";
 
 /// What to measure, and how hard.
 pub struct Options {
@@ -75,6 +74,7 @@ async fn measure(what: &str, options: &Options) -> Result<Value, Error> {
         "ready" => api::ready(options).await,
         "creates" => api::creates(options).await,
         "gets" => api::gets(options).await,
+        "steady" => api::steady(options).await,
         "watch" => api::watch(options).await,
         "fill" => api::fill(options).await,
         "bind" => pods::bind(options).await,
