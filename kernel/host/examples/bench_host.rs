@@ -2,10 +2,10 @@
 //!
 //! `admission_p50_us`, `admission_p99_us`: one verdict on a 4 KB pod through the same code that the registry calls (building the message, the
 //! call, JSON parsed in the guest, reading the verdict). `swap_pause_ms`: the longest verdict while the module is swapped under load;
-//! `swap_lost`: verdicts that failed meanwhile. `load_ms`: ten modules from a warm code cache to Running.
+//! `swap_lost`: verdicts that failed meanwhile. `cold_ms`: a module from its bytes to compiled code, nothing cached. `load_ms`: ten modules from a warm code cache to Running.
 
 use bytes::Bytes;
-use pintle_host::{Host, HostConfig};
+use pintle_host::{Host, HostConfig, engine::Engine};
 use pintle_registry::{
     Admission, AdmissionRequest, Body, Caller, DryRun, Operation, Patch, Registry, RegistryConfig, Target, WriteOptions,
 };
@@ -50,7 +50,10 @@ async fn main() -> Outcome<()> {
 async fn measure(wasm: &Path, scratch: &Path) -> Outcome<Value> {
     let (p50, p99, pause, lost) = admission(wasm, scratch).await?;
     let load = load(wasm, scratch).await?;
-    Ok(json!({"admission_p50_us": p50, "admission_p99_us": p99, "swap_pause_ms": pause, "swap_lost": lost, "load_ms": load}))
+    let cold = cold(wasm).await?;
+    Ok(
+        json!({"cold_ms": cold, "admission_p50_us": p50, "admission_p99_us": p99, "swap_pause_ms": pause, "swap_lost": lost, "load_ms": load}),
+    )
 }
 
 async fn registry() -> Outcome<Arc<Registry>> {
@@ -154,6 +157,20 @@ async fn swaps(host: &Host, registry: &Arc<Registry>, judges: &Arc<dyn Admission
     stop.store(true, Ordering::Relaxed);
     let (longest, lost) = load.await?;
     Ok((longest.as_secs_f64() * 1e3, lost))
+}
+
+/// From bytes to code, compiled, in milliseconds: the median of five.
+async fn cold(wasm: &Path) -> Outcome<f64> {
+    let wasm = Bytes::from(fs::read(wasm)?);
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let engine = Engine::new(None)?;
+        let started = Instant::now();
+        engine.load(wasm.clone()).await?;
+        times.push(started.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[2].as_secs_f64() * 1e3)
 }
 
 /// Ten different modules from a warm cache, in milliseconds.

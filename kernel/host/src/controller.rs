@@ -18,6 +18,7 @@ use crate::{
     fault::{Fault, Generation},
     feed::{Key, Mapper},
     gather::{Centre, FieldNames, Gathered, Gatherer},
+    grants::Grants,
     limits::{RECONCILE_BYTES_MAX, WRITES_PER_CALL_MAX},
     membrane::Gate,
     queue::{Done, Queue},
@@ -39,8 +40,6 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// Keys whose writes may be under way at the same time.
-const IN_FLIGHT_MAX: usize = 512;
 /// Creates of one key that go together.
 const CREATES_TOGETHER: usize = 64;
 /// How long to wait when the write quota is used up.
@@ -86,6 +85,9 @@ pub struct Work {
     slot: Rc<Slot<Running>>,
     mapper: Mapper,
     gatherers: Rc<Vec<Gatherer>>,
+    grants: Grants,
+    /// The grants that the queue was filled by.
+    grants_seen: u64,
     counters: Arc<Counters>,
     events: Rc<EventRecorder>,
     queue: Queue<Key>,
@@ -121,6 +123,7 @@ impl Work {
         spec: ControllerSpec,
         registry: Arc<Registry>,
         slot: Rc<Slot<Running>>,
+        grants: Grants,
         counters: Arc<Counters>,
         last_words: Rc<dyn Fn(String)>,
     ) -> Result<Self, crate::HostError> {
@@ -134,6 +137,8 @@ impl Work {
             slot,
             mapper,
             gatherers,
+            grants_seen: grants.version(),
+            grants,
             counters,
             events,
             queue: Queue::default(),
@@ -158,16 +163,18 @@ impl Work {
             }
             self.counters.queue_length.store(self.queue.len() as u64, Relaxed);
             let running = self.slot.now();
-            if self.has_changed_hands(running.as_deref()) {
+            let workers = running.as_ref().map_or(0, |running| running.gate.limits().workers);
+            let regranted = std::mem::replace(&mut self.grants_seen, self.grants.version()) != self.grants_seen;
+            if self.has_changed_hands(running.as_deref()) || regranted {
                 self.list_all();
             }
-            if let Some(running) = running.clone().filter(|_| self.queue.in_flight() < IN_FLIGHT_MAX && self.queue.is_ready(Instant::now()))
-            {
-                self.work(&running).await;
+            let room = workers.saturating_sub(self.queue.in_flight());
+            if let Some(running) = running.clone().filter(|_| room > 0 && self.queue.is_ready(Instant::now())) {
+                self.work(&running, room).await;
                 tokio::task::yield_now().await;
                 continue;
             }
-            let due = self.queue.next_due().filter(|_| running.is_some() && self.queue.in_flight() < IN_FLIGHT_MAX);
+            let due = self.queue.next_due().filter(|_| running.is_some() && room > 0);
             tokio::select! {
                 change = feed.next() => match change {
                     Some(change) => self.note(change),
@@ -184,9 +191,11 @@ impl Work {
 
     fn note(&mut self, change: Feed) {
         match change {
+            // What the module may not see does not exist for it.
+            Feed::Event(event) if !self.shows(&event.object) => {}
             Feed::Event(event) => {
                 for key in self.mapper.keys(&self.registry, &event) {
-                    self.queue.add(key);
+                    self.add(key);
                 }
             }
             Feed::Lagged => self.list_all(),
@@ -195,8 +204,19 @@ impl Work {
 
     fn list_all(&mut self) {
         for key in self.mapper.all(&self.registry) {
+            self.add(key);
+        }
+    }
+
+    /// Adds a key that the module may see.
+    fn add(&mut self, key: Key) {
+        if self.grants.show(&key.resource, &key.namespace, &key.name) {
             self.queue.add(key);
         }
+    }
+
+    fn shows(&self, object: &Object) -> bool {
+        self.grants.show(object.resource().key(), &object.meta().namespace, &object.meta().name)
     }
 
     /// Whether one incarnation has taken over from another: its code or its config may decide differently, so it looks at everything. One
@@ -207,11 +227,11 @@ impl Work {
         before.is_some() && now.is_some() && before != now
     }
 
-    /// One batch: take keys, gather, ask, and set the writes going.
-    async fn work(&mut self, running: &Rc<Running>) {
-        let batch = if self.careful > 0 { 1 } else { self.spec.batch };
+    /// One batch of at most `room`: take keys, gather, ask, and set the writes going.
+    async fn work(&mut self, running: &Rc<Running>, room: usize) {
+        let batch = if self.careful > 0 { 1 } else { self.spec.batch.min(room) };
         let keys = self.queue.take(batch, Instant::now());
-        let requests = self.gather(&running.writer, keys);
+        let requests = self.gather(&running.writer, running.gate.limits().message_bytes, keys);
         if requests.is_empty() {
             return;
         }
@@ -252,10 +272,15 @@ impl Work {
     }
 
     /// Builds the requests, until the batch is heavy enough; what does not fit goes back.
-    fn gather(&mut self, writer: &Writer, keys: Vec<Key>) -> Vec<Request> {
+    fn gather(&mut self, writer: &Writer, message_bytes: usize, keys: Vec<Key>) -> Vec<Request> {
         let (mut requests, mut bytes) = (Vec::with_capacity(keys.len()), 0);
+        let most = RECONCILE_BYTES_MAX.min(message_bytes);
         for key in keys {
-            if bytes > RECONCILE_BYTES_MAX {
+            if !self.grants.show(&key.resource, &key.namespace, &key.name) {
+                self.queue.done(&key, Done::Settled, Instant::now());
+                continue;
+            }
+            if bytes > most {
                 self.queue.put_back(key);
                 continue;
             }
@@ -279,7 +304,14 @@ impl Work {
                 })
                 .collect();
             let row = object.as_ref().map_or_else(Bytes::new, |o| self.mapper.projection().row(o));
-            bytes += row.len() + related.iter().flat_map(|(_, rows)| rows).map(Bytes::len).sum::<usize>();
+            let weight = row.len() + related.iter().flat_map(|(_, rows)| rows).map(Bytes::len).sum::<usize>();
+            if weight > message_bytes {
+                Counters::add(&self.counters.errors);
+                (self.last_words)(format!("{key}: it and what is related weigh {weight} bytes, more than messageBytes {message_bytes}"));
+                self.queue.done(&key, Done::Failed, Instant::now());
+                continue;
+            }
+            bytes += weight;
             requests.push(Request { key, object, row, related });
         }
         requests
@@ -407,10 +439,7 @@ async fn carry_out_one(running: &Running, write: Write) -> Result<(), (Done, Str
         Err(error) => error,
     };
     let how = match &error {
-        WriteError::NotGranted { .. } => {
-            running.gate.misuse(&error.to_string());
-            Done::Failed
-        }
+        WriteError::NotGranted { .. } => Done::Failed,
         WriteError::Refused(error) if deletes && error.code == 404 => return Ok(()),
         WriteError::Refused(error) if error.reason == pintle_api::Reason::Conflict => Done::Now,
         WriteError::Refused(_) => Done::Failed,

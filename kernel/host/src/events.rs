@@ -29,6 +29,18 @@ pub struct About {
 }
 
 impl About {
+    /// The Module object of this name.
+    pub fn module(name: &str, uid: &str) -> Self {
+        Self {
+            kind: "Module".into(),
+            api_version: "pintle.dev/v1".into(),
+            namespace: String::new(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            revision: String::new(),
+        }
+    }
+
     /// This object.
     pub fn of(object: &Object) -> Self {
         let (info, meta) = (object.resource(), object.meta());

@@ -120,6 +120,9 @@ pub enum HostError {
         /// What is wrong with it.
         problem: String,
     },
+    /// No policy that selects the module admits it.
+    #[error("denied: {0}")]
+    Denied(String),
     /// The module's source cannot be read.
     #[error("cannot read the module's source {source_name}: {problem}")]
     Source {

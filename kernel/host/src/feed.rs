@@ -4,10 +4,10 @@ use crate::{
     fault::HostError,
     gather::{all_of, stored},
     project::Projection,
-    selector::Selector,
     spec::{ControllerSpec, Mapping, Relation, ResourcePattern, WatchSpec},
     write::ObjectName,
 };
+use pintle_api::selector::LabelSelector;
 use pintle_registry::{Event, EventKind, Index, Object, Registry, ResourceInfo, ResourceKey, SubscriptionFilter};
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub struct Key {
 /// The manifest's watches, ready for use.
 pub struct Mapper {
     primary: Option<Primary>,
-    selector: Selector,
+    selector: LabelSelector,
     watches: Vec<WatchSpec>,
     /// Resources whose orphans concern every primary around them.
     adopts: Vec<ResourceKey>,
@@ -61,7 +61,9 @@ impl Mapper {
         let adopts = spec.related.iter().filter(|r| r.by == Relation::OwnerOrSelector);
         let adopts = adopts.filter_map(|r| if let ResourcePattern::One(key) = &r.resource { Some(key.clone()) } else { None }).collect();
         let projection = if primary.is_none() { Projection::Metadata } else { Projection::Whole };
-        Ok(Self { primary, selector: Selector::parse(&spec.selector)?, watches: spec.watches.clone(), adopts, projection })
+        let selector = LabelSelector::parse(&spec.selector)
+            .map_err(|e| HostError::BadSpec { field: "spec.controller.selector", problem: e.message })?;
+        Ok(Self { primary, selector, watches: spec.watches.clone(), adopts, projection })
     }
 
     /// What to subscribe to.
@@ -89,7 +91,7 @@ impl Mapper {
             Some(primary) => all_of(registry, &primary.key),
             None => stored(registry).flat_map(|key| all_of(registry, &key)).collect(),
         };
-        objects.iter().filter(|o| self.selector.matches(o.meta())).map(|o| self.own(o)).collect()
+        objects.iter().filter(|o| self.selects(o.meta())).map(|o| self.own(o)).collect()
     }
 
     /// The keys that a change leads to.
@@ -126,10 +128,14 @@ impl Mapper {
         self.primary.as_ref().is_none_or(|primary| *primary.key == *resource)
     }
 
+    fn selects(&self, meta: &pintle_registry::Meta) -> bool {
+        self.selector.matches_with(|label| meta.label(label))
+    }
+
     /// Whether a change of a primary object concerns the controller.
     fn matters(&self, event: &Event) -> bool {
         let (now, before) = (event.object.meta(), event.previous.as_ref().map(|p| p.meta()));
-        let selected = self.selector.matches(now) || before.is_some_and(|b| self.selector.matches(b));
+        let selected = self.selects(now) || before.is_some_and(|b| self.selects(b));
         let metadata_only = self.primary.is_none() && event.kind == EventKind::Modified;
         let same = |b: &pintle_registry::Meta| {
             b.owners == now.owners

@@ -4,10 +4,10 @@
 use crate::{
     grants::{Grants, Use},
     project::Projection,
-    selector::Selector,
     spec::{RelatedSpec, Relation, ResourcePattern},
 };
 use bytes::Bytes;
+use pintle_api::selector::LabelSelector;
 use pintle_registry::{Index, Object, Registry, ResourceKey};
 use serde_json::Value;
 use std::sync::Arc;
@@ -129,17 +129,26 @@ impl Gatherer {
     /// What the centre owns, and what its `spec.selector` matches and nobody controls.
     fn owned_or_selected(&self, registry: &Registry, centre: Centre<'_>) -> Vec<Arc<Object>> {
         let mut found = self.indexed(registry, &Index::Owner, centre.uid);
-        let selector = centre
-            .object
-            .and_then(|o| o.value().ok())
-            .and_then(|v| Selector::of_object(v.pointer("/spec/selector").unwrap_or(&Value::Null)));
+        let selector =
+            centre.object.and_then(|o| o.value().ok()).and_then(|v| selector_of(v.pointer("/spec/selector").unwrap_or(&Value::Null)));
         if let Some(selector) = selector {
             let orphans = self.indexed(registry, &Index::Namespace, centre.namespace);
             let already = |o: &Object| o.meta().owners.iter().any(|owner| *owner.uid == *centre.uid);
-            found.extend(orphans.into_iter().filter(|o| o.meta().controller().is_none() && !already(o) && selector.matches(o.meta())));
+            found.extend(
+                orphans
+                    .into_iter()
+                    .filter(|o| o.meta().controller().is_none() && !already(o) && selector.matches_with(|l| o.meta().label(l))),
+            );
         }
         found
     }
+}
+
+/// An object's `spec.selector`: a LabelSelector, or a plain map as ReplicationControllers and Services have. `None`: it selects nothing.
+fn selector_of(selector: &Value) -> Option<LabelSelector> {
+    let map = selector.as_object().filter(|s| !s.is_empty())?;
+    let plain = !map.contains_key("matchLabels") && !map.contains_key("matchExpressions");
+    if plain { Some(LabelSelector::from_map(selector)) } else { LabelSelector::from_object(selector).ok() }
 }
 
 /// Every resource that is stored under its own name.
@@ -172,4 +181,21 @@ fn field_of(centre: Centre<'_>, path: &str) -> Option<String> {
     let body: Value = serde_json::from_slice(centre.body).ok()?;
     let value = path.split('.').try_fold(&body, |at, member| at.get(member))?;
     value.as_str().filter(|v| !v.is_empty()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn both_spellings_of_a_selector_select_alike() {
+        let labels = json!({"app": "web", "tier": "front"});
+        let select = |v| selector_of(&v).map(|s| s.matches_labels(&labels));
+        assert_eq!(select(json!({"matchLabels": {"app": "web"}})), Some(true));
+        assert_eq!(select(json!({"app": "web", "tier": "back"})), Some(false));
+        assert_eq!(select(json!({"matchExpressions": [{"key": "tier", "operator": "In", "values": ["front"]}]})), Some(true));
+        assert_eq!(select(json!({})), None);
+        assert_eq!(select(json!(null)), None);
+    }
 }

@@ -8,6 +8,8 @@ use crate::{
     fault::HostError,
     judge::Judges,
     launch::Context,
+    limits::STATUS_INTERVAL,
+    policy::{Asker, Policies},
     shard::Shard,
     source::Sources,
     state::{ModuleState, Phase},
@@ -20,7 +22,10 @@ use serde_json::Value;
 use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -54,6 +59,8 @@ pub struct HostConfig {
     pub cache_dir: Option<PathBuf>,
     /// Worker threads for controllers and schedulers.
     pub shards: usize,
+    /// How often a Module's status is written, at most.
+    pub status_interval: Duration,
     /// Told to every module at its start.
     pub cluster: ClusterFacts,
 }
@@ -61,7 +68,15 @@ pub struct HostConfig {
 impl HostConfig {
     /// The defaults around a registry: no built-ins, no files, no cache on disk, two shards.
     pub fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, builtin_dir: None, source_dirs: Vec::new(), cache_dir: None, shards: 2, cluster: ClusterFacts::default() }
+        Self {
+            registry,
+            builtin_dir: None,
+            source_dirs: Vec::new(),
+            cache_dir: None,
+            shards: 2,
+            status_interval: STATUS_INTERVAL,
+            cluster: ClusterFacts::default(),
+        }
     }
 }
 
@@ -70,7 +85,7 @@ impl HostConfig {
 pub struct ModuleStats {
     /// Name of the Module object.
     pub name: String,
-    /// `Loading`, `Running`, `Failed`, `BackOff` or `Stopped`.
+    /// `Loading`, `Compiling`, `Running`, `Failed`, `BackOff`, `Denied` or `Stopped`.
     pub state: &'static str,
     /// Of the running instance.
     pub generation: u64,
@@ -103,6 +118,8 @@ pub struct HostStats {
     pub cache_hits: u64,
     /// Modules compiled.
     pub compiled: u64,
+    /// How often statuses were looked at.
+    pub status_rounds: u64,
 }
 
 /// The module host.
@@ -112,6 +129,7 @@ pub struct Host {
     shards: Mutex<Option<Arc<Vec<Shard>>>>,
     tasks: Vec<JoinHandle<()>>,
     ready: watch::Receiver<bool>,
+    status_rounds: Arc<AtomicU64>,
 }
 
 impl Host {
@@ -133,6 +151,7 @@ impl Host {
             sources,
             cluster: config.cluster,
             judges,
+            policies: Policies::default(),
             generations: AtomicU64::new(0),
         });
         if let Some(dir) = &config.builtin_dir {
@@ -149,8 +168,10 @@ impl Host {
             running: HashMap::new(),
             next_shard: 0,
         };
-        let tasks = vec![tokio::spawn(follower.run(ready_sender)), tokio::spawn(write_statuses(registry, modules.clone(), changed))];
-        Ok(Self { context, modules, shards: Mutex::new(Some(shards)), tasks, ready })
+        let status_rounds = Arc::new(AtomicU64::new(0));
+        let statuses = write_statuses(registry, modules.clone(), changed, config.status_interval, status_rounds.clone());
+        let tasks = vec![tokio::spawn(follower.run(ready_sender)), tokio::spawn(statuses)];
+        Ok(Self { context, modules, shards: Mutex::new(Some(shards)), tasks, ready, status_rounds })
     }
 
     /// Waits until every module that existed at the start has run or failed once.
@@ -166,7 +187,12 @@ impl Host {
     /// The host in numbers.
     pub fn stats(&self) -> HostStats {
         let (cache_hits, compiled) = self.context.engine.cache_counts();
-        HostStats { modules: self.modules.lock().values().map(|m| m.stats()).collect(), cache_hits, compiled }
+        HostStats {
+            modules: self.modules.lock().values().map(|m| m.stats()).collect(),
+            cache_hits,
+            compiled,
+            status_rounds: self.status_rounds.load(Ordering::Relaxed),
+        }
     }
 
     /// Stops every module and waits for the threads. Writes are no longer judged by anyone afterwards, so the server must be down before.
@@ -192,8 +218,7 @@ impl Drop for Host {
 
 struct Supervised {
     commands: mpsc::UnboundedSender<Command>,
-    spec: Value,
-    uid: String,
+    manifest: Manifest,
 }
 
 /// Follows the Module objects and tells the supervisors.
@@ -209,15 +234,21 @@ struct Follower {
 impl Follower {
     async fn run(mut self, ready: watch::Sender<bool>) {
         let key = ResourceKey::new("pintle.dev", "modules");
-        let mut feed = self.context.registry.subscribe(SubscriptionFilter::Resources(vec![key.clone()]));
+        let policies = ResourceKey::new("pintle.dev", "modulepolicies");
+        let mut feed = self.context.registry.subscribe(SubscriptionFilter::Resources(vec![key.clone(), policies.clone()]));
+        self.read_policies(&policies);
         self.list(&key);
         let mut waiting = Some(tokio::spawn(settled(self.modules.lock().values().cloned().collect())));
         loop {
             tokio::select! {
                 change = feed.next() => match change {
+                    Some(Feed::Event(event)) if *event.object.resource().key() == policies => self.policies_changed(&policies),
                     Some(Feed::Event(event)) if event.kind == EventKind::Deleted => self.gone(&event.object.meta().name),
                     Some(Feed::Event(event)) => self.apply(&event.object),
-                    Some(Feed::Lagged) => self.list(&key),
+                    Some(Feed::Lagged) => {
+                        self.policies_changed(&policies);
+                        self.list(&key);
+                    }
                     None => return,
                 },
                 () = finished(&mut waiting) => {
@@ -225,6 +256,18 @@ impl Follower {
                     let _ = ready.send(true);
                 }
             }
+        }
+    }
+
+    fn read_policies(&self, key: &ResourceKey) {
+        self.context.policies.set(&self.context.registry.list_index(key, &Index::Namespace, "").0);
+    }
+
+    /// Every module looks again at what it may: the one that runs as before goes on without a break.
+    fn policies_changed(&mut self, key: &ResourceKey) {
+        self.read_policies(key);
+        for known in self.running.values() {
+            let _ = known.commands.send(Command::Apply(Box::new(known.manifest.clone())));
         }
     }
 
@@ -240,7 +283,7 @@ impl Follower {
         }
     }
 
-    /// An object is now so. Only a change of its spec reaches the supervisor: status is our own writing.
+    /// An object is now so. Only a change of its spec or labels reaches the supervisor: status is our own writing.
     fn apply(&mut self, object: &Object) {
         let meta = object.meta();
         let name = meta.name.to_string();
@@ -248,20 +291,16 @@ impl Follower {
             return self.gone(&name);
         }
         let Ok(mut value) = object.value() else { return };
-        let spec = value["spec"].take();
-        match self.running.get_mut(&name) {
-            Some(known) if known.spec == spec && *known.uid == *meta.uid => return,
-            Some(known) => (known.spec, known.uid) = (spec.clone(), meta.uid.to_string()),
-            None => {
-                let commands = self.supervise(&name, &spec);
-                self.running.insert(name.clone(), Supervised { commands, spec: spec.clone(), uid: meta.uid.to_string() });
-            }
-        }
         let trusted = value["status"]["lastGoodDigest"].as_str().is_some_and(|d| !d.is_empty());
-        let manifest = Manifest { spec, generation: meta.generation, trusted };
-        if let Some(known) = self.running.get(&name) {
-            let _ = known.commands.send(Command::Apply(Box::new(manifest)));
+        let asker = Asker { name: name.clone(), labels: value["metadata"]["labels"].take() };
+        let manifest = Manifest { spec: value["spec"].take(), generation: meta.generation, uid: meta.uid.to_string(), asker, trusted };
+        if self.running.get(&name).is_some_and(|known| known.manifest.asks_the_same(&manifest)) {
+            return;
         }
+        let known = self.running.remove(&name).map(|known| known.commands);
+        let commands = known.unwrap_or_else(|| self.supervise(&name, &manifest.spec));
+        let _ = commands.send(Command::Apply(Box::new(manifest.clone())));
+        self.running.insert(name, Supervised { commands, manifest });
     }
 
     fn gone(&mut self, name: &str) {
@@ -285,9 +324,9 @@ impl Follower {
     }
 }
 
-/// Waits until each of these has left `Loading`.
+/// Waits until each of these runs, or cannot.
 async fn settled(states: Vec<Arc<ModuleState>>) {
-    while states.iter().any(|s| s.facts().phase == Phase::Loading) {
+    while states.iter().any(|s| matches!(s.facts().phase, Phase::Loading | Phase::Compiling)) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

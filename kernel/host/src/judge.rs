@@ -5,23 +5,32 @@
 //! lane. Swapping a module swaps the pool; calls in the old one end there.
 //!
 //! Invariants: judges are asked in order (`order`, then name), each sees the edits of those before. A judge that fails (fault, no free
-//! instance, not running) refuses the request unless its policy is to be ignored; it never answers for another.
+//! instance, not running) refuses the request unless its policy is to be ignored; it never answers for another. One that asked for it is asked
+//! once more when a later one edited the object.
+//!
+//! Facts of matching: <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>.
 
 use crate::{
     counters::Counters,
     engine::Instance,
     fault::{Fault, FaultKind, Generation, ModuleId},
     gather::{Centre, FieldNames, Gatherer},
-    grants::{Grants, Permission},
+    grants::Grants,
+    limits::ModuleLimits,
     spec::{AdmissionRule, AdmissionSpec},
 };
 use bytes::Bytes;
 use capnp::{message, serialize, traits::HasTypeId};
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
-use pintle_registry::{Admission, AdmissionRequest, DryRun, Edit, EditOp, Failure, Operation, Phase, Registry, ResourceInfo, Verdict};
+use pintle_api::{Scope, selector::LabelSelector};
+use pintle_registry::{
+    Admission, AdmissionRequest, DryRun, Edit, EditOp, Failure, Operation, Phase, Registry, ResourceInfo, ResourceKey, Verdict,
+};
 use pintle_wit::admission_capnp::{self as wire, admission};
+use serde::Deserialize;
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Weak,
         atomic::{
@@ -114,6 +123,7 @@ pub struct Judge {
     gatherers: Vec<Gatherer>,
     grants: Grants,
     deadline: Duration,
+    message_bytes: usize,
     counters: Arc<Counters>,
     pool: Option<Arc<Pool>>,
 }
@@ -123,13 +133,22 @@ impl Judge {
     pub fn new(
         name: &str,
         spec: &AdmissionSpec,
-        permissions: Vec<Permission>,
-        deadline: Duration,
+        grants: Grants,
+        limits: &ModuleLimits,
         counters: Arc<Counters>,
         pool: Option<Arc<Pool>>,
     ) -> Self {
         let gatherers = spec.related.iter().map(Gatherer::new).collect();
-        Self { name: name.to_owned(), spec: spec.clone(), gatherers, grants: Grants::new(permissions), deadline, counters, pool }
+        Self {
+            name: name.to_owned(),
+            spec: spec.clone(),
+            gatherers,
+            grants,
+            deadline: limits.admission_deadline,
+            message_bytes: limits.message_bytes,
+            counters,
+            pool,
+        }
     }
 
     fn wants(&self, resource: &ResourceInfo, subresource: &str, operation: Operation, phase: Phase) -> bool {
@@ -140,11 +159,34 @@ impl Judge {
         in_phase && self.spec.rules.iter().any(|rule| rule_matches(rule, resource, subresource, operation))
     }
 
+    /// Whether its selectors select this request.
+    fn selects(&self, registry: &Registry, request: &AdmissionRequest<'_>, object: &Bytes) -> bool {
+        let old = || request.old.as_ref();
+        let by_object = |selector: &LabelSelector| {
+            selector.is_empty() || matches_body(selector, object) || old().is_some_and(|o| selector.matches_with(|l| o.meta().label(l)))
+        };
+        let (target, selector) = (request.target, &self.spec.namespace_selector);
+        let is_namespace = target.resource.group.is_empty() && &*target.resource.plural == "namespaces";
+        let by_namespace = match target.resource.scope {
+            _ if selector.is_empty() => true,
+            Scope::Namespaced => registry
+                .get_cached(&ResourceKey::new("", "namespaces"), "", &target.namespace)
+                .is_some_and(|namespace| selector.matches_with(|label| namespace.meta().label(label))),
+            // A Namespace is held against its own labels; on delete there are only the old ones.
+            _ if is_namespace && object.is_empty() => old().is_some_and(|o| selector.matches_with(|l| o.meta().label(l))),
+            _ => !is_namespace || matches_body(selector, object),
+        };
+        by_namespace && by_object(&self.spec.object_selector)
+    }
+
     /// The verdict, or why there is none.
     fn judge(&self, registry: &Registry, request: &AdmissionRequest<'_>, object: &Bytes, phase: Phase) -> Result<Verdict, String> {
         let Some(pool) = &self.pool else { return Err("the module is not running".into()) };
         let started = Instant::now();
         let params = self.params(registry, request, object, phase);
+        if params.len() > self.message_bytes {
+            return Err(format!("a request of {} bytes, more than {}", params.len(), self.message_bytes));
+        }
         let answer = pool.call(&params, self.deadline);
         self.counters.call(started.elapsed());
         match answer {
@@ -235,12 +277,32 @@ fn rule_matches(rule: &AdmissionRule, resource: &ResourceInfo, subresource: &str
         Operation::Connect => "CONNECT",
     };
     let named = rule.resources.iter().any(|entry| match entry.split_once('/') {
-        Some((r, s)) => (r == "*" || r == resource.plural) && !subresource.is_empty() && (s == "*" || s == subresource),
+        Some((r, s)) => (r == "*" || r == resource.plural) && (s == "*" || s == subresource),
         None => subresource.is_empty() && (entry == "*" || *entry == resource.plural),
     });
     let versions_match = rule.api_versions.is_empty() || has(&rule.api_versions, &resource.version);
     let groups_match = if rule.api_groups.is_empty() { resource.group.is_empty() } else { has(&rule.api_groups, &resource.group) };
-    named && versions_match && groups_match && has(&rule.operations, operation)
+    let scope_matches = match rule.scope.as_str() {
+        "Cluster" => resource.scope == Scope::Cluster,
+        "Namespaced" => resource.scope == Scope::Namespaced,
+        _ => true,
+    };
+    named && scope_matches && versions_match && groups_match && has(&rule.operations, operation)
+}
+
+/// Whether the labels of an object's text match; what cannot be read has none.
+fn matches_body(selector: &LabelSelector, body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Labelled {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    struct Metadata {
+        #[serde(default)]
+        labels: HashMap<String, String>,
+    }
+    let labels = serde_json::from_slice(body).map(|object: Labelled| object.metadata.labels).unwrap_or_default();
+    !body.is_empty() && selector.matches_with(|label| labels.get(label).map(String::as_str))
 }
 
 fn read_verdict(mut results: &[u8]) -> capnp::Result<Verdict> {
@@ -308,29 +370,60 @@ impl Judges {
     fn judge(&self, request: &AdmissionRequest<'_>, phase: Phase) -> Verdict {
         let Some(registry) = self.registry.upgrade() else { return Verdict::allowed() };
         let (list, target) = (self.list.read().clone(), request.target);
-        let (mut sum, mut object) = (Verdict::allowed(), request.object.clone());
-        for judge in list.iter().filter(|j| j.wants(&target.resource, &target.subresource, request.operation, phase)) {
-            let edited = judge.judge(&registry, request, &object, phase).and_then(|verdict| {
-                let object = if verdict.edits.is_empty() { object.clone() } else { edit(&object, &verdict.edits)? };
-                Ok((verdict, object))
-            });
-            let verdict = match edited {
-                Ok((verdict, next)) => {
-                    object = next;
-                    verdict
-                }
-                Err(why) => judge.failed(&why),
-            };
-            sum.warnings.extend(verdict.warnings);
-            if verdict.refused.is_some() {
-                sum.refused = verdict.refused;
-                return sum;
+        let wants = |judge: &&Arc<Judge>| judge.wants(&target.resource, &target.subresource, request.operation, phase);
+        let mut course = Course { registry: &registry, request, phase, sum: Verdict::allowed(), object: request.object.clone() };
+        // Who may be asked once more, and how many edits there were when it had been asked.
+        let mut again: Vec<(&Arc<Judge>, usize)> = Vec::new();
+        for judge in list.iter().filter(wants) {
+            if course.ask(judge) {
+                return course.sum;
             }
-            if phase == Phase::Mutating {
-                sum.edits.extend(verdict.edits);
+            if judge.spec.reinvoke && phase == Phase::Mutating {
+                again.push((judge, course.sum.edits.len()));
             }
         }
-        sum
+        for (judge, edits_then) in again {
+            if course.sum.edits.len() > edits_then && course.ask(judge) {
+                break;
+            }
+        }
+        course.sum
+    }
+}
+
+/// One request on its way past the judges.
+struct Course<'a> {
+    registry: &'a Registry,
+    request: &'a AdmissionRequest<'a>,
+    phase: Phase,
+    sum: Verdict,
+    /// With the edits so far.
+    object: Bytes,
+}
+
+impl Course<'_> {
+    /// Asks one judge. True: the request is refused.
+    fn ask(&mut self, judge: &Judge) -> bool {
+        if !judge.selects(self.registry, self.request, &self.object) {
+            return false;
+        }
+        let edited = judge.judge(self.registry, self.request, &self.object, self.phase).and_then(|verdict| {
+            let object = if verdict.edits.is_empty() { self.object.clone() } else { edit(&self.object, &verdict.edits)? };
+            Ok((verdict, object))
+        });
+        let verdict = match edited {
+            Ok((verdict, next)) => {
+                self.object = next;
+                verdict
+            }
+            Err(why) => judge.failed(&why),
+        };
+        self.sum.warnings.extend(verdict.warnings);
+        self.sum.refused = verdict.refused;
+        if self.phase == Phase::Mutating && self.sum.refused.is_none() {
+            self.sum.edits.extend(verdict.edits);
+        }
+        self.sum.refused.is_some()
     }
 }
 

@@ -1,14 +1,17 @@
 //! From code to a running incarnation: instantiate, open the lane, hand over what was granted, take what it serves.
 
 use crate::{
+    audit::Audit,
     counters::Counters,
     engine::{Code, Engine, Instance, ModuleLog, Vat},
     fault::{Fault, Generation, HostError, ModuleId},
     grants::Grants,
     host::ClusterFacts,
     judge::Judges,
+    limits::ModuleLimits,
     membrane::Gate,
     objects::{Holder, exports},
+    policy::Policies,
     source::Sources,
     spec::{ModuleSpec, ModuleType},
     write::Writer,
@@ -34,6 +37,7 @@ pub struct Context {
     pub sources: Sources,
     pub cluster: ClusterFacts,
     pub judges: Arc<Judges>,
+    pub policies: Policies,
     pub generations: AtomicU64,
 }
 
@@ -44,6 +48,11 @@ pub struct Launcher<'a> {
     pub spec: &'a ModuleSpec,
     pub code: &'a Code,
     pub counters: &'a Arc<Counters>,
+    /// Shared by everything the instance will hold.
+    pub grants: &'a Grants,
+    /// The manifest's, within what policies allow.
+    pub limits: &'a ModuleLimits,
+    pub audit: &'a Rc<Audit>,
 }
 
 /// An instance that has answered `Module.start`.
@@ -75,13 +84,21 @@ impl Launcher<'_> {
     /// The fault that ended it, or `Refused` when the module does not want to start so.
     pub async fn start(&self) -> Result<Started, HostError> {
         let generation = Generation(self.context.generations.fetch_add(1, Ordering::Relaxed) + 1);
-        let limits = &self.spec.limits;
-        let instance = Instance::new(self.code, self.id.clone(), generation, limits.memory_bytes, limits.slice_deadline)?;
+        let limits = self.limits;
+        let instance = Instance::new(self.code, self.id.clone(), generation, limits.memory_bytes, limits.slice_deadline)?
+            .limited_to(limits.message_bytes);
         self.counters.memory_bytes.store(instance.memory_bytes() as u64, Ordering::Relaxed);
         let vat = Vat::open(instance, limits.slice_deadline);
-        let gate = Gate::new(self.id.clone(), generation, limits.clone(), self.counters.clone(), vat.ender());
-        let grants = Grants::new(self.spec.permissions.clone());
-        let writer = Rc::new(Writer { registry: self.context.registry.clone(), caller: Caller::module(self.id.as_str()), grants });
+        let audit = self.audit.clone();
+        let denied = move |what: &str| audit.denied(generation, what);
+        let gate = Gate::new(self.id.clone(), generation, limits.clone(), self.counters.clone(), denied, vat.ender());
+        let grants = self.grants.clone();
+        let writer = Rc::new(Writer {
+            registry: self.context.registry.clone(),
+            caller: Caller::module(self.id.as_str()),
+            grants,
+            gate: gate.clone(),
+        });
         let module: module::Client = vat.bootstrap();
         let request = self.hello(&module, generation, &gate, &writer);
         let answer = vat.run(async move { request.send().promise.await?.get()?.get_info().map(|info| info.get_api_level()) }).await?;

@@ -9,10 +9,11 @@
 //! What holds: a guest cannot stop the kernel, nor another guest; it can touch what its manifest was granted and nothing else; and no work is
 //! lost or done twice when it crashes or is replaced.
 //!
-//! Reading order: `spec`, `grants`, `limits`, `fault` (the vocabulary); `engine`; `membrane`, `objects`, `write` (capabilities); `queue`,
+//! Reading order: `spec`, `grants`, `policy`, `limits`, `fault` (the vocabulary); `engine`; `membrane`, `audit`, `objects`, `write` (capabilities); `queue`,
 //! `feed`, `gather`, `project`, `controller` (controllers); `scheduler`; `judge` (admission); `launch`, `slot`, `supervisor` (life cycle);
 //! `host`, `builtin`, `source`, `shard`, `state`, `status` (the frame).
 
+mod audit;
 mod builtin;
 mod controller;
 mod counters;
@@ -28,10 +29,10 @@ mod launch;
 pub mod limits;
 mod membrane;
 mod objects;
+mod policy;
 mod project;
 mod queue;
 mod scheduler;
-mod selector;
 mod shard;
 mod slot;
 mod source;

@@ -73,6 +73,14 @@ pub struct ModuleLimits {
     pub writes_per_second: u32,
     /// Parameters and results of capability calls in flight, in bytes.
     pub bytes_in_flight: usize,
+    /// One message, in either direction, in bytes.
+    pub message_bytes: usize,
+    /// Calls on capabilities at once, beyond `calls_per_second`.
+    pub burst: u32,
+    /// Watches and timers held at once.
+    pub capabilities: u32,
+    /// Keys in work at once.
+    pub workers: usize,
 }
 
 impl Default for ModuleLimits {
@@ -85,6 +93,10 @@ impl Default for ModuleLimits {
             calls_per_second: 5_000,
             writes_per_second: 2_000,
             bytes_in_flight: 32 << 20,
+            message_bytes: PUMP_BYTES_MAX,
+            burst: 0,
+            capabilities: MODULE_WATCHES_MAX + MODULE_TIMERS_MAX,
+            workers: 512,
         }
     }
 }

@@ -39,16 +39,18 @@ pub struct Gate {
     refusals: RefCell<Rate>,
     bytes_in_flight: Cell<usize>,
     held: Cell<u32>,
+    denied: Box<dyn Fn(&str)>,
     end: Box<dyn Fn(FaultKind, String)>,
 }
 
 impl Gate {
-    /// An open gate. `end` ends the instance.
+    /// An open gate. `denied` is told of each misuse, `end` ends the instance.
     pub fn new(
         module: ModuleId,
         generation: Generation,
         limits: ModuleLimits,
         counters: Arc<Counters>,
+        denied: impl Fn(&str) + 'static,
         end: impl Fn(FaultKind, String) + 'static,
     ) -> Rc<Self> {
         let now = Instant::now();
@@ -57,12 +59,13 @@ impl Gate {
             generation,
             counters,
             revoked: Cell::new(false),
-            calls: RefCell::new(Rate::new(limits.calls_per_second, now)),
-            writes: RefCell::new(Rate::new(limits.writes_per_second, now)),
-            refusals: RefCell::new(Rate::new(limits.calls_per_second.saturating_mul(PATIENCE), now)),
+            calls: RefCell::new(Rate::new(limits.calls_per_second, limits.burst, now)),
+            writes: RefCell::new(Rate::new(limits.writes_per_second, 0, now)),
+            refusals: RefCell::new(Rate::new(limits.calls_per_second.saturating_mul(PATIENCE), 0, now)),
             limits,
             bytes_in_flight: Cell::new(0),
             held: Cell::new(0),
+            denied: Box::new(denied),
             end: Box::new(end),
         })
     }
@@ -76,6 +79,7 @@ impl Gate {
     pub fn misuse(&self, what: &str) {
         Counters::add(&self.counters.denied);
         tracing::warn!(target: "audit", module = %self.module, generation = self.generation.0, what, "denied");
+        (self.denied)(what);
     }
 
     /// Takes `count` writes from the quota.
@@ -95,11 +99,17 @@ impl Gate {
     /// # Errors
     /// `overloaded` when there are that many.
     pub fn hold(self: &Rc<Self>, most: u32) -> capnp::Result<Held> {
+        let most = most.min(self.limits.capabilities);
         if self.held.get() >= most {
             return Err(self.refuse(format!("more than {most} watches and timers")));
         }
         self.held.set(self.held.get() + 1);
         Ok(Held { gate: self.clone() })
+    }
+
+    /// What the instance may use.
+    pub fn limits(&self) -> &ModuleLimits {
+        &self.limits
     }
 
     /// Whether it is closed.
@@ -155,25 +165,27 @@ impl Drop for Held {
     }
 }
 
-/// A token bucket that holds one second's worth.
+/// A token bucket that holds one second's worth, and a burst beyond that.
 struct Rate {
     per_second: f64,
+    most: f64,
     tokens: f64,
     at: Instant,
 }
 
 impl Rate {
-    fn new(per_second: u32, at: Instant) -> Self {
+    fn new(per_second: u32, burst: u32, at: Instant) -> Self {
         let per_second = f64::from(per_second.max(1));
-        Self { per_second, tokens: per_second, at }
+        let most = per_second + f64::from(burst);
+        Self { per_second, most, tokens: most, at }
     }
 
     fn take(&mut self, count: u32, now: Instant) -> bool {
         let earned = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
-        self.tokens = (self.tokens + earned).min(self.per_second);
+        self.tokens = (self.tokens + earned).min(self.most);
         self.at = now;
         // More than a bucketful at once passes when the bucket is full, and is paid off afterwards.
-        let enough = self.tokens >= f64::from(count).min(self.per_second);
+        let enough = self.tokens >= f64::from(count).min(self.most);
         if enough {
             self.tokens -= f64::from(count);
         }
@@ -249,13 +261,15 @@ mod tests {
     #[test]
     fn a_rate_lets_a_second_of_burst_through_and_then_its_pace() {
         let start = Instant::now();
-        let mut rate = Rate::new(100, start);
+        let mut rate = Rate::new(100, 0, start);
         assert!((0..100).all(|_| rate.take(1, start)));
         assert!(!rate.take(1, start));
         assert!(rate.take(1, start + Duration::from_millis(10)));
         assert!(!rate.take(1, start + Duration::from_millis(10)));
         assert!(rate.take(1000, start + Duration::from_secs(5)), "more than a bucketful passes when it is full");
         assert!(!rate.take(1, start + Duration::from_secs(6)), "and is paid off");
+        let mut bursting = Rate::new(100, 50, start);
+        assert!((0..150).all(|_| bursting.take(1, start)) && !bursting.take(1, start));
     }
 
     #[test]
@@ -263,7 +277,7 @@ mod tests {
         let ended = Rc::new(Cell::new(None));
         let (seen, counters) = (ended.clone(), Arc::new(Counters::default()));
         let limits = ModuleLimits { calls_per_second: 10, bytes_in_flight: 100, ..ModuleLimits::default() };
-        let gate = Gate::new(ModuleId::new("m"), Generation(1), limits, counters.clone(), move |kind, _| seen.set(Some(kind)));
+        let gate = Gate::new(ModuleId::new("m"), Generation(1), limits, counters.clone(), |_| {}, move |kind, _| seen.set(Some(kind)));
         let heavy = gate.admit(90).expect("within the budget");
         assert!(gate.admit(20).is_err());
         drop(heavy);

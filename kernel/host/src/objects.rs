@@ -387,11 +387,7 @@ impl wire::object_writer::Server for Bound {
         for (i, write) in (0..).zip(writes) {
             let mut write = Write::read(write)?;
             self.aim(&mut write.target);
-            let done = self.holder.writer.carry_out(write).await;
-            if let Err(error @ WriteError::NotGranted { .. }) = &done {
-                self.holder.gate.misuse(&error.to_string());
-            }
-            fill_outcome(done, outcomes.reborrow().get(i));
+            fill_outcome(self.holder.writer.carry_out(write).await, outcomes.reborrow().get(i));
         }
         Ok(())
     }

@@ -2,9 +2,10 @@
 
 use crate::{
     fault::HostError,
-    grants::Permission,
+    grants::{Permission, could_show},
     limits::{INSTANCE_MEMORY_BYTES_MAX, ModuleLimits},
 };
+use pintle_api::selector::LabelSelector;
 use pintle_registry::ResourceKey;
 use serde::Deserialize;
 use std::time::Duration;
@@ -17,6 +18,17 @@ pub enum ModuleType {
     Admission,
 }
 
+impl ModuleType {
+    /// As manifests say it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Controller => "controller",
+            Self::Scheduler => "scheduler",
+            Self::Admission => "admission",
+        }
+    }
+}
+
 /// Where its bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -24,6 +36,18 @@ pub enum Source {
     Inline(String),
     Oci(String),
     Builtin(String),
+}
+
+impl Source {
+    /// The manifest's word for it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Inline(_) => "inline",
+            Self::Oci(_) => "oci",
+            Self::Builtin(_) => "builtin",
+        }
+    }
 }
 
 /// Everything the host needs to know to run a module.
@@ -119,20 +143,26 @@ pub struct AdmissionSpec {
     pub ignore_failures: bool,
     pub order: i64,
     pub related: Vec<RelatedSpec>,
+    pub namespace_selector: LabelSelector,
+    pub object_selector: LabelSelector,
+    /// Ask once more when a later module edited the object.
+    pub reinvoke: bool,
 }
 
 /// Which requests; `*` matches anything.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct AdmissionRule {
     pub api_groups: Vec<String>,
     pub api_versions: Vec<String>,
     pub resources: Vec<String>,
     pub operations: Vec<String>,
+    /// `Cluster`, `Namespaced`, or everything.
+    pub scope: String,
 }
 
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct RawSpec {
     r#type: String,
     source: RawSource,
@@ -144,13 +174,12 @@ struct RawSpec {
     controller: Option<RawController>,
     admission: Option<RawAdmission>,
     scheduler_name: String,
-    shadow: bool,
-    replaces: String,
+    api_level: Option<u16>,
     suspend: bool,
 }
 
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct RawSource {
     file: Option<String>,
     inline: Option<String>,
@@ -158,18 +187,22 @@ struct RawSource {
     builtin: Option<String>,
 }
 
+/// `spec.limits`, of a module or of a policy.
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct RawLimits {
-    memory_bytes: Option<u64>,
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct RawLimits {
+    memory_bytes: Option<usize>,
     call_milliseconds: Option<u32>,
     calls_per_second: Option<u32>,
+    burst: Option<u32>,
     writes_per_second: Option<u32>,
-    message_bytes: Option<u64>,
+    message_bytes: Option<usize>,
+    capabilities: Option<u32>,
+    workers: Option<usize>,
 }
 
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct RawController {
     primary: String,
     selector: String,
@@ -180,14 +213,14 @@ struct RawController {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct RawWatch {
     resource: String,
     map: String,
 }
 
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct RawRelated {
     name: String,
     resource: String,
@@ -198,7 +231,7 @@ struct RawRelated {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct RawAdmission {
     rules: Vec<AdmissionRule>,
     phase: String,
@@ -207,12 +240,16 @@ struct RawAdmission {
     timeout_milliseconds: Option<u32>,
     order: Option<i64>,
     related: Vec<RawRelated>,
+    namespace_selector: Option<serde_json::Value>,
+    object_selector: Option<serde_json::Value>,
+    reinvocation_policy: String,
 }
 
 const BATCH_DEFAULT: u32 = 64;
 const BATCH_MAX: u32 = 1024;
 const ORDER_DEFAULT: i64 = 1000;
 const CALL_MILLISECONDS_MAX: u32 = 30_000;
+const MESSAGE_BYTES_MIN: usize = 1024;
 
 fn bad(field: &'static str, problem: impl Into<String>) -> HostError {
     HostError::BadSpec { field, problem: problem.into() }
@@ -229,11 +266,10 @@ impl ModuleSpec {
             "controller" => ModuleType::Controller,
             "scheduler" => ModuleType::Scheduler,
             "admission" => ModuleType::Admission,
-            "provisioner" => return Err(bad("spec.type", "modules of type provisioner are not there yet")),
             other => return Err(bad("spec.type", format!("must be controller, scheduler or admission, not {other:?}"))),
         };
-        if raw.shadow || !raw.replaces.is_empty() {
-            return Err(bad("spec.shadow", "shadow running is not there yet"));
+        if let Some(level) = raw.api_level.filter(|level| *level > pintle_wit::API_LEVEL) {
+            return Err(bad("spec.apiLevel", format!("this kernel has level {}, not {level}", pintle_wit::API_LEVEL)));
         }
         let controller = raw.controller.map(ControllerSpec::check).transpose()?;
         let timeout = raw.admission.as_ref().and_then(|a| a.timeout_milliseconds);
@@ -249,7 +285,7 @@ impl ModuleSpec {
             }
         }
         let scheduler_name = if raw.scheduler_name.is_empty() { "default-scheduler".to_owned() } else { raw.scheduler_name };
-        Ok(Self {
+        let spec = Self {
             kind,
             source: raw.source.check()?,
             digest: raw.digest,
@@ -261,7 +297,9 @@ impl ModuleSpec {
             admission,
             scheduler_name,
             suspend: raw.suspend,
-        })
+        };
+        must_see(spec.kind, spec.controller.as_ref(), &spec.permissions)?;
+        Ok(spec)
     }
 }
 
@@ -277,17 +315,34 @@ impl RawSource {
     }
 }
 
+/// Nobody is shown what nothing grants: the manifest must say so.
+pub fn must_see(kind: ModuleType, controller: Option<&ControllerSpec>, permissions: &[Permission]) -> Result<(), HostError> {
+    let core = |resource| ResourcePattern::One(ResourceKey::new("", resource));
+    let seen: Vec<ResourcePattern> = match (kind, controller) {
+        (ModuleType::Scheduler, _) => ["pods", "nodes", "namespaces"].map(core).into(),
+        (ModuleType::Controller, Some(spec)) => {
+            std::iter::once(&spec.primary).chain(spec.watches.iter().map(|w| &w.resource)).cloned().collect()
+        }
+        _ => Vec::new(),
+    };
+    for pattern in &seen {
+        let key = if let ResourcePattern::One(key) = pattern { Some(key) } else { None };
+        if !could_show(permissions, key) {
+            let name = key.map_or_else(|| "*/*".to_owned(), |key| format!("{}/{}", key.group, key.resource));
+            return Err(bad("spec.permissions", format!("nothing grants get, list or watch of {name:?}, which the module is shown")));
+        }
+    }
+    Ok(())
+}
+
 impl RawLimits {
     fn check(self, admission_timeout: Option<u32>) -> Result<ModuleLimits, HostError> {
         let mut limits = ModuleLimits::default();
         if let Some(bytes) = self.memory_bytes {
-            limits.memory_bytes = usize::try_from(bytes)
-                .ok()
-                .filter(|b| (1 << 16..=INSTANCE_MEMORY_BYTES_MAX).contains(b))
-                .ok_or_else(|| bad("spec.limits.memoryBytes", format!("must be 65536 to {INSTANCE_MEMORY_BYTES_MAX}")))?;
-        }
-        if let Some(bytes) = self.message_bytes {
-            limits.bytes_in_flight = usize::try_from(bytes).unwrap_or(usize::MAX).min(limits.bytes_in_flight);
+            if !(1 << 16..=INSTANCE_MEMORY_BYTES_MAX).contains(&bytes) {
+                return Err(bad("spec.limits.memoryBytes", format!("must be 65536 to {INSTANCE_MEMORY_BYTES_MAX}")));
+            }
+            limits.memory_bytes = bytes;
         }
         if let Some(milliseconds) = self.call_milliseconds {
             let deadline = milliseconds_up_to_max("spec.limits.callMilliseconds", milliseconds)?;
@@ -296,9 +351,54 @@ impl RawLimits {
         if let Some(milliseconds) = admission_timeout {
             limits.admission_deadline = milliseconds_up_to_max("spec.admission.timeoutMilliseconds", milliseconds)?;
         }
+        limits.message_bytes = self.message_bytes.map_or(limits.message_bytes, |b| b.clamp(MESSAGE_BYTES_MIN, limits.message_bytes));
         limits.calls_per_second = self.calls_per_second.unwrap_or(limits.calls_per_second);
+        limits.burst = self.burst.unwrap_or(limits.burst);
         limits.writes_per_second = self.writes_per_second.unwrap_or(limits.writes_per_second);
+        limits.capabilities = self.capabilities.unwrap_or(limits.capabilities);
+        limits.workers = self.workers.map_or(limits.workers, |n| n.max(1));
         Ok(limits)
+    }
+
+    /// What all of these bound, each field at its largest bound; a field that one of them leaves open is open.
+    pub fn largest(all: &[&Self]) -> Self {
+        fn most<T: Ord + Copy>(all: &[&RawLimits], field: impl Fn(&RawLimits) -> Option<T>) -> Option<T> {
+            all.iter().map(|limits| field(limits)).collect::<Option<Vec<T>>>()?.into_iter().max()
+        }
+        Self {
+            memory_bytes: most(all, |l| l.memory_bytes),
+            call_milliseconds: most(all, |l| l.call_milliseconds),
+            calls_per_second: most(all, |l| l.calls_per_second),
+            burst: most(all, |l| l.burst),
+            writes_per_second: most(all, |l| l.writes_per_second),
+            message_bytes: most(all, |l| l.message_bytes),
+            capabilities: most(all, |l| l.capabilities),
+            workers: most(all, |l| l.workers),
+        }
+    }
+
+    /// `limits`, cut down to these bounds.
+    pub fn cut(&self, limits: ModuleLimits) -> ModuleLimits {
+        fn cut<T: Ord>(value: T, bound: Option<T>) -> T {
+            match bound {
+                Some(bound) => value.min(bound),
+                None => value,
+            }
+        }
+        let deadline = self.call_milliseconds.map(|ms| Duration::from_millis(ms.into()));
+        ModuleLimits {
+            memory_bytes: cut(limits.memory_bytes, self.memory_bytes),
+            admission_deadline: cut(limits.admission_deadline, deadline),
+            scheduler_deadline: cut(limits.scheduler_deadline, deadline),
+            slice_deadline: cut(limits.slice_deadline, deadline),
+            calls_per_second: cut(limits.calls_per_second, self.calls_per_second),
+            burst: cut(limits.burst, self.burst),
+            writes_per_second: cut(limits.writes_per_second, self.writes_per_second),
+            bytes_in_flight: limits.bytes_in_flight,
+            message_bytes: cut(limits.message_bytes, self.message_bytes),
+            capabilities: cut(limits.capabilities, self.capabilities),
+            workers: cut(limits.workers, self.workers),
+        }
     }
 }
 
@@ -343,7 +443,22 @@ impl AdmissionSpec {
             "Ignore" => true,
             other => return Err(bad("spec.admission.failurePolicy", format!("must be Fail or Ignore, not {other:?}"))),
         };
+        if let Some(rule) = raw.rules.iter().find(|r| !["", "*", "Cluster", "Namespaced"].contains(&r.scope.as_str())) {
+            return Err(bad("spec.admission.rules.scope", format!("must be Cluster, Namespaced or \"*\", not {:?}", rule.scope)));
+        }
+        let reinvoke = match raw.reinvocation_policy.as_str() {
+            "" | "Never" => false,
+            "IfNeeded" => true,
+            other => return Err(bad("spec.admission.reinvocationPolicy", format!("must be Never or IfNeeded, not {other:?}"))),
+        };
+        let selector = |field, value: Option<serde_json::Value>| match value {
+            None | Some(serde_json::Value::Null) => Ok(LabelSelector::default()),
+            Some(value) => LabelSelector::from_object(&value).map_err(|e| bad(field, e.message)),
+        };
         Ok(Self {
+            namespace_selector: selector("spec.admission.namespaceSelector", raw.namespace_selector)?,
+            object_selector: selector("spec.admission.objectSelector", raw.object_selector)?,
+            reinvoke,
             mutating: phases.iter().any(|p| p == "mutating"),
             validating: phases.iter().any(|p| p == "validating"),
             rules: raw.rules,
@@ -437,8 +552,25 @@ mod tests {
     #[test]
     fn a_spec_that_cannot_be_acted_on_names_its_field() {
         let controller = json!({"primary": "/pods", "watches": [{"resource": "apps/replicasets", "map": "owner"}], "related": [{"name": "x", "resource": "/pods", "by": "field:spec.nodeName"}]});
-        check_says(json!({"type": "controller", "source": {"builtin": "x"}, "controller": controller}), Ok(()));
-        check_says(json!({"type": "scheduler", "source": {"file": "x"}}), Ok(()));
+        let reads = |group: &str, resources: &[&str]| json!([{"apiGroups": [group], "resources": resources, "verbs": ["list"]}]);
+        let all = reads("*", &["*"]);
+        check_says(json!({"type": "controller", "source": {"builtin": "x"}, "permissions": all, "controller": controller}), Ok(()));
+        check_says(
+            json!({"type": "controller", "source": {"builtin": "x"}, "permissions": reads("", &["pods"]), "controller": controller}),
+            Err("apps/replicasets"),
+        );
+        check_says(
+            json!({"type": "controller", "source": {"builtin": "x"}, "permissions": reads("apps", &["*"]), "controller": {"primary": "*/*"}}),
+            Err("*/*"),
+        );
+        check_says(
+            json!({"type": "scheduler", "source": {"file": "x"}, "permissions": reads("", &["pods", "nodes", "namespaces"])}),
+            Ok(()),
+        );
+        check_says(json!({"type": "scheduler", "source": {"file": "x"}, "permissions": reads("", &["pods", "nodes"])}), Err("namespaces"));
+        check_says(json!({"type": "scheduler", "source": {"file": "x"}, "permissions": all, "shadow": true}), Err("shadow"));
+        check_says(json!({"type": "scheduler", "source": {"file": "x"}, "permissions": all, "limits": {"cores": 1}}), Err("cores"));
+        check_says(json!({"type": "scheduler", "source": {"file": "x"}, "apiLevel": 99}), Err("spec.apiLevel"));
         check_says(json!({"type": "admission", "source": {"file": "x"}, "admission": {"rules": []}}), Ok(()));
         check_says(json!({"type": "controller", "source": {"builtin": "x"}}), Err("spec.controller"));
         check_says(json!({"type": "gizmo", "source": {"builtin": "x"}}), Err("spec.type"));
@@ -448,8 +580,26 @@ mod tests {
         check_says(json!({"type": "scheduler", "source": {"file": "a"}, "grants": ["network"]}), Err("spec.grants"));
         check_says(json!({"type": "admission", "source": {"file": "x"}, "admission": {"phases": ["later"]}}), Err("spec.admission.phases"));
         check_says(
+            json!({"type": "admission", "source": {"file": "x"}, "admission": {"rules": [{"scope": "Galaxy"}]}}),
+            Err("rules.scope"),
+        );
+        check_says(
+            json!({"type": "admission", "source": {"file": "x"}, "admission": {"objectSelector": {"matchExpressions": [{"key": "a", "operator": "Likes"}]}}}),
+            Err("objectSelector"),
+        );
+        check_says(
             json!({"type": "controller", "source": {"file": "x"}, "controller": {"primary": "/pods", "watches": [{"resource": "/pods", "map": "telepathy"}]}}),
             Err("map"),
         );
+    }
+
+    #[test]
+    fn the_modules_that_ship_are_granted_what_they_are_shown() {
+        for folder in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../modules")).expect("modules/").flatten() {
+            let Ok(text) = std::fs::read(folder.path().join("module.json")) else { continue };
+            let mut module: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+            module["spec"]["source"] = json!({"builtin": "x"});
+            ModuleSpec::parse(&module["spec"]).unwrap_or_else(|e| panic!("{}: {e}", folder.path().display()));
+        }
     }
 }

@@ -12,12 +12,16 @@ pub enum Phase {
     /// Its code is being fetched, compiled or started.
     #[default]
     Loading,
+    /// Its code is being compiled: the first time on this machine.
+    Compiling,
     /// It serves.
     Running,
     /// It cannot run as its object says; nothing happens until that changes.
     Failed,
     /// It faulted and waits to be started again.
     BackOff,
+    /// No policy admits it; nothing happens until its object or a policy changes.
+    Denied,
     /// It is suspended or deleted.
     Stopped,
 }
@@ -27,9 +31,11 @@ impl Phase {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Loading => "Loading",
+            Self::Compiling => "Compiling",
             Self::Running => "Running",
             Self::Failed => "Failed",
             Self::BackOff => "BackOff",
+            Self::Denied => "Denied",
             Self::Stopped => "Stopped",
         }
     }
@@ -46,6 +52,8 @@ pub struct Facts {
     pub observed_generation: i64,
     pub last_swap_micros: u64,
     pub start_time: String,
+    /// What is under way, for people; goes before `message`.
+    pub progress: String,
     /// The last failure, for people.
     pub message: String,
 }
@@ -114,7 +122,7 @@ impl ModuleState {
             "memoryBytes": stats.memory_bytes,
             "queueLength": stats.queue_length,
             "lastSwapMicros": facts.last_swap_micros,
-            "message": facts.message,
+            "message": if facts.progress.is_empty() { &facts.message } else { &facts.progress },
         });
         for (field, value) in [("digest", facts.digest), ("lastGoodDigest", facts.last_good_digest), ("startTime", facts.start_time)] {
             if !value.is_empty() {

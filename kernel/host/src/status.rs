@@ -1,16 +1,16 @@
 //! Writes what is known of the modules into their objects. The invariant: a module's status is written at most once an interval, at once
 //! only when a fact changed and rarely when only counters did, so that status never feeds itself.
 
-use crate::{
-    limits::STATUS_INTERVAL,
-    state::{Facts, ModuleState},
-};
+use crate::state::{Facts, ModuleState};
 use parking_lot::Mutex;
 use pintle_registry::{Caller, Patch, Registry, WriteOptions};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::Notify;
@@ -30,11 +30,11 @@ struct Written {
     status: Value,
 }
 
-/// Writes statuses until dropped. `changed` is told by the modules.
-pub async fn write_statuses(registry: Arc<Registry>, modules: Arc<Modules>, changed: Arc<Notify>) {
+/// Writes statuses until dropped, at most one a module and `every`. `changed` is told by the modules; `rounds` counts the looks.
+pub async fn write_statuses(registry: Arc<Registry>, modules: Arc<Modules>, changed: Arc<Notify>, every: Duration, rounds: Arc<AtomicU64>) {
     let mut written: HashMap<String, Written> = HashMap::new();
     loop {
-        let _ = tokio::time::timeout(STATUS_INTERVAL, changed.notified()).await;
+        let _ = tokio::time::timeout(every, changed.notified()).await;
         tokio::time::sleep(SETTLE).await;
         let states: Vec<_> = modules.lock().values().cloned().collect();
         written.retain(|name, _| states.iter().any(|s| s.name == *name));
@@ -43,15 +43,16 @@ pub async fn write_statuses(registry: Arc<Registry>, modules: Arc<Modules>, chan
             let entry = written.entry(state.name.clone()).or_default();
             let age = entry.at.map_or(Duration::MAX, |at| at.elapsed());
             let (facts, status) = (state.facts(), state.status());
-            let due = if facts != entry.facts { age >= STATUS_INTERVAL } else { age >= COUNTERS_INTERVAL && status != entry.status };
+            let due = if facts != entry.facts { age >= every } else { age >= COUNTERS_INTERVAL && status != entry.status };
             postponed |= !due && facts != entry.facts;
             if due {
                 write(&registry, &state.name, &status).await;
                 *entry = Written { at: Some(Instant::now()), facts, status };
             }
         }
+        rounds.fetch_add(1, Ordering::Relaxed);
         if postponed {
-            tokio::time::sleep(STATUS_INTERVAL / 4).await;
+            tokio::time::sleep(every / 4).await;
             changed.notify_one();
         }
     }

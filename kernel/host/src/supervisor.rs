@@ -9,12 +9,15 @@
 //! next command.
 
 use crate::{
+    audit::Audit,
     controller::{Running, Work},
-    engine::Code,
+    engine::{Code, digest_of},
     fault::{Fault, HostError, ModuleId},
+    grants::{self, Grants},
     judge::{Judge, Pool},
     launch::{Context, HotInstance, Launcher, Started},
-    limits::{DRAIN_TIMEOUT, RESTART_BACKOFF, RESTART_RESET_AFTER, ROLLBACK_AFTER_FAULTS, STATELESS_INSTANCES},
+    limits::{DRAIN_TIMEOUT, ModuleLimits, RESTART_BACKOFF, RESTART_RESET_AFTER, ROLLBACK_AFTER_FAULTS, STATELESS_INSTANCES},
+    policy::{Allowance, Asker},
     scheduler,
     slot::Slot,
     spec::{ControllerSpec, ModuleSpec, ModuleType},
@@ -24,10 +27,16 @@ use serde_json::Value;
 use std::{
     cell::Cell,
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 use tokio::{sync::mpsc, task::JoinHandle};
+
+/// How often a module that is being compiled is told about.
+const COMPILE_GLANCE: Duration = Duration::from_millis(100);
 
 /// How often a running module is looked at, to note that it answered and what it uses.
 const GLANCE: Duration = Duration::from_millis(250);
@@ -41,8 +50,19 @@ pub struct Manifest {
     pub spec: Value,
     /// `metadata.generation`.
     pub generation: i64,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// Whom policies select.
+    pub asker: Asker,
     /// The kernel has run this module well before: admission is enforced before it is loaded.
     pub trusted: bool,
+}
+
+impl Manifest {
+    /// Whether nothing changed that matters here.
+    pub fn asks_the_same(&self, other: &Self) -> bool {
+        self.spec == other.spec && self.uid == other.uid && self.asker.labels == other.asker.labels
+    }
 }
 
 /// What the host tells a supervisor.
@@ -122,7 +142,41 @@ pub struct Supervisor {
     current: Option<Incarnation>,
     last_good: Option<Code>,
     /// What the current incarnation was started from.
-    serving: Option<(ModuleSpec, Code)>,
+    serving: Option<Version>,
+    asker: Asker,
+    /// Shared by everything that the module holds.
+    grants: Grants,
+    audit: Rc<Audit>,
+}
+
+/// What is run, and within which limits.
+#[derive(Clone)]
+struct Version {
+    spec: ModuleSpec,
+    code: Code,
+    limits: ModuleLimits,
+}
+
+impl Version {
+    /// Whether an instance of `self` already is one of `next`: the same but for what it may do, and that is asked at each use. A capability
+    /// that is not held yet needs a new instance.
+    fn continues_as(&self, next: &Self) -> bool {
+        let but_permissions = |spec: &ModuleSpec| ModuleSpec { permissions: Vec::new(), digest: String::new(), ..spec.clone() };
+        let held = grants::exports(&self.spec.permissions);
+        self.code.digest() == next.code.digest()
+            && self.limits == next.limits
+            && but_permissions(&self.spec) == but_permissions(&next.spec)
+            && grants::exports(&next.spec.permissions).iter().all(|export| held.contains(export))
+    }
+}
+
+/// How serving a version begins.
+#[derive(Clone, Copy, PartialEq)]
+enum Begin {
+    /// With a new incarnation.
+    Start,
+    /// With the one that runs.
+    Continue,
 }
 
 /// How serving one version ended.
@@ -135,8 +189,20 @@ enum Attempt {
 impl Supervisor {
     /// A supervisor that waits for its first command.
     pub fn new(context: Arc<Context>, state: Arc<ModuleState>, commands: mpsc::UnboundedReceiver<Command>) -> Self {
-        let id = ModuleId::new(&state.name);
-        Self { context, id, state, commands, work: Lasting::None, current: None, last_good: None, serving: None }
+        let (id, audit) = (ModuleId::new(&state.name), Audit::new(context.registry.clone(), &state.name));
+        Self {
+            context,
+            id,
+            state,
+            commands,
+            work: Lasting::None,
+            current: None,
+            last_good: None,
+            serving: None,
+            asker: Asker::default(),
+            grants: Grants::default(),
+            audit,
+        }
     }
 
     /// Follows commands until told to stop.
@@ -144,11 +210,17 @@ impl Supervisor {
         let mut command = self.commands.recv().await;
         while let Some(Command::Apply(manifest)) = command {
             self.state.update(|f| f.observed_generation = manifest.generation);
+            self.audit.is_about(self.id.as_str(), &manifest.uid);
+            self.asker = manifest.asker.clone();
             command = match self.follow(&manifest).await {
                 Ok(told) => told,
                 Err(error) => {
                     tracing::warn!(module = %self.id, %error, "the module cannot run as its object says");
-                    self.state.update(|f| (f.phase, f.message) = (Phase::Failed, describe(&error)));
+                    let phase = if matches!(error, HostError::Denied(_)) { Phase::Denied } else { Phase::Failed };
+                    if phase == Phase::Denied {
+                        self.audit.warn("Denied", describe(&error));
+                    }
+                    self.state.update(|f| (f.phase, f.message) = (phase, describe(&error)));
                     self.hold().await
                 }
             };
@@ -159,15 +231,8 @@ impl Supervisor {
 
     /// The object asks for something that cannot be: what ran before goes on, through faults, until the next command.
     async fn hold(&mut self) -> Option<Command> {
-        let (Some(current), Some((spec, code))) = (&self.current, self.serving.clone()) else { return self.commands.recv().await };
-        tokio::select! {
-            biased;
-            told = self.commands.recv() => return told,
-            _ = current.fault() => {}
-        }
-        self.drop_current();
-        self.state.counters.traps.fetch_add(1, Relaxed);
-        match self.serve(&spec, code).await {
+        let (Some(_), Some(version)) = (&self.current, self.serving.clone()) else { return self.commands.recv().await };
+        match self.serve(version, Begin::Continue).await {
             Ok(told) => told,
             Err(_) => self.commands.recv().await,
         }
@@ -175,7 +240,9 @@ impl Supervisor {
 
     /// Makes the module what its object says, until the next command.
     async fn follow(&mut self, manifest: &Manifest) -> Result<Option<Command>, HostError> {
-        let spec = ModuleSpec::parse(&manifest.spec)?;
+        let spec = ModuleSpec::parse(&manifest.spec);
+        self.narrow(spec.as_ref().ok()).await;
+        let spec = spec?;
         if spec.suspend {
             self.tear_down().await;
             self.state.update(|f| (f.phase, f.message) = (Phase::Stopped, "suspended".into()));
@@ -186,19 +253,71 @@ impl Supervisor {
         }
         self.prepare(&spec, manifest.trusted).await?;
         let (context, wanted) = (self.context.clone(), spec.clone());
-        let load = async move {
-            let bytes = tokio::task::spawn_blocking({
-                let (context, wanted) = (context.clone(), wanted);
-                move || context.sources.read(&wanted)
-            });
-            context.engine.load(bytes.await.map_err(|_| HostError::ShuttingDown)??).await
-        };
-        let code = tokio::select! {
+        let read = tokio::task::spawn_blocking(move || context.sources.read(&wanted).map(|wasm| (digest_of(&wasm), wasm)));
+        let (digest, wasm) = tokio::select! {
             biased;
             told = self.commands.recv() => return Ok(told),
-            code = load => code?,
+            read = read => read.map_err(|_| HostError::ShuttingDown)??,
         };
-        self.serve(&spec, code).await
+        let Allowance { bounds, limits } = self.context.policies.allowance(&self.asker, &spec, &digest)?;
+        let code = match self.load(wasm).await {
+            Ok(loaded) => loaded?,
+            Err(told) => return Ok(told),
+        };
+        self.grants.set(spec.permissions.clone(), bounds);
+        let next = Version { spec, code, limits };
+        if self.current.is_some() && self.serving.as_ref().is_some_and(|serving| serving.continues_as(&next)) {
+            if let (Lasting::Controller { slot, .. }, Some(Incarnation::Controller(running))) = (&self.work, &self.current) {
+                // It looks again at everything that it may see now.
+                slot.put(Some(running.clone()));
+            }
+            self.is_running(&next);
+            return self.serve(next, Begin::Continue).await;
+        }
+        self.serve(next, Begin::Start).await
+    }
+
+    /// What runs is held to the policies and the manifest as they are now, before anything else: its grants shrink, or it ends.
+    async fn narrow(&mut self, wanted: Option<&ModuleSpec>) {
+        let Some(Version { spec, code, .. }) = &self.serving else { return };
+        match self.context.policies.allowance(&self.asker, spec, code.digest()) {
+            Ok(allowance) => {
+                let bounds = allowance.bounds.into_iter().chain(wanted.map(|wanted| wanted.permissions.clone())).collect();
+                self.grants.set(spec.permissions.clone(), bounds);
+            }
+            Err(error) => {
+                tracing::warn!(module = %self.id, %error, "stopped");
+                self.grants.set(Vec::new(), Vec::new());
+                self.tear_down().await;
+            }
+        }
+    }
+
+    /// The code, told as it goes. The outer error is a command that came first.
+    async fn load(&mut self, wasm: bytes::Bytes) -> Result<Result<Code, HostError>, Option<Command>> {
+        let (bytes, started, compiling) = (wasm.len(), Instant::now(), Arc::new(AtomicBool::new(false)));
+        let context = self.context.clone();
+        let load = context.engine.load_watched(wasm, compiling.clone());
+        tokio::pin!(load);
+        let loaded = loop {
+            tokio::select! {
+                biased;
+                told = self.commands.recv() => break Err(told),
+                code = &mut load => break Ok(code),
+                () = tokio::time::sleep(COMPILE_GLANCE) => {}
+            }
+            if compiling.load(Relaxed) {
+                let (first, seconds) = (self.current.is_none(), started.elapsed().as_secs());
+                self.state.update(|f| {
+                    f.progress = format!("compiling {} KiB for {seconds} s", bytes >> 10);
+                    if first {
+                        f.phase = Phase::Compiling;
+                    }
+                });
+            }
+        };
+        self.state.update(|f| f.progress.clear());
+        loaded
     }
 
     /// Sets up what outlives incarnations, and keeps it when it is the same as before.
@@ -222,7 +341,7 @@ impl Supervisor {
             _ => Lasting::Admission,
         };
         if spec.kind == ModuleType::Admission && trusted {
-            self.install_judge(spec, None);
+            self.install_judge(spec, &spec.limits, None);
         }
         Ok(())
     }
@@ -236,6 +355,7 @@ impl Supervisor {
             spec.clone(),
             self.context.registry.clone(),
             slot.clone(),
+            self.grants.clone(),
             self.state.counters.clone(),
             last_words,
         )?;
@@ -248,25 +368,22 @@ impl Supervisor {
         Lasting::Scheduler { slot, name: spec.scheduler_name.clone(), task: tokio::task::spawn_local(work.run()) }
     }
 
-    fn install_judge(&self, spec: &ModuleSpec, pool: Option<Arc<Pool>>) {
+    fn install_judge(&self, spec: &ModuleSpec, limits: &ModuleLimits, pool: Option<Arc<Pool>>) {
         if let Some(admission) = &spec.admission {
-            let judge = Judge::new(
-                self.id.as_str(),
-                admission,
-                spec.permissions.clone(),
-                spec.limits.admission_deadline,
-                self.state.counters.clone(),
-                pool,
-            );
+            let judge = Judge::new(self.id.as_str(), admission, self.grants.clone(), limits, self.state.counters.clone(), pool);
             self.context.judges.install(judge);
         }
     }
 
     /// Keeps one version running, through faults, until the next command.
-    async fn serve(&mut self, spec: &ModuleSpec, mut code: Code) -> Result<Option<Command>, HostError> {
+    async fn serve(&mut self, mut version: Version, mut begin: Begin) -> Result<Option<Command>, HostError> {
         let (mut faults, mut restarts_of_backoff) = (0u32, 0u32);
         loop {
-            let (fault, answered) = match self.attempt(spec, &code).await {
+            let attempt = match std::mem::replace(&mut begin, Begin::Start) {
+                Begin::Start => self.attempt(&version).await,
+                Begin::Continue => self.attend(&version).await,
+            };
+            let (fault, answered) = match attempt {
                 Attempt::Told(told) => return Ok(told),
                 Attempt::Refused(error) => return Err(error),
                 Attempt::Faulted { fault, answered, ran } => {
@@ -278,15 +395,18 @@ impl Supervisor {
             };
             self.state.counters.traps.fetch_add(1, Relaxed);
             tracing::warn!(module = %fault.module, generation = fault.generation.0, kind = %fault.kind, message = fault.message, "fault");
+            self.audit.warn("Faulted", format!("generation {}: {}", fault.generation, describe_fault(&fault)));
             faults = if answered { 0 } else { faults + 1 };
             restarts_of_backoff += 1;
             if faults >= ROLLBACK_AFTER_FAULTS
-                && let Some(good) = self.last_good.clone().filter(|good| good.digest() != code.digest())
+                && let Some(good) = self.step_back(&version)
             {
-                let message = format!("{}; back to {} because {} keeps failing", describe_fault(&fault), good.digest(), code.digest());
+                let message =
+                    format!("{}; back to {} because {} keeps failing", describe_fault(&fault), good.digest(), version.code.digest());
                 tracing::warn!(module = %self.id, message, "rolled back");
+                self.audit.warn("RolledBack", message.clone());
                 self.state.update(|f| f.message = message);
-                (code, faults) = (good, 0);
+                (version.code, faults) = (good, 0);
                 continue;
             }
             let pause = restart_backoff(restarts_of_backoff);
@@ -305,22 +425,41 @@ impl Supervisor {
         }
     }
 
+    /// The code that is known to work, if it is another one and may run.
+    fn step_back(&self, version: &Version) -> Option<Code> {
+        let good = self.last_good.as_ref().filter(|good| good.digest() != version.code.digest())?;
+        self.context.policies.allowance(&self.asker, &version.spec, good.digest()).ok().map(|_| good.clone())
+    }
+
     /// Starts an incarnation, lets it serve, and says how that ended.
-    async fn attempt(&mut self, spec: &ModuleSpec, code: &Code) -> Attempt {
-        let next = match self.start(spec, code).await {
+    async fn attempt(&mut self, version: &Version) -> Attempt {
+        let next = match self.start(version).await {
             Ok(next) => next,
             Err(HostError::Fault(fault)) => return Attempt::Faulted { fault, answered: false, ran: Duration::ZERO },
             Err(error) => return Attempt::Refused(error),
         };
-        let started = Instant::now();
-        self.switch(spec, next);
-        self.serving = Some((spec.clone(), code.clone()));
-        let running = format!("{} (generation {})", code.digest(), self.current.as_ref().map_or(0, |c| c.generation().0));
+        let swapped = self.switch(version, next);
+        self.is_running(version);
+        let running = format!("{} (generation {})", version.code.digest(), self.current.as_ref().map_or(0, |c| c.generation().0));
         tracing::info!(module = %self.id, running, "running");
+        if swapped {
+            self.audit.note("Swapped", format!("to {running}"));
+        }
+        self.state.update(|f| f.start_time = crate::now_rfc3339());
+        self.attend(version).await
+    }
+
+    fn is_running(&mut self, version: &Version) {
+        self.serving = Some(version.clone());
         self.state.update(|f| {
-            (f.phase, f.digest, f.start_time) = (Phase::Running, code.digest().to_owned(), crate::now_rfc3339());
+            (f.phase, f.digest) = (Phase::Running, version.code.digest().to_owned());
             f.generation = self.current.as_ref().map_or_else(Default::default, Incarnation::generation);
         });
+    }
+
+    /// Lets the current incarnation serve, and says how that ended.
+    async fn attend(&mut self, version: &Version) -> Attempt {
+        let (started, code) = (Instant::now(), &version.code);
         loop {
             let Some(current) = &self.current else { return Attempt::Told(self.commands.recv().await) };
             let fault = tokio::select! {
@@ -342,8 +481,10 @@ impl Supervisor {
         }
     }
 
-    async fn start(&self, spec: &ModuleSpec, code: &Code) -> Result<Incarnation, HostError> {
-        let launcher = Launcher { context: &self.context, id: &self.id, spec, code, counters: &self.state.counters };
+    async fn start(&self, version: &Version) -> Result<Incarnation, HostError> {
+        let Version { spec, code, limits } = version;
+        let (context, id, counters, grants, audit) = (&self.context, &self.id, &self.state.counters, &self.grants, &self.audit);
+        let launcher = Launcher { context, id, spec, code, counters, grants, limits, audit };
         Ok(match spec.kind {
             ModuleType::Controller => {
                 let started = launcher.start().await?;
@@ -374,20 +515,20 @@ impl Supervisor {
         })
     }
 
-    /// The moment of a swap: the work sees the new incarnation, the old one is drained aside.
-    fn switch(&mut self, spec: &ModuleSpec, next: Incarnation) {
+    /// The moment of a swap: the work sees the new incarnation, the old one, if there is one, is drained aside.
+    fn switch(&mut self, version: &Version, next: Incarnation) -> bool {
         let started = Instant::now();
         match (&self.work, &next) {
             (Lasting::Controller { slot, .. }, Incarnation::Controller(running)) => drop(slot.put(Some(running.clone()))),
             (Lasting::Scheduler { slot, .. }, Incarnation::Scheduler(instance)) => drop(slot.put(Some(instance.clone()))),
-            (_, Incarnation::Admission(pool)) => self.install_judge(spec, Some(pool.clone())),
+            (_, Incarnation::Admission(pool)) => self.install_judge(&version.spec, &version.limits, Some(pool.clone())),
             _ => {}
         }
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        if let Some(old) = self.current.replace(next) {
-            self.state.update(|f| f.last_swap_micros = micros.max(1));
-            drain(old);
-        }
+        let Some(old) = self.current.replace(next) else { return false };
+        self.state.update(|f| f.last_swap_micros = micros.max(1));
+        drain(old);
+        true
     }
 
     /// Takes a faulted incarnation out of its slot.
@@ -406,7 +547,7 @@ impl Supervisor {
     /// Ends everything of the module.
     async fn tear_down(&mut self) {
         self.context.judges.remove(self.id.as_str());
-        self.work = Lasting::None;
+        (self.work, self.serving) = (Lasting::None, None);
         if let Some(old) = self.current.take() {
             drain(old);
         }

@@ -1,6 +1,9 @@
 //! A module's write: read from the wire, held against the grants, carried out through the registry as the module's own identity.
 
-use crate::grants::{Grants, Use};
+use crate::{
+    grants::{Grants, Use},
+    membrane::Gate,
+};
 use bytes::Bytes;
 use pintle_api::ApiError;
 use pintle_registry::{Body, Caller, DeleteOptions, Object, Patch, Propagation, Registry, ResourceKey, Target, WriteOptions};
@@ -8,13 +11,15 @@ use pintle_wit::{
     common_capnp::{failure, object_ref},
     objects_capnp as wire,
 };
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 /// Who writes, and what it may.
 pub struct Writer {
     pub registry: Arc<Registry>,
     pub caller: Caller,
     pub grants: Grants,
+    /// Told of what is not granted.
+    pub gate: Rc<Gate>,
 }
 
 /// Names one object, as `ObjectRef` of the wire.
@@ -174,12 +179,14 @@ impl Writer {
             name: &name.name,
         };
         if !self.grants.allow(&asked) {
-            return Err(WriteError::NotGranted {
+            let error = WriteError::NotGranted {
                 verb: write.verb(),
                 resource: name.resource.clone(),
                 subresource: if subresource.is_empty() { String::new() } else { format!("/{subresource}") },
                 namespace: name.namespace.clone(),
-            });
+            };
+            self.gate.misuse(&error.to_string());
+            return Err(error);
         }
         let makes_one = matches!(write.action, Action::Create(_)) && subresource.is_empty();
         let target_name = if makes_one { "" } else { &name.name };

@@ -122,24 +122,27 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
     ("dev.pintle.v1.Module", &[Rule::Required(&["spec"])]),
     ("dev.pintle.v1.ModuleSpec", &[
         Rule::Required(&["type", "source"]),
-        Rule::OneOf("type", &["admission", "controller", "provisioner", "scheduler"]),
+        Rule::OneOf("type", &["admission", "controller", "scheduler"]),
         Rule::Format("digest", digest),
         Rule::Check(module),
     ]),
     ("dev.pintle.v1.ModuleSource", &[Rule::ExactlyOne(&["builtin", "file", "inline", "oci"], "must specify one of: `file`, `inline` or `oci`")]),
     ("dev.pintle.v1.ModulePermission", &[Rule::Required(&["resources", "verbs"]), Rule::Format("verbs", verb)]),
     ("dev.pintle.v1.ModuleController", &[Rule::Required(&["primary"]), Rule::Range("batch", 1, 1024), Rule::NonNegative(&["resyncSeconds"])]),
-    ("dev.pintle.v1.ModuleWatch", &[Rule::Required(&["resource"])]),
+    ("dev.pintle.v1.ModuleWatch", &[Rule::Required(&["resource", "map"])]),
     ("dev.pintle.v1.ModuleRelated", &[Rule::Required(&["name"]), Rule::OneOf("when", &["always", "deleting"])]),
     ("dev.pintle.v1.ModuleAdmission", &[
         Rule::OneOf("phase", &["mutating", "validating"]), Rule::OneOf("failurePolicy", &["Fail", "Ignore"]), Rule::Range("timeoutMilliseconds", 1, 30_000),
+        Rule::OneOf("reinvocationPolicy", &["Never", "IfNeeded"]),
     ]),
+    ("dev.pintle.v1.ModuleRule", &[Rule::Required(&["resources", "operations"]), Rule::OneOf("scope", &["Cluster", "Namespaced", "*"])]),
     ("dev.pintle.v1.ModuleLimits", &[
-        Rule::Range("memoryBytes", 1 << 16, 1 << 32),
-        Rule::Range("callMilliseconds", 1, 600_000),
-        Rule::Range("queueLength", 1, 10_000_000),
-        Rule::Range("workers", 1, 1024),
+        Rule::Range("memoryBytes", 1 << 16, 1 << 26), Rule::Range("callMilliseconds", 1, 30_000),
+        Rule::Range("workers", 1, 1024), Rule::Range("messageBytes", 1024, 1 << 24), Rule::Range("callsPerSecond", 1, 1_000_000),
+        Rule::Range("burst", 0, 1_000_000), Rule::Range("writesPerSecond", 1, 1_000_000), Rule::Range("capabilities", 0, 320),
     ]),
+    ("dev.pintle.v1.ModulePolicy", &[Rule::Required(&["spec"])]),
+    ("dev.pintle.v1.ModulePolicySpec", &[Rule::Format("digests", digest)]),
 ];
 
 const WEBHOOK: &[Rule] = &[

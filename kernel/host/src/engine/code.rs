@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -111,7 +111,7 @@ impl Cache {
         (self.hits.load(Ordering::Relaxed), self.compiled.load(Ordering::Relaxed))
     }
 
-    pub async fn load(self: &Arc<Self>, engine: &wasmtime::Engine, wasm: Bytes) -> Result<Code, HostError> {
+    pub async fn load(self: &Arc<Self>, engine: &wasmtime::Engine, wasm: Bytes, compiling: Arc<AtomicBool>) -> Result<Code, HostError> {
         if wasm.len() > WASM_BYTES_MAX {
             return Err(HostError::TooLarge { actual: wasm.len(), limit: WASM_BYTES_MAX });
         }
@@ -123,10 +123,16 @@ impl Cache {
             loading.retain(|name, cell| *name == digest || Arc::strong_count(cell) > 1);
             loading.entry(digest.clone()).or_default().clone()
         };
-        cell.get_or_try_init(|| cache.load_once(engine, wasm, digest)).await.cloned()
+        cell.get_or_try_init(|| cache.load_once(engine, wasm, digest, &compiling)).await.cloned()
     }
 
-    async fn load_once(self: Arc<Self>, engine: wasmtime::Engine, wasm: Bytes, digest: String) -> Result<Code, HostError> {
+    async fn load_once(
+        self: Arc<Self>,
+        engine: wasmtime::Engine,
+        wasm: Bytes,
+        digest: String,
+        compiling: &AtomicBool,
+    ) -> Result<Code, HostError> {
         let path = self.dir.as_ref().map(|dir| dir.join(format!("{}-{}.aot", digest.trim_start_matches("sha256:"), self.fingerprint)));
         if let Some(path) = path.clone() {
             let engine = engine.clone();
@@ -139,6 +145,7 @@ impl Cache {
                 return Ok(Code { pre, digest: digest.into() });
             }
         }
+        compiling.store(true, Ordering::Relaxed);
         let permit = self.compilers.clone().acquire_owned().await.map_err(|_| HostError::ShuttingDown)?;
         let (done, result) = oneshot::channel();
         let work = move || {

@@ -5,22 +5,22 @@
 
 use crate::{
     fault::FaultKind,
-    limits::{MESSAGE_WORDS_MAX, PUMP_BYTES_MAX, PUMP_MESSAGES_MAX},
+    limits::{PUMP_BYTES_MAX, PUMP_MESSAGES_MAX},
 };
 
 const SEGMENTS_MAX: usize = 512;
 
-/// The number of messages in `frames`.
+/// The number of messages in `frames`, each at most `message_bytes` long.
 ///
 /// # Errors
 /// `BadFrame` when it is not whole messages within the size limits, `Misuse` when there are too many of them.
-pub fn check(frames: &[u8]) -> Result<usize, (FaultKind, String)> {
+pub fn check(frames: &[u8], message_bytes: usize) -> Result<usize, (FaultKind, String)> {
     if frames.len() > PUMP_BYTES_MAX {
         return Err((FaultKind::BadFrame, format!("{} bytes in one slice, more than {PUMP_BYTES_MAX}", frames.len())));
     }
     let (mut rest, mut messages) = (frames, 0);
     while !rest.is_empty() {
-        let length = message_bytes(rest).map_err(|problem| (FaultKind::BadFrame, problem.to_owned()))?;
+        let length = length_of(rest, message_bytes).map_err(|problem| (FaultKind::BadFrame, problem.to_owned()))?;
         rest = rest.get(length..).ok_or_else(|| (FaultKind::BadFrame, "a message ends before its length says".to_owned()))?;
         messages += 1;
         if messages > PUMP_MESSAGES_MAX {
@@ -31,7 +31,7 @@ pub fn check(frames: &[u8]) -> Result<usize, (FaultKind, String)> {
 }
 
 /// The length in bytes of the first message, its segment table included.
-fn message_bytes(bytes: &[u8]) -> Result<usize, &'static str> {
+fn length_of(bytes: &[u8], bytes_max: usize) -> Result<usize, &'static str> {
     let word = |i: usize| -> Result<usize, &'static str> {
         let four = bytes.get(i * 4..i * 4 + 4).ok_or("a message ends inside its segment table")?;
         Ok(u32::from_le_bytes([four[0], four[1], four[2], four[3]]) as usize)
@@ -39,7 +39,7 @@ fn message_bytes(bytes: &[u8]) -> Result<usize, &'static str> {
     let segments = word(0)?.checked_add(1).filter(|n| *n < SEGMENTS_MAX).ok_or("a message has too many segments")?;
     let mut words = 0usize;
     for i in 1..=segments {
-        words = words.checked_add(word(i)?).filter(|n| *n <= MESSAGE_WORDS_MAX).ok_or("a message is too large")?;
+        words = words.checked_add(word(i)?).filter(|n| *n <= bytes_max / 8).ok_or("a message is too large")?;
     }
     Ok((segments / 2 + 1) * 8 + words * 8)
 }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     fn check_says(frames: &[u8], expected: Result<usize, FaultKind>) {
-        assert_eq!(check(frames).map_err(|(kind, _)| kind), expected, "{frames:?}");
+        assert_eq!(check(frames, PUMP_BYTES_MAX).map_err(|(kind, _)| kind), expected, "{frames:?}");
     }
 
     #[test]
@@ -64,6 +64,7 @@ mod tests {
         check_says(&[0xff; 64], Err(FaultKind::BadFrame));
         check_says(&[0, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f], Err(FaultKind::BadFrame));
         check_says(&empty_message.repeat(PUMP_MESSAGES_MAX + 1), Err(FaultKind::Misuse));
+        assert!(check(&[[0, 0, 0, 0, 9, 0, 0, 0].as_slice(), &[0; 72]].concat(), 64).is_err(), "a limit of one's own");
         check_says(&vec![0; PUMP_BYTES_MAX + 8], Err(FaultKind::BadFrame));
     }
 }

@@ -101,6 +101,7 @@ pub struct Instance {
     module: ModuleId,
     generation: Generation,
     fault: Option<Fault>,
+    message_bytes: usize,
 }
 
 impl Instance {
@@ -121,9 +122,16 @@ impl Instance {
         store.epoch_deadline_callback(|store| Ok(store.data().turn.ring()));
         store.set_epoch_deadline(ticks(deadline));
         match code.instantiate(&mut store) {
-            Ok(exports) => Ok(Self { store, exports, module, generation, fault: None }),
+            Ok(exports) => Ok(Self { store, exports, module, generation, fault: None, message_bytes: PUMP_BYTES_MAX }),
             Err(error) => Err(classify(&error, store.data_mut(), module, generation)),
         }
+    }
+
+    /// Bounds each message from the guest, in bytes.
+    #[must_use]
+    pub fn limited_to(mut self, message_bytes: usize) -> Self {
+        self.message_bytes = message_bytes;
+        self
     }
 
     /// Whose instance this is.
@@ -167,7 +175,7 @@ impl Instance {
             Err(error) => return Err(self.ended(&error)),
         };
         match &answer {
-            Ok(bytes) if bytes.len() > PUMP_BYTES_MAX => {
+            Ok(bytes) if bytes.len() > self.message_bytes => {
                 let fault = self.fault(FaultKind::BadFrame, format!("an answer of {} bytes", bytes.len()));
                 self.fault = Some(fault.clone());
                 Err(fault)
@@ -186,7 +194,7 @@ impl Instance {
             Ok(pumped) => pumped,
             Err(error) => return Err(self.ended(&error)),
         };
-        match frames::check(&pumped.frames) {
+        match frames::check(&pumped.frames, self.message_bytes) {
             Ok(_) => Ok(Slice { frames: pumped.frames, more: pumped.more }),
             Err((kind, message)) => {
                 let fault = self.fault(kind, message);

@@ -55,7 +55,15 @@ impl Engine {
     /// # Errors
     /// `TooLarge`, `Compile`, `UnapprovedImport` or `NotAModule`.
     pub async fn load(&self, wasm: bytes::Bytes) -> Result<Code, HostError> {
-        self.cache.load(&self.wasmtime, wasm).await
+        self.load_watched(wasm, Arc::default()).await
+    }
+
+    /// The same; `compiling` becomes true when the code has to be compiled.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub async fn load_watched(&self, wasm: bytes::Bytes, compiling: Arc<AtomicBool>) -> Result<Code, HostError> {
+        self.cache.load(&self.wasmtime, wasm, compiling).await
     }
 
     /// How many modules came from the cache and how many were compiled.

@@ -75,6 +75,66 @@ async fn many_threads_are_judged_at_once() {
     assert_eq!(world.stats("gate").traps, 0);
 }
 
+/// Which of these two pods and one namespace a judge with this `spec.admission` edits: labelled pod, plain pod, namespace.
+async fn check_matching(change: serde_json::Value, expected: [bool; 3]) {
+    let world = World::new().await;
+    let mut module = admission("gate", json!({}));
+    let spec = module["spec"]["admission"].as_object_mut().expect("an object");
+    spec.insert("phases".into(), json!(["mutating"]));
+    spec.extend(change.as_object().expect("an object").clone());
+    world.apply(module).await;
+    world.until_state("gate", "Running").await;
+    let edited = |made: std::sync::Arc<pintle_registry::Object>| made.meta().label("seen-by").is_some();
+    let mut labelled = pod("labelled");
+    labelled["metadata"]["labels"] = json!({"tier": "front"});
+    let found = [
+        edited(world.create("", "pods", labelled).await.expect("allowed")),
+        edited(world.create("", "pods", pod("plain")).await.expect("allowed")),
+        edited(world.create("", "namespaces", json!({"metadata": {"name": "shop", "labels": {"tier": "front"}}})).await.expect("allowed")),
+    ];
+    assert_eq!(found, expected, "{change}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_judge_is_asked_about_what_its_rules_and_selectors_match() {
+    let rule = |change: serde_json::Value| {
+        let mut rule = json!({"apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"], "operations": ["CREATE"]});
+        rule.as_object_mut().expect("an object").extend(change.as_object().expect("an object").clone());
+        json!([rule])
+    };
+    let front = json!({"matchLabels": {"tier": "front"}});
+    let default = json!({"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["default"]}]});
+    for (change, expected) in [
+        (json!({"rules": rule(json!({}))}), [true, true, true]),
+        (json!({"rules": rule(json!({"resources": ["pods/*"]}))}), [true, true, false]),
+        (json!({"rules": rule(json!({"resources": ["pods/status", "namespaces"]}))}), [false, false, true]),
+        (json!({"rules": rule(json!({"scope": "Cluster"}))}), [false, false, true]),
+        (json!({"rules": rule(json!({"scope": "Namespaced"}))}), [true, true, false]),
+        (json!({"rules": rule(json!({})), "objectSelector": front}), [true, false, true]),
+        (json!({"rules": rule(json!({})), "namespaceSelector": front}), [false, false, true]),
+        (json!({"rules": rule(json!({})), "namespaceSelector": default}), [true, true, false]),
+        (json!({"rules": rule(json!({})), "namespaceSelector": default, "objectSelector": front}), [true, false, false]),
+    ] {
+        check_matching(change, expected).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_judge_that_asks_for_it_sees_what_later_ones_edited() {
+    let world = World::new().await;
+    for (name, order, policy) in [("first", 1, "IfNeeded"), ("second", 2, "IfNeeded"), ("third", 3, "Never")] {
+        let mut module = admission(name, json!({"label": format!("by-{name}")}));
+        let spec = &mut module["spec"]["admission"];
+        (spec["phases"], spec["order"], spec["reinvocationPolicy"]) = (json!(["mutating"]), json!(order), json!(policy));
+        world.apply(module).await;
+        world.until_state(name, "Running").await;
+    }
+    let made = world.create("", "pods", pod("seen")).await.expect("allowed");
+    assert!(["by-first", "by-second", "by-third"].iter().all(|label| made.meta().label(label) == Some("guest")));
+    let calls = ["first", "second", "third"].map(|name| world.stats(name).calls);
+    assert_eq!(calls, [2, 2, 1], "the last one's edits concern those before it");
+}
+
 impl World {
     /// Waits until a pod can be created without being edited by anyone.
     async fn until_allowed(&self) {

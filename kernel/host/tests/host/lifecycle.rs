@@ -29,9 +29,13 @@ async fn status_settles_and_does_not_feed_itself() {
     let world = World::new().await;
     world.apply(controller("maker", json!({}))).await;
     world.until("status is written", || (world.status("maker")["state"] == "Running").then_some(())).await;
-    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    let rounds = async |count: u64| {
+        let since = world.host.stats().status_rounds;
+        world.until("statuses were looked at", || (world.host.stats().status_rounds >= since + count).then_some(())).await;
+    };
+    rounds(2).await;
     let before = world.registry.revision();
-    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    rounds(2).await;
     assert_eq!(world.registry.revision(), before, "nothing is written while nothing happens");
 }
 
@@ -44,7 +48,13 @@ async fn what_cannot_run_says_why() {
         ("wrong-digest", json!({"digest": format!("sha256:{}", "0".repeat(64))}), "digest mismatch"),
         ("not-wasm", json!({"source": {"file": null, "inline": "aGVsbG8="}}), "not a WebAssembly component"),
         ("oci", json!({"source": {"file": null, "oci": "registry.example/x:1"}}), "not there yet"),
-        ("no-primary", json!({"controller": {"primary": "/unicorns"}}), "unicorns is not served"),
+        ("api-level", json!({"apiLevel": 99}), "spec.apiLevel: this kernel has level"),
+        ("unseen", json!({"controller": {"primary": "/secrets"}}), "nothing grants get, list or watch of \"/secrets\""),
+        (
+            "no-primary",
+            json!({"controller": {"primary": "/unicorns"}, "permissions": [{"resources": ["unicorns", "configmaps"], "verbs": ["list"]}]}),
+            "unicorns is not served",
+        ),
     ] {
         let mut module = controller(name, json!({}));
         json_merge(&mut module["spec"], &change);

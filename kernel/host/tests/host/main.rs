@@ -1,8 +1,9 @@
 //! The module host against real WebAssembly and a real registry. `world` is the scene, the others are one file a subject:
-//! `lanes` (engine alone), `controllers`, `scheduling`, `admission`, `lifecycle` (objects, status, code cache), `swap`, `hostile`.
+//! `lanes` (engine alone), `controllers`, `grants`, `scheduling`, `admission`, `lifecycle` (objects, status, code cache), `swap`, `hostile`.
 
 mod admission;
 mod controllers;
+mod grants;
 mod hostile;
 mod lanes;
 mod lifecycle;

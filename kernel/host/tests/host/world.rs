@@ -79,6 +79,7 @@ pub fn config(registry: &Arc<Registry>) -> HostConfig {
     let folder = guest_path().parent().expect("a folder").to_owned();
     HostConfig {
         cache_dir: Some(cache_dir()),
+        status_interval: Duration::from_millis(100),
         source_dirs: vec![folder, env!("CARGO_TARGET_TMPDIR").into()],
         ..HostConfig::new(registry.clone())
     }

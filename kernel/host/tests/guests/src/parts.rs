@@ -144,12 +144,15 @@ fn review(params: &[u8], out: &mut message::Builder<message::HeapAllocator>) -> 
     verdict.set_allowed(!privileged && !forbidden);
     if privileged || forbidden {
         verdict.reborrow().init_failure().set_message("privileged containers are not allowed");
-    } else if review.get_phase()? == admission::Phase::Mutating && object["metadata"]["labels"]["seen-by"].is_null() {
+        return Ok(());
+    }
+    let label = config("label").as_str().unwrap_or("seen-by").to_owned();
+    if review.get_phase()? == admission::Phase::Mutating && object["metadata"]["labels"][&label].is_null() {
         let has_labels = object["metadata"]["labels"].is_object();
         let mut edit = verdict.init_edits(1).get(0);
         edit.set_op(admission::edit::Op::Add);
-        edit.set_path(if has_labels { "/metadata/labels/seen-by" } else { "/metadata/labels" });
-        edit.set_value(if has_labels { json!("guest") } else { json!({"seen-by": "guest"}) }.to_string().as_bytes());
+        edit.set_path(if has_labels { format!("/metadata/labels/{label}") } else { "/metadata/labels".to_owned() });
+        edit.set_value(if has_labels { json!("guest") } else { json!({label: "guest"}) }.to_string().as_bytes());
     }
     Ok(())
 }

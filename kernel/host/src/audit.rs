@@ -1,0 +1,62 @@
+//! What a module did that people should know of, as events on its Module object: refusals, faults, swaps, steps back.
+
+use crate::{
+    events::{About, EventRecorder},
+    fault::Generation,
+};
+use pintle_registry::Registry;
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Refusals are counted each, and told at most this often: a module that insists must not write more than one that works.
+const DENIAL_EVENT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The events of one module, over all its incarnations. Lives on the module's thread.
+pub struct Audit {
+    recorder: EventRecorder,
+    about: RefCell<About>,
+    told: Cell<Option<Instant>>,
+}
+
+impl Audit {
+    /// For the Module object called `module`.
+    pub fn new(registry: Arc<Registry>, module: &str) -> Rc<Self> {
+        let recorder = EventRecorder::new(registry, module, "module-host");
+        Rc::new(Self { recorder, about: RefCell::new(About::module(module, "")), told: Cell::new(None) })
+    }
+
+    /// The object's uid, which ties events to it.
+    pub fn is_about(&self, module: &str, uid: &str) {
+        self.about.replace(About::module(module, uid));
+    }
+
+    /// A use outside the grants was refused.
+    pub fn denied(self: &Rc<Self>, generation: Generation, what: &str) {
+        if self.told.get().is_none_or(|at| at.elapsed() >= DENIAL_EVENT_INTERVAL) {
+            self.told.set(Some(Instant::now()));
+            self.warn("Denied", format!("generation {generation}: {what}"));
+        }
+    }
+
+    /// Something went wrong.
+    pub fn warn(self: &Rc<Self>, reason: &'static str, message: String) {
+        self.record(true, reason, message);
+    }
+
+    /// Something happened.
+    pub fn note(self: &Rc<Self>, reason: &'static str, message: String) {
+        self.record(false, reason, message);
+    }
+
+    fn record(self: &Rc<Self>, warning: bool, reason: &'static str, message: String) {
+        let this = self.clone();
+        tokio::task::spawn_local(async move {
+            let about = this.about.borrow().clone();
+            this.recorder.record(&about, warning, reason, &message).await;
+        });
+    }
+}
