@@ -94,6 +94,7 @@ pub async fn run(args: KernelArgs) -> Result<(), KernelError> {
     let host = Host::start(HostConfig {
         builtin_dir: args.builtin_dir.or(beside),
         source_dirs: args.module_dir,
+        artifact_program: program_beside("pintle-artifact"),
         cache_dir: Some(data.join("cache")),
         cluster: ClusterFacts {
             root_ca_pem: pki.ca_pem().into(),
@@ -168,4 +169,8 @@ impl Introspection for Modules {
             })
             .collect()
     }
+}
+
+fn program_beside(name: &str) -> Option<std::path::PathBuf> {
+    std::env::current_exe().ok().map(|program| program.with_file_name(name)).filter(|program| program.is_file())
 }

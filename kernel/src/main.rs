@@ -6,7 +6,13 @@ mod assemble;
 mod cluster;
 
 use clap::{Parser, Subcommand};
-use std::{error::Error, path::PathBuf, process::ExitCode};
+use std::{
+    error::Error,
+    ffi::OsString,
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
 
 /// Pintle: a Kubernetes-API-compatible orchestrator with the shape of a microkernel.
 #[derive(Debug, Parser)]
@@ -30,6 +36,13 @@ enum Verb {
         #[arg(long, default_value = ".pintle")]
         data_dir: PathBuf,
     },
+    /// Makes, tests, builds and loads modules: runs the program `pintle-module`, which lies beside this one.
+    #[command(disable_help_flag = true)]
+    Module {
+        /// Its arguments; `pintle module --help` tells them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
 #[tokio::main]
@@ -38,6 +51,7 @@ async fn main() -> ExitCode {
         Verb::Kernel(args) => assemble::run(args).await.map_err(|e| Box::new(e) as Box<dyn Error>),
         Verb::Up(args) => cluster::up(args).await.map_err(Into::into),
         Verb::Down(args) => cluster::down(&args).map_err(Into::into),
+        Verb::Module { args } => module(&args),
         Verb::Layout { data_dir } => cluster::Layout::new(&data_dir).map(|l| print!("{l}")).map_err(Into::into),
     };
     match outcome {
@@ -53,4 +67,11 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Becomes `pintle-module`; comes back only when it cannot.
+fn module(args: &[OsString]) -> Result<(), Box<dyn Error>> {
+    let program = std::env::current_exe()?.with_file_name("pintle-module");
+    let error = Command::new(&program).args(args).exec();
+    Err(format!("cannot run {}: {error}", program.display()).into())
 }

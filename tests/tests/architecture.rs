@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pintle-host", &["pintle-registry", "pintle-api", "pintle-wit", "pintle-store"]),
     ("pintle-kernel", &["pintle-store", "pintle-api", "pintle-registry", "pintle-server", "pintle-host", "pintle-wit"]),
     ("pintle-sdk", &["pintle-wit"]),
+    ("pintle-module", &[]),
     ("pintle-runtime-bridge", &["pintle-wit"]),
     ("pintle-host-node", &["pintle-runtime-bridge", "pintle-wit"]),
 ];

@@ -9,9 +9,20 @@ use std::{
 /// The target of modules.
 const WASM: &str = "wasm32-wasip2";
 
-/// `pintle` and `host-node`.
+/// `pintle`, `pintle-module`, `pintle-artifact` and `host-node`.
 pub fn programs() -> Outcome {
-    shell::cargo(&["build", "--release", "-p", "pintle-kernel", "-p", "pintle-host-node"])
+    shell::cargo(&[
+        "build",
+        "--release",
+        "-p",
+        "pintle-kernel",
+        "-p",
+        "pintle-host-node",
+        "-p",
+        "pintle-module",
+        "-p",
+        "pintle-runtime-bridge",
+    ])
 }
 
 /// Every program, library, test and example of the workspace, in the one build that `cargo test` then finds done.

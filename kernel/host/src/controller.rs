@@ -21,7 +21,7 @@ use crate::{
     grants::Grants,
     limits::{RECONCILE_BYTES_MAX, WRITES_PER_CALL_MAX},
     membrane::Gate,
-    queue::{Done, Queue},
+    queue::{Done, Queue, sleep_until},
     slot::Slot,
     spec::ControllerSpec,
     write::{Action, ObjectName, Write, WriteError, Writer},
@@ -446,13 +446,6 @@ async fn carry_out_one(running: &Running, write: Write) -> Result<(), (Done, Str
     };
     tracing::debug!(target: "module", module = %running.writer.caller.user, what, %error, "write not carried out");
     Err((how, format!("{what}: {error}")))
-}
-
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 async fn tick(interval: &mut Option<tokio::time::Interval>) {

@@ -55,6 +55,8 @@ pub struct HostConfig {
     pub builtin_dir: Option<PathBuf>,
     /// Folders that `source.file` of a Module may point into.
     pub source_dirs: Vec<PathBuf>,
+    /// The program that pulls modules from registries (`pintle-artifact`); `None`: none are pulled.
+    pub artifact_program: Option<PathBuf>,
     /// Where compiled code is kept; `None`: only in memory.
     pub cache_dir: Option<PathBuf>,
     /// Worker threads for controllers and schedulers.
@@ -72,6 +74,7 @@ impl HostConfig {
             registry,
             builtin_dir: None,
             source_dirs: Vec::new(),
+            artifact_program: None,
             cache_dir: None,
             shards: 2,
             status_interval: STATUS_INTERVAL,
@@ -144,7 +147,12 @@ impl Host {
         let registry = config.registry;
         let judges = Judges::new(&registry);
         registry.set_admission(judges.clone());
-        let sources = Sources { builtin_dir: config.builtin_dir.clone(), source_dirs: config.source_dirs };
+        let sources = Sources {
+            builtin_dir: config.builtin_dir.clone(),
+            source_dirs: config.source_dirs,
+            artifact_program: config.artifact_program,
+            kept: config.cache_dir.map(|dir| dir.join("artifacts")),
+        };
         let context = Arc::new(Context {
             registry: registry.clone(),
             engine,

@@ -186,6 +186,14 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     }
 }
 
+/// Waits until something is due; for ever when nothing is.
+pub async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// 5 ms doubling to a minute.
 pub fn backoff(failures: u32) -> Duration {
     let (first, longest) = KEY_BACKOFF;

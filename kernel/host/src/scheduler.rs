@@ -14,7 +14,7 @@ use crate::{
     events::{About, EventRecorder},
     fault::{Fault, FaultKind},
     launch::HotInstance,
-    queue::{Done, Queue},
+    queue::{Done, Queue, sleep_until},
     slot::Slot,
     spec::ModuleSpec,
     write::{Action, ObjectName, Write, WriteError},
@@ -455,11 +455,4 @@ fn read_decision(reader: decision::Reader<'_>) -> capnp::Result<Decision> {
             Decision::Evict(preemption.get_node()?.to_string()?, victims)
         }
     })
-}
-
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
-    }
 }

@@ -1,5 +1,5 @@
-//! A module's bytes: from its object, from a file in the folders that the operator allowed, or from the folder that ships with the
-//! kernel. Whatever the source, the digest that the object names must be theirs.
+//! A module's bytes: from its object, from a file in the folders that the operator allowed, from a registry (by digest, through a program that
+//! knows registries), or from the folder that ships with the kernel. Whatever the source, the digest that the object names must be theirs.
 
 use crate::{
     engine::digest_of,
@@ -9,13 +9,19 @@ use crate::{
 };
 use base64::Engine as _;
 use bytes::Bytes;
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
 /// Where modules may come from.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     pub builtin_dir: Option<PathBuf>,
     pub source_dirs: Vec<PathBuf>,
+    pub artifact_program: Option<PathBuf>,
+    /// Where that program keeps what it pulled.
+    pub kept: Option<PathBuf>,
 }
 
 impl Sources {
@@ -28,7 +34,7 @@ impl Sources {
             Source::Inline(text) => self.inline(text)?,
             Source::File(path) => self.file(path)?,
             Source::Builtin(name) => self.builtin(name)?,
-            Source::Oci(reference) => return Err(bad(reference, "OCI sources are not there yet; use file or inline")),
+            Source::Oci(reference) => self.oci(reference)?,
         };
         if !spec.digest.is_empty() {
             let actual = digest_of(&wasm);
@@ -56,6 +62,23 @@ impl Sources {
             return Err(bad(path, "it is outside the folders that modules may be read from"));
         }
         read(&real, path)
+    }
+
+    fn oci(&self, reference: &str) -> Result<Bytes, HostError> {
+        let program = self.artifact_program.as_ref().ok_or_else(|| bad(reference, "the program that pulls modules is not there"))?;
+        if !reference.contains("@sha256:") {
+            return Err(bad(reference, "it does not say which: it needs @sha256:..."));
+        }
+        let mut command = Command::new(program);
+        command.args(["fetch", reference]).stdin(Stdio::null());
+        if let Some(folder) = &self.kept {
+            command.arg("--keep").arg(folder);
+        }
+        let output = command.output().map_err(|e| bad(reference, e))?;
+        if !output.status.success() {
+            return Err(bad(reference, String::from_utf8_lossy(&output.stderr).trim()));
+        }
+        Ok(output.stdout.into())
     }
 
     fn builtin(&self, name: &str) -> Result<Bytes, HostError> {

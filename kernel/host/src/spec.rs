@@ -362,43 +362,28 @@ impl RawLimits {
 
     /// What all of these bound, each field at its largest bound; a field that one of them leaves open is open.
     pub fn largest(all: &[&Self]) -> Self {
-        fn most<T: Ord + Copy>(all: &[&RawLimits], field: impl Fn(&RawLimits) -> Option<T>) -> Option<T> {
-            all.iter().map(|limits| field(limits)).collect::<Option<Vec<T>>>()?.into_iter().max()
+        macro_rules! largest {
+            ($($field:ident),*) => {
+                Self { $($field: all.iter().map(|limits| limits.$field).collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max())),* }
+            };
         }
-        Self {
-            memory_bytes: most(all, |l| l.memory_bytes),
-            call_milliseconds: most(all, |l| l.call_milliseconds),
-            calls_per_second: most(all, |l| l.calls_per_second),
-            burst: most(all, |l| l.burst),
-            writes_per_second: most(all, |l| l.writes_per_second),
-            message_bytes: most(all, |l| l.message_bytes),
-            capabilities: most(all, |l| l.capabilities),
-            workers: most(all, |l| l.workers),
-        }
+        largest!(memory_bytes, call_milliseconds, calls_per_second, burst, writes_per_second, message_bytes, capabilities, workers)
     }
 
     /// `limits`, cut down to these bounds.
-    pub fn cut(&self, limits: ModuleLimits) -> ModuleLimits {
-        fn cut<T: Ord>(value: T, bound: Option<T>) -> T {
-            match bound {
-                Some(bound) => value.min(bound),
-                None => value,
+    pub fn cut(&self, mut limits: ModuleLimits) -> ModuleLimits {
+        macro_rules! cut {
+            ($($field:ident),*) => {
+                $(limits.$field = self.$field.map_or(limits.$field, |bound| limits.$field.min(bound));)*
+            };
+        }
+        cut!(memory_bytes, calls_per_second, burst, writes_per_second, message_bytes, capabilities, workers);
+        if let Some(bound) = self.call_milliseconds.map(|ms| Duration::from_millis(ms.into())) {
+            for deadline in [&mut limits.admission_deadline, &mut limits.scheduler_deadline, &mut limits.slice_deadline] {
+                *deadline = bound.min(*deadline);
             }
         }
-        let deadline = self.call_milliseconds.map(|ms| Duration::from_millis(ms.into()));
-        ModuleLimits {
-            memory_bytes: cut(limits.memory_bytes, self.memory_bytes),
-            admission_deadline: cut(limits.admission_deadline, deadline),
-            scheduler_deadline: cut(limits.scheduler_deadline, deadline),
-            slice_deadline: cut(limits.slice_deadline, deadline),
-            calls_per_second: cut(limits.calls_per_second, self.calls_per_second),
-            burst: cut(limits.burst, self.burst),
-            writes_per_second: cut(limits.writes_per_second, self.writes_per_second),
-            bytes_in_flight: limits.bytes_in_flight,
-            message_bytes: cut(limits.message_bytes, self.message_bytes),
-            capabilities: cut(limits.capabilities, self.capabilities),
-            workers: cut(limits.workers, self.workers),
-        }
+        limits
     }
 }
 

@@ -10,6 +10,7 @@
 //! Invariants: nothing appears under `layers/` or `records/` before every digest on the way to it was verified; a record names
 //! only layers that are there.
 
+pub mod artifact;
 mod reference;
 mod source;
 mod store;

@@ -186,7 +186,7 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// A registry's refusal in our words.
-fn explain(name: &str, error: OciDistributionError) -> Error {
+pub(super) fn explain(name: &str, error: OciDistributionError) -> Error {
     use OciDistributionError as D;
     let reference = name.to_owned();
     let image = match error {

@@ -1,10 +1,12 @@
 //! Third-party modules: loaded, swapped and deleted while the cluster runs, and contained when they are hostile.
 
 use crate::{Outcome, Test, ensure, setup::Setup};
-use pintle_tests::{Error, eventually, https::Api, kubectl::items, workspace};
+use pintle_tests::{Error, eventually, https::Api, kubectl::items, programs, registry::Registry, workspace};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
+    fs,
+    net::SocketAddr,
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -18,6 +20,8 @@ pub const TESTS: &[Test] = &[
     ("modules_the_built_in_ones_are_running_objects", built_in),
     ("modules_a_controller_is_loaded_by_apply_and_stopped_by_delete", controller),
     ("modules_an_admission_rule_is_loaded_by_apply_and_gone_with_delete", admission),
+    ("modules_the_tutorial_works_to_the_letter", tutorial),
+    ("modules_an_artifact_is_pulled_by_its_digest", artifact),
     ("modules_swapping_a_controller_among_200_creates_loses_and_doubles_nothing", swap),
     ("modules_hostile_ones_are_contained_and_named", hostile),
 ];
@@ -102,6 +106,57 @@ fn admission(setup: &Setup) -> Outcome {
     setup.kubectl.run(&["delete", "module", "tagged-images", "--timeout=30s"])?;
     eventually("the rule is gone", MINUTE, || setup.kubectl.apply(&pod("web:latest")).map_err(|e| e.to_string()))?;
     setup.kubectl.run(&["delete", "pod", "tagged", "--timeout=30s"])?;
+    Ok(())
+}
+
+/// Every `sh` block of docs/write-a-module.md, in one shell, from an empty folder.
+fn tutorial(setup: &Setup) -> Outcome {
+    let text = fs::read_to_string(workspace().join("docs/write-a-module.md"))?;
+    let blocks: Vec<&str> = text.split("```").filter_map(|part| part.strip_prefix("sh\n")).collect();
+    ensure!(blocks.len() > 5, "the tutorial has only {} blocks", blocks.len());
+    let folder = programs().with_file_name("tutorial");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder)?;
+    let path = format!("{}:{}", programs().display(), std::env::var("PATH")?);
+    let output = Command::new("timeout")
+        .args(["300", "bash", "-euxo", "pipefail", "-c", &blocks.concat()])
+        .current_dir(&folder)
+        .env("PATH", path)
+        .env("KUBECONFIG", setup.cluster.data_dir().canonicalize()?.join("kubeconfig"))
+        // What the examples were built with is built already.
+        .env("CARGO_TARGET_DIR", programs().with_file_name("example-modules"))
+        .stdin(Stdio::null())
+        .output()?;
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{}: {said}", output.status);
+    ensure!(said.contains("must have a tag other than latest"), "the rule refused nothing: {said}");
+    Ok(())
+}
+
+/// The example, pushed to a registry of this machine, pulled by the kernel, and refused when its digest is another.
+fn artifact(setup: &Setup) -> Outcome {
+    let address = SocketAddr::from(([127, 0, 0, 1], 5091));
+    let registry = Registry::start(address, &programs().with_file_name("artifact-registry"))?;
+    let wasm = programs().join("example-modules/module_controller.wasm");
+    let tagged = format!("{address}/modules/greeter:1");
+    let pushed = pintle_tests::run(Command::new(programs().join("pintle-artifact")).args(["push", &tagged]).arg(&wasm))?;
+    let reference = pushed.trim();
+    ensure!(reference.contains("@sha256:"), "pushed as {reference}");
+    let mut module: Value = serde_json::from_slice(&fs::read(workspace().join("examples/module-controller/module.json"))?)?;
+    for (name, reference, wanted) in [
+        ("pulled", reference.to_owned(), "Running"),
+        ("tagged", tagged, "Failed"),
+        ("missing", format!("{address}/modules/greeter@sha256:{}", "0".repeat(64)), "Failed"),
+    ] {
+        module["metadata"]["name"] = json!(name);
+        module["spec"]["source"] = json!({"oci": reference});
+        setup.kubectl.apply(&module.to_string())?;
+        setup.kubectl.wait_for(&format!("{name} is {wanted}"), &["module", name], MINUTE, |module| {
+            if module["status"]["state"] == wanted { Ok(()) } else { Err(module["status"].to_string()) }
+        })?;
+        setup.kubectl.run(&["delete", "module", name, "--timeout=30s"])?;
+    }
+    drop(registry);
     Ok(())
 }
 

@@ -47,7 +47,7 @@ async fn what_cannot_run_says_why() {
         ("outside", json!({"source": {"file": "/proc/self/exe"}}), "outside the folders"),
         ("wrong-digest", json!({"digest": format!("sha256:{}", "0".repeat(64))}), "digest mismatch"),
         ("not-wasm", json!({"source": {"file": null, "inline": "aGVsbG8="}}), "not a WebAssembly component"),
-        ("oci", json!({"source": {"file": null, "oci": "registry.example/x:1"}}), "not there yet"),
+        ("oci", json!({"source": {"file": null, "oci": "registry.example/x:1"}}), "the program that pulls modules is not there"),
         ("api-level", json!({"apiLevel": 99}), "spec.apiLevel: this kernel has level"),
         ("unseen", json!({"controller": {"primary": "/secrets"}}), "nothing grants get, list or watch of \"/secrets\""),
         (

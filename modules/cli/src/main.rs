@@ -1,0 +1,127 @@
+//! `pintle module new | test | build | push | logs`: from an empty folder to a running module.
+//!
+//! It runs the user's own cargo and kubectl, and knows nothing of the kernel: a module is a crate that depends on modules/sdk, and loading one
+//! is a write to the API like any other.
+
+mod cluster;
+mod project;
+
+use clap::{Parser, Subcommand};
+use std::{path::PathBuf, process::ExitCode};
+
+/// Makes, tests, builds and loads modules.
+#[derive(Debug, Parser)]
+#[command(name = "pintle module", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Makes a folder with a module that works: a controller that greets namespaces, or a rule about images.
+    New {
+        /// Name of the module and of the folder: lower case letters, digits and dashes.
+        name: String,
+        /// What it is.
+        #[arg(long, value_enum, default_value = "controller")]
+        kind: project::Kind,
+        /// The folder of Pintle's SDK (modules/sdk); by default the one that this program was built beside.
+        #[arg(long)]
+        sdk: Option<PathBuf>,
+    },
+    /// Runs the module's tests natively, without a cluster.
+    Test,
+    /// Builds the module, and says what came out.
+    Build,
+    /// Builds the module, writes it to the cluster that kubectl talks to, and waits until it runs. The one that runs is swapped.
+    Push {
+        /// Push the component to this registry (HOST/NAME:TAG) and let the kernel pull it from there by its digest.
+        #[arg(long)]
+        to: Option<String>,
+    },
+    /// Prints what the kernel on this machine logged of a module.
+    Logs {
+        /// Name of the module.
+        name: String,
+        /// Go on as more is logged.
+        #[arg(short, long)]
+        follow: bool,
+        /// Where the cluster's state is kept; by default where $KUBECONFIG lies, else .pintle.
+        #[arg(long)]
+        data_dir: Option<PathBuf>,
+    },
+}
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// A name that no module can have.
+    #[error("{0:?} is not a module's name: lower case letters, digits and dashes, beginning with a letter")]
+    Name(String),
+    /// The folder is there already.
+    #[error("{0} is there already")]
+    Exists(PathBuf),
+    /// The SDK is not where it should be.
+    #[error("there is no SDK at {0}; say where modules/sdk of Pintle's source is with --sdk")]
+    NoSdk(PathBuf),
+    /// A file or program cannot be used.
+    #[error("{what}: {source}")]
+    Io {
+        /// Which.
+        what: String,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// A program failed; it has said why.
+    #[error("{0} failed")]
+    Program(String),
+    /// What a program or file said cannot be understood.
+    #[error("{what}: {problem}")]
+    Unexpected {
+        /// Which.
+        what: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The module does not run.
+    #[error("{name} is {state}: {message}")]
+    NotRunning {
+        /// Name of the module.
+        name: String,
+        /// From its status.
+        state: String,
+        /// From its status.
+        message: String,
+    },
+}
+
+impl CliError {
+    /// For `map_err` on I/O.
+    pub fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+
+    /// For `ok_or_else` and `map_err` on contents.
+    pub fn unexpected(what: &str, problem: impl ToString) -> Self {
+        Self::Unexpected { what: what.to_owned(), problem: problem.to_string() }
+    }
+}
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().command {
+        Verb::New { name, kind, sdk } => project::new(&name, kind, sdk),
+        Verb::Test => project::test(),
+        Verb::Build => project::build().map(|built| println!("{built}")),
+        Verb::Push { to } => project::build().and_then(|built| cluster::push(&built, to.as_deref())),
+        Verb::Logs { name, follow, data_dir } => cluster::logs(&name, follow, data_dir),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pintle module: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
