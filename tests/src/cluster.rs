@@ -1,10 +1,11 @@
 //! A cluster started with the `pintle` command, as a user would.
 
-use crate::{Error, kubectl::Kubectl, programs, run};
+use crate::{Error, eventually, kubectl::Kubectl, programs, run};
 use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 /// A cluster in a data directory. `down` is the caller's, so that a failed test can leave it for inspection.
@@ -54,7 +55,15 @@ impl Cluster {
 
     /// `kill -9` of the kernel or a host-node.
     pub fn kill(&self, process: &str) -> Result<(), Error> {
-        run(Command::new("kill").args(["-9", &self.pid(process)?.to_string()])).map(drop)
+        let pid = self.pid(process)?.to_string();
+        run(Command::new("kill").args(["-9", &pid]))?;
+        // It holds its files and ports until it is gone.
+        let gone = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
+            if state.is_empty() || state.starts_with('Z') { Ok(()) } else { Err(format!("{process} is still there")) }
+        };
+        eventually("a killed process is gone", Duration::from_secs(10), gone)
     }
 
     /// The machine's address on the bridge that joins the nodes; a registry for them listens there.
