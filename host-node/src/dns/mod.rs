@@ -11,6 +11,7 @@ pub mod zone;
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, ResponseCode};
@@ -41,7 +42,7 @@ struct Resolver {
     node: Rc<Node>,
     zone: Zone,
     upstream: Upstream,
-    waiting: Rc<Semaphore>,
+    waiting: Arc<Semaphore>,
     turn: Cell<usize>,
 }
 
@@ -58,7 +59,7 @@ pub async fn run(node: Rc<Node>) {
         if let Some((zone, address)) = zone.zip(config.cluster_dns.parse().ok()) {
             let host_file = std::fs::read_to_string(&node.options.resolv_conf).unwrap_or_default();
             let upstream = Upstream::from_resolv_conf(&host_file, address);
-            let waiting = Rc::new(Semaphore::new(WAITING_MAX));
+            let waiting = Arc::new(Semaphore::new(WAITING_MAX));
             let resolver = Rc::new(Resolver { node: node.clone(), zone, upstream, waiting, turn: Cell::default() });
             if let Err(error) = resolver.serve(address).await {
                 tracing::warn!(%address, error = Error::chain(&error), "the resolver cannot listen");
@@ -74,7 +75,7 @@ impl Resolver {
         let udp = Rc::new(UdpSocket::bind((address, PORT)).await.step(|| format!("binding UDP {address}:{PORT}"))?);
         let tcp = TcpListener::bind((address, PORT)).await.step(|| format!("binding TCP {address}:{PORT}"))?;
         tracing::info!(%address, "the resolver listens");
-        let connections = Rc::new(Semaphore::new(CONNECTIONS_MAX));
+        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut block = vec![0; 4096];
         loop {
             tokio::select! {
@@ -187,7 +188,8 @@ impl Resolver {
 
 fn answer_to(question: &Message) -> Message {
     let mut answer = Message::new(question.metadata.id, MessageType::Response, question.metadata.op_code);
-    answer.metadata = Metadata { recursion_available: true, ..Metadata::response_from_request(&question.metadata) };
+    answer.metadata = Metadata::response_from_request(&question.metadata);
+    answer.metadata.recursion_available = true;
     answer.add_queries(question.queries.iter().cloned());
     if question.edns.is_some() {
         let mut edns = Edns::new();
