@@ -1,14 +1,17 @@
 //! The rules of the Service proxy, and how a change of frontends becomes a change of map elements.
 //!
-//! A packet is looked up once by address, protocol and port; the map leads to a chain that is shared by all frontends with as many
-//! endpoints. The chain draws a number and looks the endpoint up by the same key and that number. So rules are few, whatever the
-//! number of Services; a packet costs two look-ups in hash tables; and an endpoint that comes or goes is a handful of elements.
+//! A packet is looked up once by address, protocol and port; the map gives the number of a chain that is shared by all frontends with as
+//! many endpoints. The chain draws a number and looks the endpoint up by the same key and that number. So rules are few, whatever the
+//! number of Services; a packet costs three look-ups in hash tables; and an endpoint that comes or goes is a handful of elements.
+//!
+//! The map gives a number, not the chain itself, because the kernel walks every element that leads to a chain whenever one is added: the
+//! time of a change would grow with the number of Services.
 //!
 //! Affinity: a third map, written by packets, remembers who was sent where; its word counts while that endpoint still stands there.
 //! The essay of the alternative (a chain for every Service and every endpoint, as kube-proxy makes them) is short: ten thousand
 //! Services are forty thousand chains, and changing one takes the kernel the longer the more there are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use super::frontends::{Back, Front, Masquerade};
@@ -23,6 +26,7 @@ const MASQUERADE_BIT: u32 = 0x4000;
 const CLIENTS_MAX: u32 = 262_144;
 
 const SERVICES: &str = "services";
+const PICKS: &str = "picks";
 const ENDPOINTS: &str = "endpoints";
 const CLIENTS: &str = "clients";
 const STANDING: &str = "standing";
@@ -74,7 +78,8 @@ impl Pick {
 #[derive(Default)]
 pub struct Ruleset {
     installed: BTreeMap<Front, Back>,
-    picks: BTreeSet<Pick>,
+    /// Chains that were made, and their numbers.
+    picks: BTreeMap<Pick, u32>,
     /// How many endpoints of this node's pods have this address: they may meet themselves.
     hairpins: BTreeMap<Ipv4Addr, usize>,
 }
@@ -99,8 +104,15 @@ impl Ruleset {
             if before == back.as_ref() {
                 continue;
             }
-            let was = before.map(|before| elements(&front, before)).unwrap_or_default();
-            let is = back.as_ref().map(|back| elements(&front, back)).unwrap_or_default();
+            let was = before.map(|before| elements(&front, before, &self.picks)).unwrap_or_default();
+            if let Some(pick) = back.as_ref().map(|back| Pick::of(&front, back)).filter(|pick| !self.picks.contains_key(pick)) {
+                let number = u32::try_from(self.picks.len()).unwrap_or(u32::MAX);
+                pick_chain(pick, ground, transaction);
+                let chain = Value::Verdict(Verdict::Goto(pick.chain()));
+                transaction.add(PICKS, [(&number.to_ne_bytes()[..], &chain)]);
+                self.picks.insert(pick, number);
+            }
+            let is = back.as_ref().map(|back| elements(&front, back, &self.picks)).unwrap_or_default();
             gone.extend(was.iter().filter(|(key, value)| is.get(*key) != Some(*value)).map(|(k, v)| (k.clone(), v.clone())));
             come.extend(is.iter().filter(|(key, value)| was.get(*key) != Some(*value)).map(|(k, v)| (k.clone(), v.clone())));
             for (address, _) in before.into_iter().flat_map(|before| &before.endpoints).filter(|(a, _)| ground.own_pods.contains(*a)) {
@@ -112,13 +124,7 @@ impl Ruleset {
                 come.entry((HAIRPINS, pair(*address))).or_insert(Value::None);
             }
             match back {
-                Some(back) => {
-                    let pick = Pick::of(&front, &back);
-                    if self.picks.insert(pick) {
-                        self.pick_chain(pick, ground, transaction);
-                    }
-                    self.installed.insert(front, back);
-                }
+                Some(back) => drop(self.installed.insert(front, back)),
                 None => drop(self.installed.remove(&front)),
             }
         }
@@ -151,42 +157,42 @@ impl Ruleset {
     pub fn is_empty(&self) -> bool {
         self.installed.is_empty()
     }
+}
 
-    fn pick_chain(&self, pick: Pick, ground: &Ground, transaction: &mut Transaction) {
-        // Registers: 0 to 2 the frontend, 3 the number drawn, or for affinity the client; 4 and 5 the endpoint.
-        let name = pick.chain();
-        transaction.chain(&name, None);
-        match pick.masquerade {
-            Masquerade::Never => {}
-            Masquerade::Always => transaction.rule(&name, Rule::default().mark(!MASQUERADE_BIT, MASQUERADE_BIT)),
-            Masquerade::Outsiders => {
-                let pods = ground.all_pods;
-                let outside = Rule::default().within(Field::Source, Is::Different, pods.network, pods.prefix);
-                transaction.rule(&name, outside.mark(!MASQUERADE_BIT, MASQUERADE_BIT));
-            }
+fn pick_chain(pick: Pick, ground: &Ground, transaction: &mut Transaction) {
+    // Registers: 0 to 2 the frontend, 3 the number drawn, or for affinity the client; 4 and 5 the endpoint.
+    let name = pick.chain();
+    transaction.chain(&name, None);
+    match pick.masquerade {
+        Masquerade::Never => {}
+        Masquerade::Always => transaction.rule(&name, Rule::default().mark(!MASQUERADE_BIT, MASQUERADE_BIT)),
+        Masquerade::Outsiders => {
+            let pods = ground.all_pods;
+            let outside = Rule::default().within(Field::Source, Is::Different, pods.network, pods.prefix);
+            transaction.rule(&name, outside.mark(!MASQUERADE_BIT, MASQUERADE_BIT));
         }
-        let front = || {
-            let rule = Rule::default();
-            let rule = if pick.any_address { rule.constant(&[0; 4], 0) } else { rule.load(Field::Destination, 0) };
-            rule.protocol(1).load(Field::Port, 2)
-        };
-        let drawn = || front().random(pick.count, 3).look_up(ENDPOINTS, 0, Some(4));
-        if let Some(seconds) = pick.affinity {
-            let timeout = seconds.saturating_mul(1000);
-            let client = || front().load(Field::Source, 3);
-            // The endpoint goes behind the frontend, over the client, to see whether it still stands there.
-            let standing = client().look_up(CLIENTS, 0, Some(3)).look_up(STANDING, 0, None);
-            let again = standing.load(Field::Source, 3).look_up(CLIENTS, 0, Some(4));
-            transaction.rule(&name, again.update(Update::Refresh, CLIENTS, 0, 4, timeout).redirect(4));
-            transaction.rule(&name, client().look_up(CLIENTS, 0, Some(4)).update(Update::Delete, CLIENTS, 0, 4, timeout));
-            let remembered = drawn().load(Field::Source, 3).update(Update::Refresh, CLIENTS, 0, 4, timeout);
-            transaction.rule(&name, remembered.redirect(4));
-        }
-        // Twice: a draw may fall between two states of the maps.
-        transaction.rule(&name, drawn().redirect(4));
-        transaction.rule(&name, drawn().redirect(4));
-        transaction.rule(&name, Rule::default().verdict(&Verdict::Drop));
     }
+    let front = || {
+        let rule = Rule::default();
+        let rule = if pick.any_address { rule.constant(&[0; 4], 0) } else { rule.load(Field::Destination, 0) };
+        rule.protocol(1).load(Field::Port, 2)
+    };
+    let drawn = || front().random(pick.count, 3).look_up(ENDPOINTS, 0, Some(4));
+    if let Some(seconds) = pick.affinity {
+        let timeout = seconds.saturating_mul(1000);
+        let client = || front().load(Field::Source, 3);
+        // The endpoint goes behind the frontend, over the client, to see whether it still stands there.
+        let standing = client().look_up(CLIENTS, 0, Some(3)).look_up(STANDING, 0, None);
+        let again = standing.load(Field::Source, 3).look_up(CLIENTS, 0, Some(4));
+        transaction.rule(&name, again.update(Update::Refresh, CLIENTS, 0, 4, timeout).redirect(4));
+        transaction.rule(&name, client().look_up(CLIENTS, 0, Some(4)).update(Update::Delete, CLIENTS, 0, 4, timeout));
+        let remembered = drawn().load(Field::Source, 3).update(Update::Refresh, CLIENTS, 0, 4, timeout);
+        transaction.rule(&name, remembered.redirect(4));
+    }
+    // Twice: a draw may fall between two states of the maps.
+    transaction.rule(&name, drawn().redirect(4));
+    transaction.rule(&name, drawn().redirect(4));
+    transaction.rule(&name, Rule::default().verdict(&Verdict::Drop));
 }
 
 type Elements = BTreeMap<(&'static str, Vec<u8>), Value>;
@@ -207,10 +213,12 @@ fn pair(address: Ipv4Addr) -> Vec<u8> {
     [address.octets(), address.octets()].concat()
 }
 
-fn elements(front: &Front, back: &Back) -> Elements {
+fn elements(front: &Front, back: &Back, picks: &BTreeMap<Pick, u32>) -> Elements {
     let mut all = Elements::new();
     let key = key(front);
-    all.insert((SERVICES, key.clone()), Value::Verdict(Verdict::Goto(Pick::of(front, back).chain())));
+    if let Some(number) = picks.get(&Pick::of(front, back)) {
+        all.insert((SERVICES, key.clone()), Value::Bytes(number.to_ne_bytes().to_vec()));
+    }
     for (number, (address, target)) in (0_u32..).zip(&back.endpoints) {
         let endpoint = [address.octets(), port(*target)].concat();
         if back.affinity.is_some() {
@@ -233,7 +241,8 @@ fn base(transaction: &mut Transaction, ground: &Ground) {
         leads,
         ..Set::default()
     };
-    transaction.set(&set(SERVICES, &front, Leads::Verdict));
+    transaction.set(&set(SERVICES, &front, Leads::Number));
+    transaction.set(&set(PICKS, &[NUMBER], Leads::Verdict));
     transaction.set(&set(ENDPOINTS, &[&front[..], &[NUMBER]].concat(), Leads::AddressAndPort));
     transaction.set(&set(STANDING, &[&front[..], &[ADDRESS, PORT]].concat(), Leads::Nowhere));
     transaction.set(&set(HAIRPINS, &[ADDRESS, ADDRESS], Leads::Nowhere));
@@ -241,9 +250,9 @@ fn base(transaction: &mut Transaction, ground: &Ground) {
     transaction.set(&Set { timeout_ms: Some(10_800_000), size: Some(CLIENTS_MAX), ..clients });
 
     transaction.chain("find", None);
-    transaction.rule("find", Rule::default().load(Field::Destination, 0).protocol(1).load(Field::Port, 2).dispatch(SERVICES, 0));
-    let here = Rule::default().destination_local(Is::Equal).constant(&[0; 4], 0);
-    transaction.rule("find", here.protocol(1).load(Field::Port, 2).dispatch(SERVICES, 0));
+    let find = |rule: Rule| rule.protocol(1).load(Field::Port, 2).look_up(SERVICES, 0, Some(4)).dispatch(PICKS, 4);
+    transaction.rule("find", find(Rule::default().load(Field::Destination, 0)));
+    transaction.rule("find", find(Rule::default().destination_local(Is::Equal).constant(&[0; 4], 0)));
     for (name, number) in [("arriving", 0), ("leaving", 3)] {
         transaction.chain(name, Some(Hook { kind: "nat", number, priority: -100 }));
         transaction.rule(name, Rule::default().verdict(&Verdict::Jump("find".to_owned())));

@@ -147,7 +147,7 @@ fn address(setup: &Setup, service: &str) -> Result<(String, u64), Box<dyn std::e
 
 /// Answers to thirty requests, made by a shell.
 fn thirty(url: &str) -> String {
-    format!("for i in $(seq 30); do wget -q -T 3 -O - {url} || echo FAILED; done")
+    format!("for i in $(seq 30); do timeout 3 wget -q -O - {url} || echo FAILED; done")
 }
 
 fn seen(printed: &str) -> BTreeSet<String> {
@@ -298,8 +298,10 @@ fn api(setup: &Setup) -> Outcome {
         std::fs::remove_file(&file)?;
         let version: Value = serde_json::from_str(&printed?)?;
         ensure!(version["gitVersion"].is_string(), "version {version}");
-        let inside = in_pod(setup, node, "nc -w 5 kubernetes.default.svc 443 < /dev/null && echo reached")?;
-        ensure!(inside.contains("reached"), "from the pod {inside}");
+        let script =
+            format!("timeout 5 wget -q -O - --no-check-certificate --header \"Authorization: Bearer $(cat {account}/token)\" {url}");
+        let inside = in_pod(setup, node, &script)?;
+        ensure!(inside.contains("gitVersion"), "from the pod {inside}");
     }
     Ok(())
 }
@@ -313,7 +315,8 @@ fn rolling_update(setup: &Setup) -> Outcome {
             std::thread::spawn(move || {
                 let mut counted = (0, 0);
                 while !stop.load(Ordering::Relaxed) {
-                    let script = "for i in $(seq 20); do wget -q -T 3 -O - http://backend/ > /dev/null && echo ok || echo FAILED; done";
+                    let script =
+                        "for i in $(seq 20); do timeout 3 wget -q -O - http://backend/ > /dev/null && echo ok || echo FAILED; done";
                     let printed = setup_kubectl.run(&["exec", &format!("client-{node}"), "--", "sh", "-c", script]).unwrap_or_default();
                     counted.0 += printed.matches("ok").count();
                     counted.1 += printed.matches("FAILED").count();
@@ -371,13 +374,16 @@ fn killed_daemons(setup: &Setup) -> Outcome {
 }
 
 fn refuse(setup: &Setup) -> Outcome {
-    let printed = in_pod(setup, "node-1", "time wget -T 20 -O - http://nobody/ 2>&1; true")?;
+    let printed = in_pod(setup, "node-1", "timeout 20 wget -O - http://nobody/ 2>&1; true")?;
     ensure!(printed.contains("refused"), "a Service without endpoints: {printed}");
     let (ip, _) = address(setup, "backend")?;
     setup.kubectl.run(&["delete", "service", "backend"])?;
     eventually("a deleted Service answers no more", MINUTE, || {
-        let printed =
-            in_pod(setup, "node-2", &format!("wget -T 3 -O - http://{ip}/ 2>&1; nslookup backend.default.svc.cluster.local 2>&1; true"));
+        let printed = in_pod(
+            setup,
+            "node-2",
+            &format!("timeout 3 wget -O - http://{ip}/ 2>&1; nslookup backend.default.svc.cluster.local 2>&1; true"),
+        );
         let printed = printed.map_err(|e| e.to_string())?;
         if printed.contains("refused") && printed.contains("NXDOMAIN") { Ok(()) } else { Err(printed) }
     })?;

@@ -45,6 +45,8 @@ pub enum Verdict {
     Goto(String),
     /// Through that chain, and back.
     Jump(String),
+    /// Back to where the chain was jumped to from.
+    Return,
 }
 
 /// A named set or map.
@@ -74,6 +76,8 @@ pub enum Leads {
     Nowhere,
     /// A verdict.
     Verdict,
+    /// A number of four bytes in the machine's order.
+    Number,
     /// An address and a port: eight bytes.
     AddressAndPort,
 }
@@ -169,6 +173,7 @@ impl Transaction {
         attrs = match set.leads {
             Leads::Nowhere => attrs,
             Leads::Verdict => attrs.number(6, VERDICT_TYPE),
+            Leads::Number => attrs.number(6, types::NUMBER).number(7, 4),
             Leads::AddressAndPort => attrs.number(6, types::concat(&[types::ADDRESS, types::PORT])).number(7, 8),
         };
         if let Some(size) = set.size {
@@ -237,6 +242,7 @@ fn verdict(verdict: &Verdict) -> Attrs {
         Verdict::Accept => (1, None),
         Verdict::Jump(chain) => (-3_i32, Some(chain)),
         Verdict::Goto(chain) => (-4, Some(chain)),
+        Verdict::Return => (-5, None),
     };
     let mut inner = Attrs::default().number(1, code.cast_unsigned());
     if let Some(chain) = chain {
@@ -321,6 +327,13 @@ impl Rule {
             Is::Different => 1,
         };
         self.expression("cmp", Attrs::default().number(1, REGISTER_FIRST + register).number(2, operator).nested(3, data(bytes)))
+    }
+
+    /// Goes on when the register's bytes are between these, both included.
+    #[must_use]
+    pub fn between(self, register: u32, first: &[u8], last: &[u8]) -> Self {
+        let attrs = Attrs::default().number(1, REGISTER_FIRST + register).number(2, 0);
+        self.expression("range", attrs.nested(3, data(first)).nested(4, data(last)))
     }
 
     /// `(register & mask) ^ xor`, in place.

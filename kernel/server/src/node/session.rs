@@ -34,16 +34,7 @@ const NETWORK: [(&str, &str, &[&str]); 5] = [
     ("", "pods", &POD_FIELDS),
 ];
 /// What policies select pods by.
-const POD_FIELDS: [&str; 8] = [
-    "/metadata/name",
-    "/metadata/namespace",
-    "/metadata/uid",
-    "/metadata/labels",
-    "/spec/nodeName",
-    "/spec/hostNetwork",
-    "/spec/containers",
-    "/status",
-];
+const POD_FIELDS: [&str; 6] = ["/metadata", "/spec/nodeName", "/spec/hostNetwork", "/spec/containers", "/status/phase", "/status/podIP"];
 
 /// A machine's session.
 pub(super) struct Session {
