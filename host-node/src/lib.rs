@@ -5,6 +5,7 @@
 //! - [`link`]: the one connection, opened from here, that carries everything between kernel and machine;
 //! - [`pod`]: what a pod is to this machine: `plan` (pure: desired and observed in, actions out), `status` (pure), `worker` (acts);
 //! - [`follow`], [`service`]: the cluster's Services as the kernel tells them, and the rules that carry packets to their endpoints;
+//! - [`policy`]: what each pod here may get and send, as the cluster's policies say;
 //! - [`dns`]: the cluster's resolver, on this node for this node;
 //! - [`volume`], [`net`], [`image`], [`container`], [`probe`]: what actions are made of;
 //! - [`agent`], [`log_file`]: what the kernel may ask: logs, exec, attach, port-forward, stats.
@@ -31,6 +32,7 @@ pub mod net;
 pub mod node;
 pub mod options;
 pub mod pod;
+pub mod policy;
 pub mod probe;
 pub mod purge;
 pub mod quantity;

@@ -23,6 +23,7 @@ use crate::options::NodeOptions;
 use crate::pod::report::Reporter;
 use crate::pod::roster::Roster;
 use crate::pod::steps::Paths;
+use crate::policy;
 use crate::service::{self, Proxy, Told};
 
 /// What every part may use.
@@ -87,7 +88,16 @@ async fn serve(options: NodeOptions) -> Result<()> {
     let (node_rows, nodes) = mpsc::unbounded_channel();
     let ends = {
         let node = node.clone();
-        let network = vec![("services", rows_to(node.clone(), Told::Service)), ("endpointslices", rows_to(node.clone(), Told::Slice))];
+        let (limit, limits) = mpsc::unbounded_channel();
+        tokio::task::spawn_local(policy::run(node.clone(), limits));
+        let tell = node.proxy.sender();
+        let network = vec![
+            ("services", rows_to(tell.clone(), Told::Service)),
+            ("endpointslices", rows_to(tell.clone(), Told::Slice)),
+            ("networkpolicies", rows_to(limit.clone(), policy::Told::Policy)),
+            ("pods", rows_to(limit.clone(), policy::Told::Pod)),
+            ("namespaces", rows_to(limit, policy::Told::Namespace)),
+        ];
         Ends { agent: agent::client(node.clone()), pods: pod_rows, nodes: node_rows, network, node: Rc::new(move || node.machine.node()) }
     };
     // From here on exits are heard; those before are in the list that adoption reads.
@@ -112,12 +122,12 @@ async fn serve(options: NodeOptions) -> Result<()> {
     Ok(())
 }
 
-/// A watch's rows, on their way to the proxy.
-fn rows_to(node: Rc<Node>, told: fn(Row) -> Told) -> mpsc::UnboundedSender<Row> {
+/// A watch's rows, on their way to whoever follows them.
+fn rows_to<T: 'static>(tell: mpsc::UnboundedSender<T>, told: fn(Row) -> T) -> mpsc::UnboundedSender<Row> {
     let (sender, mut rows) = mpsc::unbounded_channel();
     tokio::task::spawn_local(async move {
         while let Some(row) = rows.recv().await {
-            node.proxy.tell(told(row));
+            let _ = tell.send(told(row));
         }
     });
     sender

@@ -156,7 +156,8 @@ fn add(allowed: &mut BTreeSet<Allowed>, known: &Known, of: &Key, rule: &Rule<'_>
         merge(single.chain(blocks).collect())
     };
     let everybody = rule.peers.is_none_or(<[_]>::is_empty);
-    let (pods, blocks) = if everybody { (known.pods.iter().map(|(_, pod)| pod).collect(), Vec::new()) } else { peers(known, of, rule.peers.unwrap_or(&[])) };
+    let (pods, blocks) =
+        if everybody { (known.pods.iter().map(|(_, pod)| pod).collect(), Vec::new()) } else { peers(known, of, rule.peers.unwrap_or(&[])) };
     let all = if everybody { None } else { Some(ranges(&pods, blocks)) };
     let Some(ports) = rule.ports.filter(|ports| !ports.is_empty()) else {
         allowed.insert(Allowed { peers: all, ports: None });
@@ -335,13 +336,10 @@ mod tests {
 
     #[test]
     fn address_blocks_have_holes() {
-        let block = |cidr: &str, except: Value| {
-            json!({ "podSelector": {}, "policyTypes": ["Egress"], "egress": [{ "to": [{ "ipBlock": { "cidr": cidr, "except": except } }] }] })
-        };
+        let block = |cidr: &str, except: Value| json!({ "podSelector": {}, "policyTypes": ["Egress"], "egress": [{ "to": [{ "ipBlock": { "cidr": cidr, "except": except } }] }] });
         check(&[block("10.1.0.0/16", json!(["10.1.2.0/24"]))], "-", "10.1.0.0-10.1.1.255+10.1.3.0-10.1.255.255");
         check(&[block("10.1.0.0/24", json!(["10.1.0.0/25"]))], "-", "10.1.0.128-10.1.0.255");
         check(&[block("0.0.0.0/0", json!([]))], "-", "0.0.0.0-255.255.255.255");
-        
     }
 
     #[test]

@@ -144,6 +144,11 @@ impl Proxy {
         (Self { catalog: Rc::default(), tell }, told)
     }
 
+    /// Where it is told.
+    pub fn sender(&self) -> mpsc::UnboundedSender<Told> {
+        self.tell.clone()
+    }
+
     /// Tells it something.
     pub fn tell(&self, told: Told) {
         let _ = self.tell.send(told);
