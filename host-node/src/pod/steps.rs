@@ -233,11 +233,11 @@ async fn services(node: &Node, pod: &Pod) -> Vec<(String, String)> {
         let catalog = node.proxy.catalog.borrow();
         let mut around =
             catalog.services.iter().filter(|(key, _)| key.0 == namespace(pod) && (key.0 != "default" || key.1 != "kubernetes"));
-        told.extend(around.by_ref().flat_map(|(_, service)| variables_of(service)));
+        told.extend(around.flat_map(|(_, service)| variables_of(service)));
     }
     // Asked for, because a pod may start before the Services are known whole.
     if let Ok(bytes) = node.kernel.get(&Reference::core("services", "default", "kubernetes")).await {
-        told.extend(serde_json::from_slice(&bytes).iter().flat_map(variables_of));
+        told.extend(serde_json::from_slice::<Service>(&bytes).iter().flat_map(variables_of));
     }
     told
 }

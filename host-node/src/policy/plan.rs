@@ -166,7 +166,9 @@ fn add(allowed: &mut BTreeSet<Allowed>, known: &Known, of: &Key, rule: &Rule<'_>
     for port in ports {
         let Some(number) = protocol(port.protocol.as_deref().unwrap_or_default()) else { continue };
         match (&port.port, rule.target) {
-            (None, _) => drop(allowed.insert(Allowed { peers: all.clone(), ports: Some((number, None)) })),
+            (None, _) => {
+                allowed.insert(Allowed { peers: all.clone(), ports: Some((number, None)) });
+            }
             (Some(IntOrString::Int(first)), _) => {
                 let range = u16::try_from(*first).ok().zip(u16::try_from(port.end_port.unwrap_or(*first)).ok());
                 if let Some(range) = range {
