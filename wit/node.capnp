@@ -39,6 +39,9 @@ interface NodeSession @0xb01f00000000c706 {
   get @6 (ref :Common.ObjectRef) -> (outcome :Common.Outcome);                     # configmaps, secrets, serviceaccounts, services, namespaces that its pods mention
   serviceAccountToken @7 (pod :Common.ObjectRef, serviceAccount :Text, audiences :List(Text), expirationSeconds :UInt64) -> (outcome :Common.Outcome);  # a TokenRequest
   recordEvent @8 (event :Data) -> (failure :Common.Failure);
+  watchNetwork @9 (resource :Text, sink :Objects.RowSink) -> (subscription :Common.Subscription, failure :Common.Failure);
+  # What a node's proxy, resolver and policies need of the whole cluster: "services", "endpointslices", "networkpolicies" whole; "pods" and
+  # "namespaces" by the fields that policies select by. Any other resource is refused.
 }
 
 struct ContainerTarget @0xb01f00000000c707 {

@@ -4,10 +4,13 @@
 //! - [`options`]: what a machine is told on the command line; [`node`]: the daemon's parts, assembled in one place;
 //! - [`link`]: the one connection, opened from here, that carries everything between kernel and machine;
 //! - [`pod`]: what a pod is to this machine: `plan` (pure: desired and observed in, actions out), `status` (pure), `worker` (acts);
+//! - [`follow`], [`service`]: the cluster's Services as the kernel tells them, and the rules that carry packets to their endpoints;
+//! - [`policy`]: what each pod here may get and send, as the cluster's policies say;
+//! - [`dns`]: the cluster's resolver, on this node for this node;
 //! - [`volume`], [`net`], [`image`], [`container`], [`probe`]: what actions are made of;
 //! - [`agent`], [`log_file`]: what the kernel may ask: logs, exec, attach, port-forward, stats.
 //!
-//! What is absent: no knowledge of the kernel beyond `wit/node.capnp`, no listening port, no namespaces or cgroups by hand (that is
+//! What is absent: no knowledge of the kernel beyond `wit/node.capnp`, no listening port but the resolver's, no namespaces or cgroups by hand (that is
 //! runtime-bridge's), no forked programs.
 //!
 //! Invariants: whatever must outlive this process is in a file before it is acted upon; one task owns a pod; a failure of one pod
@@ -16,9 +19,11 @@
 pub mod agent;
 pub mod backoff;
 pub mod container;
+pub mod dns;
 mod error;
 pub mod event;
 pub mod file;
+pub mod follow;
 pub mod image;
 pub mod link;
 pub mod log_file;
@@ -27,9 +32,11 @@ pub mod net;
 pub mod node;
 pub mod options;
 pub mod pod;
+pub mod policy;
 pub mod probe;
 pub mod purge;
 pub mod quantity;
+pub mod service;
 pub mod stats;
 pub mod volume;
 

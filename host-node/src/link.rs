@@ -57,6 +57,10 @@ pub struct ClusterConfig {
     pub cluster_dns: String,
     /// How often to renew the lease.
     pub heartbeat: Duration,
+    /// Services' addresses, CIDR.
+    pub service_cidr: String,
+    /// Pods' addresses of the whole cluster, CIDR.
+    pub pod_cidr: String,
 }
 
 /// Names an object to the kernel.
@@ -232,6 +236,8 @@ pub struct Ends {
     pub pods: mpsc::UnboundedSender<Row>,
     /// Rows of all nodes.
     pub nodes: mpsc::UnboundedSender<Row>,
+    /// Rows of what the network follows, by resource.
+    pub network: Vec<(&'static str, mpsc::UnboundedSender<Row>)>,
     /// The Node object to register, and its status for heartbeats.
     pub node: Rc<dyn Fn() -> Value>,
 }
@@ -283,6 +289,7 @@ async fn hold(options: &NodeOptions, kernel: &Kernel, ends: &Ends, delay: &mut D
 struct Held {
     _pods: common_capnp::subscription::Client,
     _nodes: common_capnp::subscription::Client,
+    _network: Vec<common_capnp::subscription::Client>,
 }
 
 async fn open(kernel: &Kernel, ends: &Ends, bootstrap: node_capnp::node_link::Client) -> Result<Held> {
@@ -303,10 +310,12 @@ async fn open(kernel: &Kernel, ends: &Ends, bootstrap: node_capnp::node_link::Cl
         cluster_domain: text(config.get_cluster_domain()),
         cluster_dns: text(config.get_cluster_dns()),
         heartbeat: Duration::from_secs(u64::from(config.get_heartbeat_seconds().clamp(1, 300))),
+        service_cidr: text(config.get_service_cidr()),
+        pod_cidr: text(config.get_pod_cidr()),
     };
     *kernel.session.borrow_mut() = Some(session.clone());
     // Whatever an earlier connection told is void: a full set follows.
-    for rows in [&ends.nodes, &ends.pods] {
+    for rows in [&ends.nodes, &ends.pods].into_iter().chain(ends.network.iter().map(|(_, rows)| rows)) {
         let _ = rows.send(Row::Reset);
     }
     let mut request = session.watch_nodes_request();
@@ -319,9 +328,34 @@ async fn open(kernel: &Kernel, ends: &Ends, bootstrap: node_capnp::node_link::Cl
     let held = Held {
         _pods: pods.get().and_then(|r| r.get_subscription()).map_err(link("watchPods"))?,
         _nodes: nodes.get().and_then(|r| r.get_subscription()).map_err(link("watchNodes"))?,
+        _network: follow_network(&session, &ends.network).await?,
     };
     kernel.connected.send_modify(|count| *count += 1);
     tracing::info!("the link is open");
+    Ok(held)
+}
+
+/// Begins the watches of the network. A kernel that does not know them leaves the node without Services, names and policies, and it is said.
+async fn follow_network(
+    session: &node_capnp::node_session::Client,
+    wanted: &[(&'static str, mpsc::UnboundedSender<Row>)],
+) -> Result<Vec<common_capnp::subscription::Client>> {
+    let mut held = Vec::new();
+    for (resource, rows) in wanted {
+        let mut request = session.watch_network_request();
+        request.get().set_resource(resource);
+        request.get().set_sink(capnp_rpc::new_client(RowSink { rows: rows.clone() }));
+        let response = match request.send().promise.await {
+            Err(error) if error.kind == capnp::ErrorKind::Unimplemented => {
+                tracing::warn!(resource, "this kernel cannot be followed: no Services, names or policies on this node");
+                continue;
+            }
+            other => other.map_err(link("watchNetwork"))?,
+        };
+        let results = response.get().map_err(link("watchNetwork"))?;
+        failure(results.get_failure().map_err(link("watchNetwork"))?)?;
+        held.push(results.get_subscription().map_err(link("watchNetwork"))?);
+    }
     Ok(held)
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use crate::agent;
 use crate::backoff::Law;
+use crate::dns;
 use crate::error::{Error, Result, Step};
 use crate::event::Recorder;
 use crate::file;
@@ -22,6 +23,8 @@ use crate::options::NodeOptions;
 use crate::pod::report::Reporter;
 use crate::pod::roster::Roster;
 use crate::pod::steps::Paths;
+use crate::policy;
+use crate::service::{self, Proxy, Told};
 
 /// What every part may use.
 pub struct Node {
@@ -35,6 +38,8 @@ pub struct Node {
     pub kernel: Kernel,
     /// Addresses and routes.
     pub network: Network,
+    /// Services.
+    pub proxy: Proxy,
     /// Pulls.
     pub images: Images,
     /// Events.
@@ -76,16 +81,29 @@ pub fn run(options: NodeOptions) -> Result<()> {
 async fn serve(options: NodeOptions) -> Result<()> {
     file::make_dir(&options.state_dir, 0o700)?;
     file::make_dir(&options.run_dir, 0o700)?;
-    let node = assemble(options).await?;
+    let (proxy, told) = Proxy::new();
+    let node = assemble(options, proxy).await?;
     node.roster.bind(&node);
     let (pod_rows, pods) = mpsc::unbounded_channel();
     let (node_rows, nodes) = mpsc::unbounded_channel();
     let ends = {
         let node = node.clone();
-        Ends { agent: agent::client(node.clone()), pods: pod_rows, nodes: node_rows, node: Rc::new(move || node.machine.node()) }
+        let (limit, limits) = mpsc::unbounded_channel();
+        tokio::task::spawn_local(policy::run(node.clone(), limits));
+        let tell = node.proxy.sender();
+        let network = vec![
+            ("services", rows_to(tell.clone(), Told::Service)),
+            ("endpointslices", rows_to(tell.clone(), Told::Slice)),
+            ("networkpolicies", rows_to(limit.clone(), policy::Told::Policy)),
+            ("pods", rows_to(limit.clone(), policy::Told::Pod)),
+            ("namespaces", rows_to(limit, policy::Told::Namespace)),
+        ];
+        Ends { agent: agent::client(node.clone()), pods: pod_rows, nodes: node_rows, network, node: Rc::new(move || node.machine.node()) }
     };
     // From here on exits are heard; those before are in the list that adoption reads.
     let exits = node.runtime.events();
+    tokio::task::spawn_local(service::run(node.clone(), told));
+    tokio::task::spawn_local(dns::run(node.clone()));
     node.roster.adopt(&node).await?;
     tokio::task::spawn_local(hear_exits(node.clone(), exits));
     tokio::task::spawn_local(hear_nodes(node.clone(), nodes));
@@ -104,7 +122,18 @@ async fn serve(options: NodeOptions) -> Result<()> {
     Ok(())
 }
 
-async fn assemble(options: NodeOptions) -> Result<Rc<Node>> {
+/// A watch's rows, on their way to whoever follows them.
+fn rows_to<T: 'static>(tell: mpsc::UnboundedSender<T>, told: fn(Row) -> T) -> mpsc::UnboundedSender<Row> {
+    let (sender, mut rows) = mpsc::unbounded_channel();
+    tokio::task::spawn_local(async move {
+        while let Some(row) = rows.recv().await {
+            let _ = tell.send(told(row));
+        }
+    });
+    sender
+}
+
+async fn assemble(options: NodeOptions, proxy: Proxy) -> Result<Rc<Node>> {
     let config = RuntimeConfig {
         run_dir: Some(options.run_dir.clone()),
         cgroup_parent: options.cgroup_parent(),
@@ -120,6 +149,7 @@ async fn assemble(options: NodeOptions) -> Result<Rc<Node>> {
         network: Network::open(&options.bridge, options.state_dir.join("addresses"))?,
         reporter: Reporter::default(),
         roster: Roster::default(),
+        proxy,
         runtime,
         kernel,
         images,
@@ -201,6 +231,7 @@ async fn take_peer(node: &Node, peer: &Peer) -> Result<()> {
             node.network.set_pod_cidr(cidr).await?;
             if !was_ready {
                 node.roster.look_again();
+                node.proxy.tell(Told::Look);
             }
         }
         return Ok(());

@@ -20,6 +20,8 @@ async fn purge(options: &PurgeOptions) -> Result<()> {
     let results = [
         pintle_runtime_bridge::Runtime::purge(&runtime_dir, Some(&options.run_dir)).await.map_err(Error::from),
         net::purge(&options.bridge).await,
+        crate::service::purge(),
+        crate::policy::purge(),
         mounts::unmount_below(&options.state_dir),
         mounts::unmount_below(&options.run_dir),
         file::remove_tree(&options.state_dir),

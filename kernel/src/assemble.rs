@@ -108,7 +108,9 @@ pub async fn run(args: KernelArgs) -> Result<(), KernelError> {
     let host = Arc::new(host);
     let modules_ready = Arc::new(AtomicBool::new(false));
     config.introspection = Arc::new(Modules { host: host.clone(), ready: modules_ready.clone() });
-    let server = Server::start(config, registry).await?;
+    let cluster = config.cluster.clone();
+    let server = Server::start(config, registry.clone()).await?;
+    crate::services::ensure(&registry, &cluster, server.addresses()).await.map_err(KernelError::Bootstrap)?;
     host.ready().await;
     modules_ready.store(true, Ordering::Release);
     tracing::info!(addresses = ?server.addresses(), "the kernel is ready");

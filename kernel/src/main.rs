@@ -4,6 +4,7 @@
 
 mod assemble;
 mod cluster;
+mod services;
 
 use clap::{Parser, Subcommand};
 use std::{

@@ -73,6 +73,15 @@ impl Cluster {
         line.parse().map_err(|_| Error::Command { command: "pintle layout".into(), status: "no gateway".into(), output: text })
     }
 
+    /// A command that will run in a node's network, as a program of that machine would; its words are to be added.
+    pub fn in_node(&self, node: &str) -> Result<Command, Error> {
+        let text = run(&mut self.pintle("layout"))?;
+        let prefix = text.lines().find_map(|l| l.strip_prefix("network-namespaces=")).unwrap_or_default().trim_end_matches('*');
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &format!("{prefix}{node}")]);
+        Ok(command)
+    }
+
     fn pintle(&self, verb: &str) -> Command {
         let mut command = Command::new(programs().join("pintle"));
         command.arg(verb).arg("--data-dir").arg(&self.data_dir);

@@ -7,6 +7,7 @@
 //! only replaced or removed when they lead to a podCIDR that a Node object named.
 
 pub mod addresses;
+pub mod nft;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,7 +16,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use futures::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute};
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::packet_route::route::RouteScope;
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use tokio::sync::watch;
 
 use crate::error::{Error, Result, Step};
@@ -49,6 +51,17 @@ impl Network {
         })
     }
 
+    /// The node's own part of the pods' addresses, once it is known.
+    pub fn own_pods(&self) -> Option<Cidr> {
+        self.pool.borrow().as_ref().map(Pool::cidr)
+    }
+
+    /// Gives the bridge another address, of this machine only.
+    pub async fn add_own_address(&self, address: Ipv4Addr) -> Result<()> {
+        let index = require(&self.handle, &self.bridge).await?;
+        add_address(&self.handle, index, address, 32).await
+    }
+
     /// Turns true once addresses can be given.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
@@ -62,13 +75,12 @@ impl Network {
                 false => Err(Error::invalid("podCIDR", format!("changed from {} to {cidr}; restart the node", pool.cidr()))),
             };
         }
-        for (path, value) in [("ip_forward", "1"), ("conf/all/rp_filter", "0"), ("conf/default/rp_filter", "0")] {
-            let path = format!("/proc/sys/net/ipv4/{path}");
-            if let Err(error) = std::fs::write(&path, value) {
-                tracing::warn!(%path, %error, "cannot set");
-            }
-        }
+        // Pods on one machine speak through it, not beside it, so it would tell each of the shorter way.
+        let machine = [("ip_forward", "1"), ("conf/all/rp_filter", "0"), ("conf/default/rp_filter", "0"), ("conf/all/send_redirects", "0")];
+        set_ipv4(&machine.map(|(key, value)| (key.to_owned(), value)));
         let index = self.make_bridge(cidr).await?;
+        let bridge = ["send_redirects", "route_localnet"].map(|key| format!("conf/{}/{key}", self.bridge));
+        set_ipv4(&bridge.into_iter().zip(["0", "1"]).collect::<Vec<_>>());
         tracing::info!(bridge = self.bridge, index, %cidr, "the pods' network is ready");
         *self.pool.borrow_mut() = Some(Pool::open(self.directory.clone(), cidr)?);
         self.ready.send_replace(true);
@@ -106,6 +118,10 @@ impl Network {
             .up()
             .build();
         self.handle.link().add(pair).execute().await.map_err(netlink(format!("making veth {name}")))?;
+        // Whatever a pod sends goes through the machine's rules, to pods beside it too.
+        let index = require(&self.handle, &name).await?;
+        let port = LinkBridgePort::new(index).isolated(true).build();
+        self.handle.link().set_port(port).execute().await.map_err(netlink(format!("isolating veth {name}")))?;
         configure_inside(inside, address, cidr).await?;
         Ok(address)
     }
@@ -200,15 +216,27 @@ async fn configure_inside(namespace: OwnedFd, address: Ipv4Addr, cidr: Cidr) -> 
             up.map_err(netlink("raising lo in the pod"))?;
         }
         let index = require(&handle, POD_LINK).await?;
-        add_address(&handle, index, address, cidr.prefix).await?;
+        add_address(&handle, index, address, 32).await?;
         let up = handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await;
         up.map_err(netlink("raising eth0 in the pod"))?;
+        let on_link = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(cidr.gateway(), 32).output_interface(index);
+        let on_link = on_link.scope(RouteScope::Link).build();
+        handle.route().add(on_link).replace().execute().await.map_err(netlink("the pod's route to its gateway"))?;
         let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(cidr.gateway()).output_interface(index).build();
         handle.route().add(route).replace().execute().await.map_err(netlink("the pod's default route"))
     }
     .await;
     connection.abort();
     result
+}
+
+fn set_ipv4(settings: &[(String, &str)]) {
+    for (key, value) in settings {
+        let path = format!("/proc/sys/net/ipv4/{key}");
+        if let Err(error) = std::fs::write(&path, value) {
+            tracing::warn!(%path, %error, "cannot set");
+        }
+    }
 }
 
 async fn add_address(handle: &Handle, index: u32, address: Ipv4Addr, prefix: u8) -> Result<()> {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, LifecycleHandler, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, LifecycleHandler, Pod, Secret};
 use pintle_runtime_bridge::{ContainerId, ExecSpec, Exit, Mount, SandboxId};
 
 use super::note::View;
@@ -21,6 +21,7 @@ use crate::file;
 use crate::link::Reference;
 use crate::node::Node;
 use crate::probe;
+use crate::service::model::Service;
 use crate::volume::{self, Workshop, mounts};
 
 /// Bytes of a quiet exec's output that are kept.
@@ -225,16 +226,30 @@ async fn fetch_sources(node: &Node, pod: &Pod, container: &Container) -> Result<
     Ok(sources)
 }
 
-/// The variables of `default/kubernetes`, when there is such a service.
-async fn services(node: &Node, _pod: &Pod) -> Vec<(String, String)> {
-    let Ok(bytes) = node.kernel.get(&Reference::core("services", "default", "kubernetes")).await else { return Vec::new() };
-    let Some(spec) = serde_json::from_slice::<Service>(&bytes).ok().and_then(|s| s.spec) else { return Vec::new() };
-    let Some(address) = spec.cluster_ip.filter(|ip| !ip.is_empty() && ip != "None") else { return Vec::new() };
-    let port = |p: k8s_openapi::api::core::v1::ServicePort| {
-        Some((p.name, u16::try_from(p.port).ok()?, p.protocol.unwrap_or_else(|| "TCP".to_owned())))
+/// The variables of the Services that the pod is told of: `default/kubernetes`, and those of its namespace unless it wants none.
+async fn services(node: &Node, pod: &Pod) -> Vec<(String, String)> {
+    let mut told = Vec::new();
+    if pod.spec.as_ref().and_then(|spec| spec.enable_service_links) != Some(false) {
+        let catalog = node.proxy.catalog.borrow();
+        let mut around =
+            catalog.services.iter().filter(|(key, _)| key.0 == namespace(pod) && (key.0 != "default" || key.1 != "kubernetes"));
+        told.extend(around.flat_map(|(_, service)| variables_of(service)));
+    }
+    // Asked for, because a pod may start before the Services are known whole.
+    if let Ok(bytes) = node.kernel.get(&Reference::core("services", "default", "kubernetes")).await {
+        told.extend(serde_json::from_slice::<Service>(&bytes).iter().flat_map(variables_of));
+    }
+    told
+}
+
+fn variables_of(service: &Service) -> Vec<(String, String)> {
+    let Some(address) = service.cluster_addresses().next() else { return Vec::new() };
+    let port = |p: &crate::service::model::ServicePort| {
+        let named = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        (named(&p.name), p.port, named(&p.protocol).unwrap_or_else(|| "TCP".to_owned()))
     };
-    let ports: Vec<_> = spec.ports.into_iter().flatten().filter_map(port).collect();
-    service_variables("kubernetes", &address, &ports)
+    let ports: Vec<_> = service.spec.ports.iter().map(port).collect();
+    service_variables(&service.metadata.name, &address.to_string(), &ports)
 }
 
 fn container_mounts(pod: &Pod, container: &Container, paths: &Paths, message_file: &Path, facts: &Facts) -> Result<Vec<Mount>> {

@@ -33,6 +33,8 @@ use crate::link::Reference;
 use crate::log_file;
 use crate::node::Node;
 use crate::probe;
+use crate::service::Told;
+use crate::service::frontends::{self, Frontends};
 
 /// Rounds of planning after one note at most: a plan that never settles is a defect, told in the log.
 const ROUNDS_MAX: usize = 64;
@@ -114,6 +116,16 @@ impl Worker {
             self.lose_sandbox(&pod);
         } else if self.view.record.borrow().sandbox.is_some() {
             self.keep_fresh();
+            self.open_ports();
+        }
+    }
+
+    /// Ports of this machine lead to the pod from now on.
+    fn open_ports(&self) {
+        let (pod, address) = (self.pod(), self.view.record.borrow().address);
+        let ports = address.filter(|_| !super::record::host_network(&pod)).map(|at| frontends::host_ports(&pod, at)).unwrap_or_default();
+        if !ports.is_empty() {
+            self.node.proxy.tell(Told::Pod(uid(&pod).to_owned(), ports));
         }
     }
 
@@ -336,6 +348,7 @@ impl Worker {
         if let Some(refresher) = self.refresher.take() {
             refresher.abort();
         }
+        self.node.proxy.tell(Told::Pod(uid(&pod).to_owned(), Frontends::new()));
         let (containers, sandbox) = {
             let record = self.view.record.borrow();
             let ids = record.containers.values().filter_map(|r| r.current.as_ref()).map(|a| a.id.clone()).collect::<Vec<_>>();
@@ -440,6 +453,7 @@ impl Worker {
                     record.sandbox = Some(sandbox);
                 }
                 self.keep_fresh();
+                self.open_ports();
             }
             Err(error) => {
                 let delay = SignedDuration::from_millis(250 << self.live.set_up_failures.min(10)).min(RETRY_LONGEST);

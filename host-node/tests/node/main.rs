@@ -1,10 +1,12 @@
 //! The daemon against a kernel that the test plays itself: real TLS, real containers, root only.
 //!
 //! - `kernel`: the kernel's side of the link, in memory; - `machine`: a `host-node` process with its directories and image;
+//! - `service`: the Service rules and real packets, in a network namespace of their own;
 //! - `life`, `volumes`, `adoption`: what is tested. One binary, so that the tests share one build; each test has its own node.
 
 mod adoption;
 mod kernel;
 mod life;
 mod machine;
+mod service;
 mod volumes;

@@ -2,7 +2,7 @@
 
 use crate::{
     fault::HostError,
-    gather::{all_of, stored},
+    gather::{all_of, selector_of, stored},
     project::Projection,
     spec::{ControllerSpec, Mapping, Relation, ResourcePattern, WatchSpec},
     write::ObjectName,
@@ -166,6 +166,11 @@ impl Mapper {
             Mapping::Own | Mapping::Name => keys.push(key(&primary.key, beside, &meta.name)),
             Mapping::Namespace if !meta.namespace.is_empty() => keys.push(key(&primary.key, "", &meta.namespace)),
             Mapping::Namespace => {}
+            Mapping::Selector => {
+                let around = registry.list_index(&primary.key, &Index::Namespace, beside).0;
+                let selecting = around.iter().filter(|o| selector_of(o).is_some_and(|selector| selector.matches_with(|l| meta.label(l))));
+                keys.extend(selecting.map(|o| self.own(o)));
+            }
             Mapping::Owner => {
                 let owner = meta.controller().filter(|o| *o.kind == *primary.info.kind && group_of(&o.api_version) == primary.info.group);
                 keys.extend(owner.map(|o| key(&primary.key, beside, &o.name)));

@@ -88,6 +88,7 @@ impl Gatherer {
             Relation::Owner if self.spec.resource == ResourcePattern::Everything => registry.dependents(centre.uid),
             Relation::Owner => of(Index::Owner, centre.uid),
             Relation::OwnerOrSelector => self.owned_or_selected(registry, centre),
+            Relation::Selector => self.selected(registry, centre),
             Relation::Owners => self.matching(owners(registry, centre)),
             Relation::Namespace => of(Index::Namespace, namespace),
             Relation::NamespaceObject => registry.get_cached(&ResourceKey::new("", "namespaces"), "", namespace).into_iter().collect(),
@@ -129,23 +130,25 @@ impl Gatherer {
     /// What the centre owns, and what its `spec.selector` matches and nobody controls.
     fn owned_or_selected(&self, registry: &Registry, centre: Centre<'_>) -> Vec<Arc<Object>> {
         let mut found = self.indexed(registry, &Index::Owner, centre.uid);
-        let selector =
-            centre.object.and_then(|o| o.value().ok()).and_then(|v| selector_of(v.pointer("/spec/selector").unwrap_or(&Value::Null)));
-        if let Some(selector) = selector {
-            let orphans = self.indexed(registry, &Index::Namespace, centre.namespace);
-            let already = |o: &Object| o.meta().owners.iter().any(|owner| *owner.uid == *centre.uid);
-            found.extend(
-                orphans
-                    .into_iter()
-                    .filter(|o| o.meta().controller().is_none() && !already(o) && selector.matches_with(|l| o.meta().label(l))),
-            );
-        }
+        let already = |o: &Object| o.meta().owners.iter().any(|owner| *owner.uid == *centre.uid);
+        let selected = self.selected(registry, centre).into_iter();
+        found.extend(selected.filter(|o| o.meta().controller().is_none() && !already(o)));
         found
+    }
+
+    /// What its `spec.selector` matches in its namespace, whoever owns it.
+    fn selected(&self, registry: &Registry, centre: Centre<'_>) -> Vec<Arc<Object>> {
+        let Some(selector) = centre.object.and_then(|o| selector_of(o)) else { return Vec::new() };
+        let mut around = self.indexed(registry, &Index::Namespace, centre.namespace);
+        around.retain(|o| selector.matches_with(|l| o.meta().label(l)));
+        around
     }
 }
 
 /// An object's `spec.selector`: a LabelSelector, or a plain map as ReplicationControllers and Services have. `None`: it selects nothing.
-fn selector_of(selector: &Value) -> Option<LabelSelector> {
+pub fn selector_of(object: &Object) -> Option<LabelSelector> {
+    let body = object.value().ok()?;
+    let selector = body.pointer("/spec/selector")?;
     let map = selector.as_object().filter(|s| !s.is_empty())?;
     let plain = !map.contains_key("matchLabels") && !map.contains_key("matchExpressions");
     if plain { Some(LabelSelector::from_map(selector)) } else { LabelSelector::from_object(selector).ok() }

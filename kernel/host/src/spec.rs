@@ -102,6 +102,7 @@ pub enum Mapping {
     Owner,
     Name,
     Namespace,
+    Selector,
     Field(String),
     All,
 }
@@ -124,6 +125,7 @@ pub struct RelatedSpec {
 pub enum Relation {
     Owner,
     OwnerOrSelector,
+    Selector,
     Owners,
     Dependents,
     Namespace,
@@ -480,6 +482,7 @@ impl Mapping {
             "owner" => Self::Owner,
             "name" => Self::Name,
             "namespace" => Self::Namespace,
+            "selector" => Self::Selector,
             "all" => Self::All,
             other => match other.strip_prefix("field:") {
                 Some(path) if !path.is_empty() => Self::Field(path.to_owned()),
@@ -494,6 +497,7 @@ impl RelatedSpec {
         let by = match raw.by.as_str() {
             "" | "owner" => Relation::Owner,
             "ownerOrSelector" => Relation::OwnerOrSelector,
+            "selector" => Relation::Selector,
             "owners" => Relation::Owners,
             "dependents" => Relation::Dependents,
             "namespace" => Relation::Namespace,

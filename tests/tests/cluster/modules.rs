@@ -44,6 +44,7 @@ fn built_in(setup: &Setup) -> Outcome {
         "namespace",
         "garbage-collector",
         "node-lifecycle",
+        "endpointslice",
     ];
     for name in expected {
         ensure!(names.contains(name), "{name} is not among {names:?}");

@@ -25,6 +25,17 @@ const EVENT_BYTES_MAX: usize = 64 * 1024;
 /// What a machine is told of other nodes.
 const NODE_FIELDS: [&str; 4] = ["/metadata/name", "/spec/podCIDR", "/spec/podCIDRs", "/status/addresses"];
 
+/// What a machine's network follows of the whole cluster: group, resource, and which fields (none: whole objects).
+const NETWORK: [(&str, &str, &[&str]); 5] = [
+    ("", "services", &[]),
+    ("discovery.k8s.io", "endpointslices", &[]),
+    ("networking.k8s.io", "networkpolicies", &[]),
+    ("", "namespaces", &["/metadata/name", "/metadata/labels"]),
+    ("", "pods", &POD_FIELDS),
+];
+/// What policies select pods by.
+const POD_FIELDS: [&str; 6] = ["/metadata", "/spec/nodeName", "/spec/hostNetwork", "/spec/containers", "/status/phase", "/status/podIP"];
+
 /// A machine's session.
 pub(super) struct Session {
     shared: Arc<Shared>,
@@ -200,7 +211,7 @@ impl rpc::Server for Session {
 
     async fn watch_pods(self: CapRc<Self>, params: rpc::WatchPodsParams, mut results: rpc::WatchPodsResults) -> Result<(), capnp::Error> {
         self.current()?;
-        let watched = Watched { resource: "pods", field_selector: format!("spec.nodeName={}", self.node), fields: &[] };
+        let watched = Watched { group: "", resource: "pods", field_selector: format!("spec.nodeName={}", self.node), fields: &[] };
         let sink = params.get()?.get_sink()?;
         results.get().set_subscription(subscription::begin(self.shared.clone(), watched, sink, self.ended.clone()));
         Ok(())
@@ -212,7 +223,25 @@ impl rpc::Server for Session {
         mut results: rpc::WatchNodesResults,
     ) -> Result<(), capnp::Error> {
         self.current()?;
-        let watched = Watched { resource: "nodes", field_selector: String::new(), fields: &NODE_FIELDS };
+        let watched = Watched { group: "", resource: "nodes", field_selector: String::new(), fields: &NODE_FIELDS };
+        let sink = params.get()?.get_sink()?;
+        results.get().set_subscription(subscription::begin(self.shared.clone(), watched, sink, self.ended.clone()));
+        Ok(())
+    }
+
+    async fn watch_network(
+        self: CapRc<Self>,
+        params: rpc::WatchNetworkParams,
+        mut results: rpc::WatchNetworkResults,
+    ) -> Result<(), capnp::Error> {
+        self.current()?;
+        let asked = params.get()?.get_resource()?.to_string()?;
+        let Some((group, resource, fields)) = NETWORK.into_iter().find(|(_, resource, _)| *resource == asked) else {
+            let refused = ApiError::from_code(403, "Forbidden", format!("a node's network does not follow {asked:?}"));
+            fill(&refused, results.get().init_failure());
+            return Ok(());
+        };
+        let watched = Watched { group, resource, field_selector: String::new(), fields };
         let sink = params.get()?.get_sink()?;
         results.get().set_subscription(subscription::begin(self.shared.clone(), watched, sink, self.ended.clone()));
         Ok(())

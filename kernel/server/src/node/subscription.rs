@@ -28,6 +28,7 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// What is watched.
 pub(super) struct Watched {
+    pub(super) group: &'static str,
     pub(super) resource: &'static str,
     pub(super) field_selector: String,
     /// JSON pointers of what a row has; none for whole objects.
@@ -87,7 +88,7 @@ async fn run(shared: &Shared, watched: &Watched, sink: &row_sink::Client) -> Res
 }
 
 async fn watch(shared: &Shared, watched: &Watched) -> Result<WatchStream, ApiError> {
-    let target = shared.registry.resolve("", "v1", watched.resource, "", "", "")?;
+    let target = shared.registry.resolve(watched.group, "v1", watched.resource, "", "", "")?;
     let options = WatchOptions {
         field_selector: watched.field_selector.clone(),
         version_match: Some(VersionMatch::NotOlderThan),

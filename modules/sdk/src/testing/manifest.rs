@@ -104,7 +104,11 @@ impl RelatedRule {
             "namespace" if target.namespace.is_empty() => key.namespace == target.name,
             "namespace" => key.namespace == target.namespace,
             "owner" => owned(&target.uid),
-            "ownerOrSelector" => owned(&target.uid) || key.namespace == target.namespace && selects_orphan(object, candidate),
+            "ownerOrSelector" => {
+                let orphan = !owners(candidate).iter().any(|owner| owner["controller"] == true);
+                owned(&target.uid) || key.namespace == target.namespace && orphan && selects(object, candidate)
+            }
+            "selector" => key.namespace == target.namespace && selects(object, candidate),
             "dependents" => owners(candidate).iter().any(|owner| owner["uid"] == target.uid.as_str()),
             "owners" => object.is_some_and(|object| owners(object).iter().any(|owner| owner["uid"] == candidate["metadata"]["uid"])),
             by => by.strip_prefix("field:").is_some_and(|path| text(candidate, &format!("/{}", path.replace('.', "/"))) == target.name),
@@ -124,11 +128,15 @@ fn owners(object: &Value) -> &[Value] {
     object.pointer("/metadata/ownerReferences").and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-fn selects_orphan(primary: Option<&Value>, candidate: &Value) -> bool {
-    let orphan = !owners(candidate).iter().any(|owner| owner["controller"] == true);
-    let selector = primary.and_then(|primary| serde_json::from_value::<Selector>(primary.pointer("/spec/selector")?.clone()).ok());
+/// A selector in either spelling: a LabelSelector, or a plain map as Services have.
+fn selects(primary: Option<&Value>, candidate: &Value) -> bool {
+    let selector = primary.and_then(|primary| {
+        let stored = primary.pointer("/spec/selector")?;
+        let structured = stored.get("matchLabels").is_some() || stored.get("matchExpressions").is_some();
+        serde_json::from_value::<Selector>(if structured { stored.clone() } else { json!({ "matchLabels": stored }) }).ok()
+    });
     let labels = candidate.pointer("/metadata/labels").and_then(|labels| serde_json::from_value(labels.clone()).ok()).unwrap_or_default();
-    orphan && selector.is_some_and(|selector| !selector.is_empty() && selector.matches(&labels))
+    selector.is_some_and(|selector| !selector.is_empty() && selector.matches(&labels))
 }
 
 fn labels_match(selector: &str, object: &Value) -> bool {

@@ -1,0 +1,354 @@
+//! Which packets a node's pods may get and send: pure, from the cluster's policies, pods and namespaces.
+//!
+//! Rules: <https://kubernetes.io/docs/concepts/services-networking/network-policies/>. A pod that no policy of a direction selects may do
+//! anything in it; one that some select may do what any of them allows. Pods on the host's network are nobody's business here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde::Deserialize;
+
+use crate::follow::{Followed, Key};
+use crate::service::model::protocol;
+
+/// A pod of the cluster, as policies see it.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct Pod {
+    metadata: Labelled,
+    spec: PodSpec,
+    status: PodStatus,
+}
+
+/// A namespace, as policies see it.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct Namespace {
+    metadata: Labelled,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+struct Labelled {
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+struct PodSpec {
+    node_name: String,
+    host_network: bool,
+    containers: Vec<Container>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+struct Container {
+    ports: Vec<ContainerPort>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+struct ContainerPort {
+    name: String,
+    protocol: String,
+    container_port: u16,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+struct PodStatus {
+    phase: String,
+    #[serde(rename = "podIP")]
+    pod_ip: String,
+}
+
+impl Pod {
+    /// Its address, while it has one that is its own.
+    fn address(&self) -> Option<Ipv4Addr> {
+        let over = matches!(self.status.phase.as_str(), "Succeeded" | "Failed");
+        if over || self.spec.host_network { None } else { self.status.pod_ip.parse().ok() }
+    }
+
+    fn port(&self, name: &str, wanted: u8) -> Option<u16> {
+        let mut ports = self.spec.containers.iter().flat_map(|container| &container.ports);
+        ports.find(|port| port.name == name && protocol(&port.protocol) == Some(wanted)).map(|port| port.container_port)
+    }
+}
+
+/// What is known of the cluster.
+#[derive(Default)]
+pub struct Known {
+    /// Policies.
+    pub policies: Followed<NetworkPolicy>,
+    /// Pods.
+    pub pods: Followed<Pod>,
+    /// Namespaces; their key has no namespace.
+    pub namespaces: Followed<Namespace>,
+}
+
+/// Addresses from the first to the last.
+pub type Range = (Ipv4Addr, Ipv4Addr);
+
+/// One thing that is allowed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Allowed {
+    /// With whom; `None` for anybody. Sorted, apart from one another.
+    pub peers: Option<Vec<Range>>,
+    /// By which protocol, to which ports; `None` for any.
+    pub ports: Option<(u8, Option<(u16, u16)>)>,
+}
+
+/// Directions of a pod in which it is isolated, and what is allowed nevertheless.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// From others, when it is isolated for that.
+    pub ingress: Option<BTreeSet<Allowed>>,
+    /// To others, when it is isolated for that.
+    pub egress: Option<BTreeSet<Allowed>>,
+}
+
+/// The limits of this node's pods, by their addresses. Pods without limits are not in it.
+pub fn plan(known: &Known, node: &str) -> BTreeMap<Ipv4Addr, Limits> {
+    let mut limits: BTreeMap<Ipv4Addr, Limits> = BTreeMap::new();
+    for ((namespace, _), policy) in known.policies.iter() {
+        let Some(spec) = &policy.spec else { continue };
+        let types = spec.policy_types.clone().unwrap_or_default();
+        let named = |direction: &str| types.iter().any(|t| t == direction);
+        let ingress = named("Ingress") || types.is_empty();
+        let egress = named("Egress") || types.is_empty() && spec.egress.is_some();
+        let everybody = LabelSelector::default();
+        let selector = spec.pod_selector.as_ref().unwrap_or(&everybody);
+        for (key, pod) in known.pods.iter().filter(|(key, pod)| key.0 == *namespace && pod.spec.node_name == node) {
+            let Some(address) = pod.address().filter(|_| matches(selector, &pod.metadata.labels)) else { continue };
+            let limits = limits.entry(address).or_default();
+            if ingress {
+                let allowed = limits.ingress.get_or_insert_default();
+                for rule in spec.ingress.iter().flatten() {
+                    add(allowed, known, key, &Rule { peers: rule.from.as_deref(), ports: rule.ports.as_deref(), target: Some(pod) });
+                }
+            }
+            if egress {
+                let allowed = limits.egress.get_or_insert_default();
+                for rule in spec.egress.iter().flatten() {
+                    add(allowed, known, key, &Rule { peers: rule.to.as_deref(), ports: rule.ports.as_deref(), target: None });
+                }
+            }
+        }
+    }
+    limits
+}
+
+/// A rule of a policy, of either direction.
+struct Rule<'a> {
+    peers: Option<&'a [NetworkPolicyPeer]>,
+    ports: Option<&'a [NetworkPolicyPort]>,
+    /// Whose ports are meant by name; `None`: those of each peer.
+    target: Option<&'a Pod>,
+}
+
+fn add(allowed: &mut BTreeSet<Allowed>, known: &Known, of: &Key, rule: &Rule<'_>) {
+    let ranges = |pods: &[&Pod], blocks: Vec<Range>| {
+        let single = pods.iter().filter_map(|pod| pod.address()).map(|address| (address, address));
+        merge(single.chain(blocks).collect())
+    };
+    let everybody = rule.peers.is_none_or(<[_]>::is_empty);
+    let (pods, blocks) =
+        if everybody { (known.pods.iter().map(|(_, pod)| pod).collect(), Vec::new()) } else { peers(known, of, rule.peers.unwrap_or(&[])) };
+    let all = if everybody { None } else { Some(ranges(&pods, blocks)) };
+    let Some(ports) = rule.ports.filter(|ports| !ports.is_empty()) else {
+        allowed.insert(Allowed { peers: all, ports: None });
+        return;
+    };
+    for port in ports {
+        let Some(number) = protocol(port.protocol.as_deref().unwrap_or_default()) else { continue };
+        match (&port.port, rule.target) {
+            (None, _) => {
+                allowed.insert(Allowed { peers: all.clone(), ports: Some((number, None)) });
+            }
+            (Some(IntOrString::Int(first)), _) => {
+                let range = u16::try_from(*first).ok().zip(u16::try_from(port.end_port.unwrap_or(*first)).ok());
+                if let Some(range) = range {
+                    allowed.insert(Allowed { peers: all.clone(), ports: Some((number, Some(range))) });
+                }
+            }
+            (Some(IntOrString::String(name)), Some(target)) => {
+                if let Some(at) = target.port(name, number) {
+                    allowed.insert(Allowed { peers: all.clone(), ports: Some((number, Some((at, at)))) });
+                }
+            }
+            (Some(IntOrString::String(name)), None) => {
+                let mut by_port: BTreeMap<u16, Vec<&Pod>> = BTreeMap::new();
+                for pod in &pods {
+                    if let Some(at) = pod.port(name, number) {
+                        by_port.entry(at).or_default().push(*pod);
+                    }
+                }
+                for (at, pods) in by_port {
+                    allowed.insert(Allowed { peers: Some(ranges(&pods, Vec::new())), ports: Some((number, Some((at, at)))) });
+                }
+            }
+        }
+    }
+}
+
+fn peers<'a>(known: &'a Known, of: &Key, list: &[NetworkPolicyPeer]) -> (Vec<&'a Pod>, Vec<Range>) {
+    let (mut pods, mut blocks) = (Vec::new(), Vec::new());
+    for peer in list {
+        if let Some(block) = &peer.ip_block {
+            blocks.extend(network(&block.cidr).into_iter().flat_map(|whole| {
+                let holes = merge(block.except.iter().flatten().filter_map(|text| network(text)).collect());
+                without(whole, &holes)
+            }));
+            continue;
+        }
+        let in_namespace = |namespace: &String| match &peer.namespace_selector {
+            None => *namespace == of.0,
+            Some(selector) => {
+                let found = known.namespaces.get(&(String::new(), namespace.clone()));
+                found.is_some_and(|found| matches(selector, &found.metadata.labels))
+            }
+        };
+        let selected = |pod: &Pod| peer.pod_selector.as_ref().is_none_or(|selector| matches(selector, &pod.metadata.labels));
+        pods.extend(known.pods.iter().filter(|(key, pod)| in_namespace(&key.0) && selected(pod)).map(|(_, pod)| pod));
+    }
+    (pods, blocks)
+}
+
+fn matches(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+    let equal = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
+    equal
+        && selector.match_expressions.iter().flatten().all(|requirement| {
+            let value = labels.get(&requirement.key);
+            let listed = || requirement.values.iter().flatten().any(|wanted| Some(wanted) == value);
+            match requirement.operator.as_str() {
+                "In" => listed(),
+                "NotIn" => !listed(),
+                "Exists" => value.is_some(),
+                "DoesNotExist" => value.is_none(),
+                _ => false,
+            }
+        })
+}
+
+/// An IPv4 network; others have no part in what is enforced here.
+fn network(text: &str) -> Option<Range> {
+    let (address, prefix) = text.split_once('/')?;
+    let (address, prefix): (Ipv4Addr, u32) = (address.parse().ok()?, prefix.parse().ok().filter(|prefix| *prefix <= 32)?);
+    let hosts = u32::MAX.checked_shr(prefix).unwrap_or(0);
+    Some((Ipv4Addr::from(u32::from(address) & !hosts), Ipv4Addr::from(u32::from(address) | hosts)))
+}
+
+/// Sorted, and those that overlap or touch as one.
+fn merge(mut ranges: Vec<Range>) -> Vec<Range> {
+    ranges.sort();
+    let mut merged: Vec<Range> = Vec::new();
+    for (first, last) in ranges {
+        match merged.last_mut() {
+            Some(before) if u32::from(first) <= u32::from(before.1).saturating_add(1) => before.1 = before.1.max(last),
+            _ => merged.push((first, last)),
+        }
+    }
+    merged
+}
+
+fn without((first, last): Range, holes: &[Range]) -> Vec<Range> {
+    let mut rest = Vec::new();
+    let mut at = Some(first);
+    for (from, to) in holes.iter().filter(|(from, to)| *to >= first && *from <= last) {
+        let Some(start) = at else { break };
+        if *from > start {
+            rest.push((start, Ipv4Addr::from(u32::from(*from) - 1)));
+        }
+        at = u32::from(*to).checked_add(1).map(Ipv4Addr::from);
+    }
+    rest.extend(at.filter(|start| *start <= last).map(|start| (start, last)));
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::Row;
+    use serde_json::{Value, json};
+
+    fn known(policies: &[Value]) -> Known {
+        let mut known = Known::default();
+        let row = |value: Value| Row::Put(value.to_string().into_bytes());
+        let pod = |namespace: &str, name: &str, address: &str, app: &str, port: u16| {
+            json!({
+                "metadata": { "namespace": namespace, "name": name, "labels": { "app": app } },
+                "spec": { "nodeName": "n1", "containers": [{ "ports": [{ "name": "web", "containerPort": port }] }] },
+                "status": { "phase": "Running", "podIP": address },
+            })
+        };
+        let pods = [pod("a", "x", "10.0.0.1", "x", 80), pod("a", "y", "10.0.0.2", "y", 81), pod("b", "z", "10.0.0.3", "x", 82)];
+        pods.into_iter().for_each(|pod| known.pods.take(row(pod), |_, _| {}));
+        for (name, team) in [("a", "red"), ("b", "blue")] {
+            known.namespaces.take(row(json!({ "metadata": { "name": name, "labels": { "team": team } } })), |_, _| {});
+        }
+        for (index, spec) in policies.iter().enumerate() {
+            let policy = json!({ "metadata": { "namespace": "a", "name": format!("p{index}") }, "spec": spec });
+            known.policies.take(row(policy), |_, _| {});
+        }
+        known
+    }
+
+    /// What may reach `10.0.0.1`, and where it may go, each as text; `-` for anything.
+    fn check(policies: &[Value], ingress: &str, egress: &str) {
+        let limits = plan(&known(policies), "n1").remove(&Ipv4Addr::new(10, 0, 0, 1)).unwrap_or_default();
+        let show = |allowed: Option<BTreeSet<Allowed>>| {
+            let one = |allowed: Allowed| {
+                let range = |(first, last): &Range| if first == last { first.to_string() } else { format!("{first}-{last}") };
+                let peers = allowed.peers.map_or("any".to_owned(), |peers| peers.iter().map(range).collect::<Vec<_>>().join("+"));
+                match allowed.ports {
+                    None => peers,
+                    Some((protocol, None)) => format!("{peers}:{protocol}"),
+                    Some((protocol, Some((first, last)))) => format!("{peers}:{protocol}/{first}-{last}"),
+                }
+            };
+            allowed.map_or("-".to_owned(), |all| all.into_iter().map(one).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!((show(limits.ingress).as_str(), show(limits.egress).as_str()), (ingress, egress), "{policies:?}");
+    }
+
+    #[test]
+    fn a_pod_that_none_selects_is_free_and_an_empty_policy_closes() {
+        check(&[], "-", "-");
+        check(&[json!({ "podSelector": {} })], "", "-");
+        check(&[json!({ "podSelector": {}, "policyTypes": ["Egress"] })], "-", "");
+        check(&[json!({ "podSelector": { "matchLabels": { "app": "y" } } })], "-", "-");
+        check(&[json!({ "podSelector": {}, "ingress": [{}] })], "any", "-");
+    }
+
+    #[test]
+    fn peers_are_pods_of_the_namespace_of_selected_namespaces_or_of_both() {
+        let from = |peer: Value| json!({ "podSelector": { "matchLabels": { "app": "x" } }, "ingress": [{ "from": [peer] }] });
+        check(&[from(json!({ "podSelector": {} }))], "10.0.0.1-10.0.0.2", "-");
+        check(&[from(json!({ "podSelector": { "matchLabels": { "app": "y" } } }))], "10.0.0.2", "-");
+        check(&[from(json!({ "namespaceSelector": {} }))], "10.0.0.1-10.0.0.3", "-");
+        check(&[from(json!({ "namespaceSelector": { "matchLabels": { "team": "blue" } } }))], "10.0.0.3", "-");
+        let both = json!({ "namespaceSelector": {}, "podSelector": { "matchExpressions": [{ "key": "app", "operator": "In", "values": ["x"] }] } });
+        check(&[from(both)], "10.0.0.1+10.0.0.3", "-");
+        check(&[from(json!({ "podSelector": { "matchLabels": { "app": "none" } } }))], "", "-");
+    }
+
+    #[test]
+    fn address_blocks_have_holes() {
+        let block = |cidr: &str, except: Value| json!({ "podSelector": {}, "policyTypes": ["Egress"], "egress": [{ "to": [{ "ipBlock": { "cidr": cidr, "except": except } }] }] });
+        check(&[block("10.1.0.0/16", json!(["10.1.2.0/24"]))], "-", "10.1.0.0-10.1.1.255+10.1.3.0-10.1.255.255");
+        check(&[block("10.1.0.0/24", json!(["10.1.0.0/25"]))], "-", "10.1.0.128-10.1.0.255");
+        check(&[block("0.0.0.0/0", json!([]))], "-", "0.0.0.0-255.255.255.255");
+    }
+
+    #[test]
+    fn ports_are_numbers_ranges_and_names_of_whoever_is_reached() {
+        let ports = json!([{ "port": 53, "protocol": "UDP" }, { "port": 8000, "endPort": 8080 }, { "port": "web" }]);
+        check(&[json!({ "podSelector": {}, "ingress": [{ "ports": ports }] })], "any:6/80-80 any:6/8000-8080 any:17/53-53", "-");
+        let named = json!({ "podSelector": {}, "policyTypes": ["Egress"], "egress": [{ "to": [{ "podSelector": {} }], "ports": [{ "port": "web" }] }] });
+        check(&[named], "-", "10.0.0.1:6/80-80 10.0.0.2:6/81-81");
+    }
+}

@@ -1,0 +1,225 @@
+//! The rules of the Service proxy with real packets: a network namespace with clients and endpoints as addresses of its loopback device.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
+use std::time::Duration;
+
+use pintle_host_node::net::nft::wire::Socket;
+use pintle_host_node::net::nft::{Transaction, conntrack};
+use pintle_host_node::service::frontends::{Back, Front, Masquerade};
+use pintle_host_node::service::ruleset::{Ground, Ruleset, TABLE};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+const CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 5);
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 244, 9, 9);
+const TCP: u8 = 6;
+
+/// Runs a test in a namespace where `10.244.0.1` to `10.244.0.4` and the client are local and everything else is routed to loopback.
+fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    if !nix::unistd::geteuid().is_root() {
+        return println!("skipped: needs root for a network namespace");
+    }
+    let body = || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a namespace");
+        let addresses = (1..=4).map(|n| Ipv4Addr::new(10, 244, 0, n)).chain([CLIENT]);
+        ip("link set lo up");
+        addresses.for_each(|address| ip(&format!("address add {address}/32 dev lo")));
+        ip("route add default dev lo");
+        test();
+    };
+    // Children of this thread, `ip` among them, are born into its namespace.
+    std::thread::spawn(body).join().expect("the test passes");
+}
+
+fn ip(args: &str) {
+    let done = Command::new("ip").args(args.split(' ')).status().expect("ip runs");
+    assert!(done.success(), "ip {args}");
+}
+
+fn ground() -> Ground {
+    let cidr = |text: &str| text.parse().expect("a network");
+    Ground { bridge: "pods".into(), own_pods: cidr("10.244.0.0/24"), all_pods: cidr("10.244.0.0/16"), services: cidr("10.96.0.0/16") }
+}
+
+fn front(address: Ipv4Addr, protocol: u8, port: u16) -> Front {
+    Front { address, protocol, port }
+}
+
+fn back(endpoints: impl IntoIterator<Item = u8>, affinity: Option<u64>) -> Back {
+    let endpoints = endpoints.into_iter().map(|n| (Ipv4Addr::new(10, 244, 0, n), 8080)).collect();
+    Back { endpoints, affinity, masquerade: Masquerade::Never }
+}
+
+/// An endpoint that tells its number and whom it sees.
+fn serve(number: u8) {
+    let listener = TcpListener::bind((Ipv4Addr::new(10, 244, 0, number), 8080)).expect("bound");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let (mut stream, peer) = (stream.try_clone().expect("a stream"), stream.peer_addr().expect("a peer"));
+            let _ = stream.write_all(format!("{number} {}\n", peer.ip()).as_bytes());
+        }
+    });
+}
+
+/// Connects from an address; what the endpoint says, or the error's kind.
+fn ask(from: Ipv4Addr, to: impl Into<SocketAddr>) -> Result<String, std::io::ErrorKind> {
+    let socket = nix::sys::socket::socket(
+        nix::sys::socket::AddressFamily::Inet,
+        nix::sys::socket::SockType::Stream,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .expect("a socket");
+    use std::os::fd::AsRawFd;
+    nix::sys::socket::bind(socket.as_raw_fd(), &nix::sys::socket::SockaddrIn::from(std::net::SocketAddrV4::new(from, 0))).expect("bound");
+    let SocketAddr::V4(to) = to.into() else { unreachable!("IPv4 only") };
+    let connected = nix::sys::socket::connect(socket.as_raw_fd(), &nix::sys::socket::SockaddrIn::from(to));
+    connected.map_err(|errno| std::io::Error::from(errno).kind())?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut said = String::new();
+    stream.read_to_string(&mut said).map_err(|error| error.kind())?;
+    Ok(said.trim().to_owned())
+}
+
+struct Proxy {
+    socket: Socket,
+    ruleset: Ruleset,
+}
+
+impl Proxy {
+    fn with(fronts: BTreeMap<Front, Back>) -> Self {
+        let socket = Socket::open().expect("a socket");
+        let (ruleset, transaction) = Ruleset::replace(&ground(), fronts);
+        socket.commit(transaction.into_messages()).expect("the rules are accepted");
+        Self { socket, ruleset }
+    }
+
+    fn change(&mut self, front: Front, back: Option<Back>) {
+        let mut transaction = Transaction::on(TABLE);
+        self.ruleset.change(&ground(), [(front, back)].into(), &mut transaction);
+        self.socket.commit(transaction.into_messages()).expect("the change is accepted");
+    }
+}
+
+fn answers(count: usize, from: Ipv4Addr, to: (Ipv4Addr, u16)) -> BTreeSet<String> {
+    (0..count).map(|_| ask(from, to).expect("an answer")).collect()
+}
+
+#[test]
+fn connections_to_a_service_spread_over_what_stands_behind_it_now() {
+    in_namespace(|| {
+        (1..=3).for_each(serve);
+        let web = front(CLUSTER_IP, TCP, 80);
+        let mut proxy = Proxy::with([(web, back(1..=3, None))].into());
+        let said: BTreeSet<String> = (1..=3).map(|n| format!("{n} {CLIENT}")).collect();
+        assert_eq!(answers(60, CLIENT, (CLUSTER_IP, 80)), said);
+        proxy.change(web, Some(back([2], None)));
+        assert_eq!(answers(20, CLIENT, (CLUSTER_IP, 80)), [format!("2 {CLIENT}")].into());
+        proxy.change(web, Some(back([1, 2], None)));
+        assert_eq!(answers(40, CLIENT, (CLUSTER_IP, 80)).len(), 2);
+        proxy.change(web, None);
+        assert_eq!(ask(CLIENT, (CLUSTER_IP, 80)), Err(std::io::ErrorKind::ConnectionRefused));
+        assert_eq!(ask(CLIENT, (CLUSTER_IP, 81)), Err(std::io::ErrorKind::ConnectionRefused));
+        assert!(proxy.ruleset.is_empty());
+    });
+}
+
+#[test]
+fn a_connection_that_stands_lives_through_every_change_of_the_rules() {
+    in_namespace(|| {
+        let listener = TcpListener::bind("10.244.0.1:8080").expect("bound");
+        let web = front(CLUSTER_IP, TCP, 80);
+        let mut proxy = Proxy::with([(web, back([1], None))].into());
+        let mut client = TcpStream::connect((CLUSTER_IP, 80)).expect("connected");
+        let (mut server, _) = listener.accept().expect("accepted");
+        let mut exchange = || {
+            client.write_all(b"x").expect("sent");
+            let mut byte = [0];
+            server.read_exact(&mut byte).expect("received");
+        };
+        exchange();
+        proxy.change(web, Some(back([2], None)));
+        exchange();
+        let _anew = Proxy::with(BTreeMap::new());
+        exchange();
+    });
+}
+
+#[test]
+fn a_client_with_affinity_stays_until_its_endpoint_is_gone() {
+    in_namespace(|| {
+        (1..=4).for_each(serve);
+        let web = front(CLUSTER_IP, TCP, 80);
+        let mut proxy = Proxy::with([(web, back(1..=4, Some(100)))].into());
+        for _ in 0..3 {
+            let first = answers(20, CLIENT, (CLUSTER_IP, 80));
+            assert_eq!(first.len(), 1, "{first:?}");
+            let number: u8 = first.first().and_then(|said| said[..1].parse().ok()).expect("a number");
+            proxy.change(web, Some(back((1..=4).filter(|n| *n != number), Some(100))));
+            let second = answers(20, CLIENT, (CLUSTER_IP, 80));
+            assert_eq!(second.len(), 1, "{second:?}");
+            assert_ne!(first, second);
+            proxy.change(web, Some(back(1..=4, Some(100))));
+        }
+    });
+}
+
+#[test]
+fn ports_of_the_machine_lead_to_endpoints_and_hide_the_client_when_they_must() {
+    in_namespace(|| {
+        serve(1);
+        let port = front(Ipv4Addr::UNSPECIFIED, TCP, 30_080);
+        let proxy = |masquerade| Proxy::with([(port, Back { masquerade, ..back([1], None) })].into());
+        let node = Ipv4Addr::new(10, 244, 0, 2);
+        proxy(Masquerade::Never);
+        assert_eq!(ask(CLIENT, (node, 30_080)), Ok(format!("1 {CLIENT}")));
+        proxy(Masquerade::Always);
+        assert_ne!(ask(CLIENT, (node, 30_080)), Ok(format!("1 {CLIENT}")));
+        let outside = Ipv4Addr::new(192, 0, 2, 1);
+        ip(&format!("address add {outside}/32 dev lo"));
+        proxy(Masquerade::Outsiders);
+        assert_eq!(ask(CLIENT, (node, 30_080)), Ok(format!("1 {CLIENT}")));
+        assert_ne!(ask(outside, (node, 30_080)), Ok(format!("1 {outside}")));
+    });
+}
+
+#[test]
+fn a_pod_that_meets_itself_sees_another_address_than_its_own() {
+    in_namespace(|| {
+        // Not the first: that is the address that masquerading takes here.
+        serve(2);
+        let web = front(CLUSTER_IP, TCP, 80);
+        let _proxy = Proxy::with([(web, back([2], None))].into());
+        let pod = Ipv4Addr::new(10, 244, 0, 2);
+        let said = ask(pod, (CLUSTER_IP, 80)).expect("an answer");
+        assert!(said.starts_with("2 ") && said != format!("2 {pod}"), "{said}");
+    });
+}
+
+#[test]
+fn a_stream_of_udp_follows_when_its_endpoint_goes() {
+    in_namespace(|| {
+        let endpoint = |n: u8| {
+            let socket = UdpSocket::bind((Ipv4Addr::new(10, 244, 0, n), 8080)).expect("bound");
+            socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            socket
+        };
+        let (one, two) = (endpoint(1), endpoint(2));
+        let dns = front(CLUSTER_IP, conntrack::UDP, 53);
+        let mut proxy = Proxy::with([(dns, back([1], None))].into());
+        let client = UdpSocket::bind((CLIENT, 5353)).expect("bound");
+        let mut block = [0; 8];
+        client.send_to(b"first", (CLUSTER_IP, 53)).expect("sent");
+        assert_eq!(one.recv(&mut block).expect("received"), 5);
+        proxy.change(dns, Some(back([2], None)));
+        let gone = Ipv4Addr::new(10, 244, 0, 1);
+        let forgotten =
+            conntrack::forget(&proxy.socket, |asked, answering| asked.destination == (CLUSTER_IP, 53) && answering.source == (gone, 8080));
+        assert_eq!(forgotten.expect("forgotten"), 1);
+        client.send_to(b"second", (CLUSTER_IP, 53)).expect("sent");
+        assert_eq!(two.recv(&mut block).expect("received"), 6);
+    });
+}
