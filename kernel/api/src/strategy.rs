@@ -210,10 +210,18 @@ fn first_status(resource: &Resource, object: &mut Value) {
     }
 }
 
+/// Refuses an object of another name than `name`, which the request names.
+pub fn check_name(object: &Value, name: &str) -> Result<(), ApiError> {
+    let asked = object["metadata"]["name"].as_str().unwrap_or_default();
+    if asked == name {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!("the name of the object ({asked}) does not match the name on the URL ({name})")))
+}
+
 fn check_identity(resource: &Resource, new: &Value, old: &Value, name: &str) -> Result<(), ApiError> {
-    let (asked, stored) = (new["metadata"]["name"].as_str().unwrap_or_default(), name);
-    if !asked.is_empty() && asked != stored {
-        return Err(ApiError::bad_request(format!("the name of the object ({asked}) does not match the name on the URL ({stored})")));
+    if !new["metadata"]["name"].as_str().unwrap_or_default().is_empty() {
+        check_name(new, name)?;
     }
     let namespace = |object: &Value| object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
     if !namespace(new).is_empty() && namespace(new) != namespace(old) {

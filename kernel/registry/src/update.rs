@@ -43,6 +43,7 @@ impl Registry {
         if !versioned && target.subresource.is_empty() {
             let exists = self.current(target).is_ok();
             if !exists && strategy::created_by_update(&target.resource) {
+                strategy::check_name(&value, &target.name)?;
                 return self.create_object(caller, &target.named(&target.namespace, ""), body, options).await;
             }
             if exists && strategy::needs_version(&target.resource) {

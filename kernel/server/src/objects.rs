@@ -54,9 +54,12 @@ pub(crate) fn warn_of_end(resource: &Resource, response: &mut Response<Body>) {
 pub(crate) async fn serve(server: &Shared, exchange: Exchange) -> Result<Response<Body>, ApiError> {
     let target = target(&server.registry, &exchange.info)?;
     check_verb(&target.resource, &exchange.info)?;
-    let many = matches!(exchange.info.verb, "list" | "deletecollection");
-    let shapes = [Shape::Table, if many { Shape::MetadataList } else { Shape::Metadata }];
-    let wanted = exchange.wanted(if exchange.info.subresource == "scale" { &[] } else { &shapes })?;
+    let shapes: &[Shape] = match exchange.info.verb {
+        _ if exchange.info.subresource == "scale" => &[],
+        "list" | "deletecollection" => &[Shape::Table, Shape::MetadataList],
+        _ => &[Shape::Table, Shape::Metadata],
+    };
+    let wanted = exchange.wanted(shapes)?;
     if wanted.format == Format::Protobuf && !proto::has_form(&target.resource) {
         return Err(ApiError::not_acceptable(&["application/json", "application/yaml"]));
     }
