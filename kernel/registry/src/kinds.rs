@@ -60,8 +60,32 @@ pub(crate) fn prepare_create(resource: &ResourceInfo, value: &mut Value) {
     }
 }
 
+/// A Service that becomes of another type loses what only the former has, unless the write changes that too.
+fn drop_type_fields(value: &mut Value, old: &Value) {
+    let kind = value["spec"]["type"].as_str().unwrap_or_default().to_owned();
+    if old["spec"]["type"] == kind.as_str() {
+        return;
+    }
+    let balanced = kind == "LoadBalancer";
+    let fields = [
+        ("externalTrafficPolicy", balanced || kind == "NodePort"),
+        ("healthCheckNodePort", balanced),
+        ("allocateLoadBalancerNodePorts", balanced),
+        ("loadBalancerClass", balanced),
+    ];
+    let Some(spec) = value["spec"].as_object_mut() else { return };
+    for (field, _) in fields.into_iter().filter(|(_, kept)| !kept) {
+        if spec.get(field) == old["spec"].get(field) {
+            spec.remove(field);
+        }
+    }
+}
+
 /// A namespace's finalizers change by its `finalize` subresource only.
 pub(crate) fn prepare_update(resource: &ResourceInfo, subresource: &str, value: &mut Value, old: &Value) {
+    if is_service(resource) && subresource.is_empty() {
+        drop_type_fields(value, old);
+    }
     if !is_namespace(resource) || subresource == "finalize" {
         return;
     }
