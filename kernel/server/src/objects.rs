@@ -107,6 +107,15 @@ fn check_verb(resource: &Resource, info: &RequestInfo) -> Result<(), ApiError> {
         "deletecollection" => Verb::DeleteCollection,
         _ => return Err(ApiError::method_not_allowed_path()),
     };
+    // A collection is not replaced, and nothing is created under the name of what is there.
+    let misplaced = match verb {
+        Verb::Update | Verb::Patch => info.name.is_empty(),
+        Verb::Create => !info.name.is_empty() && info.subresource.is_empty(),
+        _ => false,
+    };
+    if misplaced {
+        return Err(ApiError::method_not_allowed_path());
+    }
     if verbs.contains(verb) { Ok(()) } else { Err(ApiError::method_not_allowed_path()) }
 }
 

@@ -203,7 +203,7 @@ fn each_rule_refuses_its_case_in_upstreams_words() {
         let mut lines = case.lines().filter(|line| !line.starts_with("# ")).peekable();
         let Some(resource) = lines.next().map(crate::resource) else { continue };
         let path = case.lines().find(|line| !line.starts_with("# ")).unwrap_or_default();
-        let mut object = |text: &str| {
+        let object = |text: &str| {
             let yaml = SHORT.iter().fold(text.to_owned(), |text, (short, long)| text.replace(short, long));
             let mut object = crate::object(path, &yaml);
             defaults::apply(schema, resource, &mut object);
