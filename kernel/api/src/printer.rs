@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::resource::Resource;
+use crate::table::Schema;
 
 /// What comes with each row: `includeObject` of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -72,15 +73,39 @@ impl Column {
         }
     }
 
-    fn definition(&self) -> Value {
-        let format = if matches!(self.cell, Cell::Name) { "name" } else { "" };
-        json!({"name": self.name, "type": self.kind, "format": format, "description": "", "priority": self.priority})
+    fn definition(&self, resource: &Resource) -> Value {
+        let (pointer, format) = match self.cell {
+            Cell::Name => ("/metadata/name", "name"),
+            Cell::Age => ("/metadata/creationTimestamp", ""),
+            Cell::At(pointer) | Cell::Count(pointer) | Cell::Since(pointer) => (pointer, ""),
+            Cell::Of(_) => ("", ""),
+        };
+        let description = documentation(resource, pointer).unwrap_or_default();
+        json!({"name": self.name, "type": self.kind, "format": format, "description": description, "priority": self.priority})
+    }
+}
+
+/// What the schema says of the field at a JSON pointer.
+fn documentation(resource: &Resource, pointer: &str) -> Option<&'static str> {
+    let schema = Schema::builtin();
+    let metadata = pointer.strip_prefix("/metadata/").map(|_| "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    let (mut view, path) = match metadata {
+        Some(name) => (schema.type_named(name)?, pointer.strip_prefix("/metadata")?),
+        None => (schema.get(resource.type_id?)?, pointer),
+    };
+    let mut keys = path.split('/').skip(1).peekable();
+    loop {
+        let field = view.field(keys.next()?)?;
+        if keys.peek().is_none() {
+            return Some(field.doc);
+        }
+        view = view.target(&field)?;
     }
 }
 
 /// The column definitions of a resource's tables.
 pub fn column_definitions(resource: &Resource) -> Value {
-    columns::of(resource).iter().map(Column::definition).collect()
+    columns::of(resource).iter().map(|column| column.definition(resource)).collect()
 }
 
 /// One row: the cells, and what the request wants of the object.

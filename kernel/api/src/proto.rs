@@ -131,20 +131,22 @@ pub fn encode_object(schema: &Schema, resource: &Resource, object: &Value) -> Re
     Ok(wrap(&resource.api_version(), &resource.kind, &encode::message(view, object)))
 }
 
-/// A list of objects of `resource` as a body; `metadata` is the list's.
-pub fn encode_list<'a>(
-    schema: &Schema,
-    resource: &Resource,
-    metadata: &Value,
-    items: impl IntoIterator<Item = &'a Value>,
-) -> Result<Vec<u8>, ApiError> {
-    let view = builtin(schema, resource)?;
-    let mut raw = Vec::new();
+/// The message of an object of `resource`, without the envelope.
+pub fn encode_message(schema: &Schema, resource: &Resource, object: &Value) -> Result<Vec<u8>, ApiError> {
+    Ok(encode::message(builtin(schema, resource)?, object))
+}
+
+/// A list of objects of `resource` as a body, made of their messages; `metadata` is the list's.
+pub fn join_list(schema: &Schema, resource: &Resource, metadata: &Value, items: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    let mut raw = Vec::with_capacity(items.iter().map(|item| item.as_ref().len() + 8).sum());
     wire::bytes(&mut raw, 1, &list_meta(schema, metadata));
-    for item in items {
-        wire::bytes(&mut raw, 2, &encode::message(view, item));
-    }
-    Ok(wrap(&resource.api_version(), &resource.list_kind, &raw))
+    items.iter().for_each(|item| wire::bytes(&mut raw, 2, item.as_ref()));
+    wrap(&resource.api_version(), &resource.list_kind, &raw)
+}
+
+/// Whether objects of `resource` have a protobuf form.
+pub fn has_form(resource: &Resource) -> bool {
+    builtin(Schema::builtin(), resource).is_ok()
 }
 
 /// A `Status` of meta/v1 as a body.

@@ -119,6 +119,14 @@ impl ApiError {
         self
     }
 
+    /// The same with one more cause: its word, what it says to people, and the field that it is about ("" for none).
+    #[must_use]
+    pub fn because(mut self, reason: &str, message: &str, field: &str) -> ApiError {
+        let cause = Cause { reason: reason.into(), message: message.into(), field: field.into() };
+        self.details.get_or_insert_default().causes.push(cause);
+        self
+    }
+
     /// 404: the object is not there.
     pub fn not_found(resource: &Resource, name: &str) -> ApiError {
         ApiError::new(404, Reason::NotFound, format!("{} {name:?} not found", resource.group_resource())).about(resource, name)

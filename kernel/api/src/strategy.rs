@@ -41,42 +41,38 @@ static INITIAL_STATUS: &[(&str, &str, &str)] = &[
 static STATUS_ON_CREATE: &[(&str, &str)] = &[("", "nodes")];
 
 /// Built-in kinds without a generation. Custom resources always have one.
+#[rustfmt::skip]
 static WITHOUT_GENERATION: &[(&str, &str)] = &[
-    ("", "bindings"),
-    ("", "componentstatuses"),
-    ("", "configmaps"),
-    ("", "endpoints"),
-    ("", "events"),
-    ("", "limitranges"),
-    ("", "namespaces"),
-    ("", "nodes"),
-    ("", "persistentvolumeclaims"),
-    ("", "persistentvolumes"),
-    ("", "podtemplates"),
-    ("", "resourcequotas"),
-    ("", "secrets"),
-    ("", "serviceaccounts"),
-    ("", "services"),
-    ("apps", "controllerrevisions"),
-    ("autoscaling", "horizontalpodautoscalers"),
-    ("certificates.k8s.io", "certificatesigningrequests"),
-    ("coordination.k8s.io", "leases"),
-    ("events.k8s.io", "events"),
-    ("networking.k8s.io", "ipaddresses"),
-    ("networking.k8s.io", "servicecidrs"),
-    ("node.k8s.io", "runtimeclasses"),
-    ("rbac.authorization.k8s.io", "clusterrolebindings"),
-    ("rbac.authorization.k8s.io", "clusterroles"),
-    ("rbac.authorization.k8s.io", "rolebindings"),
-    ("rbac.authorization.k8s.io", "roles"),
-    ("resource.k8s.io", "resourceclaims"),
-    ("resource.k8s.io", "resourceclaimtemplates"),
-    ("storage.k8s.io", "csidrivers"),
-    ("storage.k8s.io", "csinodes"),
-    ("storage.k8s.io", "csistoragecapacities"),
-    ("storage.k8s.io", "storageclasses"),
-    ("storage.k8s.io", "volumeattachments"),
-    ("storage.k8s.io", "volumeattributesclasses"),
+    ("", "bindings"), ("", "componentstatuses"), ("", "configmaps"), ("", "endpoints"), ("", "events"), ("", "limitranges"),
+    ("", "namespaces"), ("", "nodes"), ("", "persistentvolumeclaims"), ("", "persistentvolumes"), ("", "podtemplates"),
+    ("", "resourcequotas"), ("", "secrets"), ("", "serviceaccounts"), ("", "services"), ("apps", "controllerrevisions"),
+    ("autoscaling", "horizontalpodautoscalers"), ("certificates.k8s.io", "certificatesigningrequests"),
+    ("coordination.k8s.io", "leases"), ("events.k8s.io", "events"), ("networking.k8s.io", "ipaddresses"),
+    ("networking.k8s.io", "servicecidrs"), ("node.k8s.io", "runtimeclasses"), ("rbac.authorization.k8s.io", "clusterrolebindings"),
+    ("rbac.authorization.k8s.io", "clusterroles"), ("rbac.authorization.k8s.io", "rolebindings"), ("rbac.authorization.k8s.io", "roles"),
+    ("resource.k8s.io", "resourceclaims"), ("resource.k8s.io", "resourceclaimtemplates"), ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"), ("storage.k8s.io", "csistoragecapacities"), ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "volumeattachments"), ("storage.k8s.io", "volumeattributesclasses"),
+];
+
+/// Kinds of which an update makes the object when there is none.
+#[rustfmt::skip]
+static CREATED_BY_UPDATE: &[(&str, &str)] = &[
+    ("", "endpoints"), ("", "events"), ("", "limitranges"), ("", "podtemplates"), ("", "services"), ("coordination.k8s.io", "leases"),
+    ("rbac.authorization.k8s.io", "clusterrolebindings"), ("rbac.authorization.k8s.io", "clusterroles"),
+    ("rbac.authorization.k8s.io", "rolebindings"), ("rbac.authorization.k8s.io", "roles"),
+];
+
+/// Built-in kinds of which an update must say what it replaces. Custom resources are always among them.
+#[rustfmt::skip]
+static NEEDS_VERSION: &[(&str, &str)] = &[
+    ("admissionregistration.k8s.io", "mutatingadmissionpolicies"), ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings"),
+    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"), ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"),
+    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"), ("apiextensions.k8s.io", "customresourcedefinitions"),
+    ("apiregistration.k8s.io", "apiservices"), ("certificates.k8s.io", "clustertrustbundles"), ("coordination.k8s.io", "leases"),
+    ("node.k8s.io", "runtimeclasses"), ("policy", "poddisruptionbudgets"), ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"), ("storage.k8s.io", "csistoragecapacities"), ("storage.k8s.io", "volumeattachments"),
 ];
 
 /// (plural, subresource, fields that a write to it may change). `status` needs no row.
@@ -84,7 +80,7 @@ static SUBRESOURCE_FIELDS: &[(&str, &str, &[&str])] = &[
     ("certificatesigningrequests", "approval", &["/status/conditions"]),
     ("namespaces", "finalize", &["/spec/finalizers"]),
     ("pods", "ephemeralcontainers", &["/spec/ephemeralContainers"]),
-    ("pods", "resize", &["/spec/containers", "/spec/initContainers", "/spec/resources"]),
+    ("pods", "resize", &["/spec"]),
 ];
 
 /// Makes a decoded object new: name, uid, time, generation 1, first status. `namespace` is the request's, "" for none.
@@ -173,6 +169,17 @@ pub fn tracks_generation(resource: &Resource) -> bool {
     !WITHOUT_GENERATION.contains(&(resource.group.as_ref(), resource.plural.as_ref()))
 }
 
+/// Whether an update of an object that is not there creates it.
+pub fn created_by_update(resource: &Resource) -> bool {
+    CREATED_BY_UPDATE.contains(&(resource.group.as_ref(), resource.plural.as_ref()))
+}
+
+/// Whether an update must name the resourceVersion that it replaces.
+pub fn needs_version(resource: &Resource) -> bool {
+    let custom = resource.type_id.is_none_or(|id| !id.is_builtin());
+    custom || NEEDS_VERSION.contains(&(resource.group.as_ref(), resource.plural.as_ref()))
+}
+
 fn settle_namespace(resource: &Resource, metadata: &mut Map<String, Value>, namespace: &str) -> Result<(), ApiError> {
     let found = text(metadata, "namespace");
     if resource.namespaced() && (found.is_empty() || found == namespace) {
@@ -203,10 +210,18 @@ fn first_status(resource: &Resource, object: &mut Value) {
     }
 }
 
+/// Refuses an object of another name than `name`, which the request names.
+pub fn check_name(object: &Value, name: &str) -> Result<(), ApiError> {
+    let asked = object["metadata"]["name"].as_str().unwrap_or_default();
+    if asked == name {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!("the name of the object ({asked}) does not match the name on the URL ({name})")))
+}
+
 fn check_identity(resource: &Resource, new: &Value, old: &Value, name: &str) -> Result<(), ApiError> {
-    let (asked, stored) = (new["metadata"]["name"].as_str().unwrap_or_default(), name);
-    if !asked.is_empty() && asked != stored {
-        return Err(ApiError::bad_request(format!("the name of the object ({asked}) does not match the name on the URL ({stored})")));
+    if !new["metadata"]["name"].as_str().unwrap_or_default().is_empty() {
+        check_name(new, name)?;
     }
     let namespace = |object: &Value| object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
     if !namespace(new).is_empty() && namespace(new) != namespace(old) {

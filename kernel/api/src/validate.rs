@@ -7,18 +7,28 @@
 //! Objects are defaulted and of the right types before they come here. Not here: quotas, policies, references to other
 //! objects: those are for admission.
 
+mod access;
+mod batch;
 pub mod immutable;
 pub mod metadata;
 pub mod names;
+mod network;
 mod pods;
 mod rules;
+mod scaling;
+mod storage;
+mod volumes;
+mod warnings;
 mod workloads;
+
+pub use warnings::warnings;
 
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
 use crate::path::Path;
+use crate::quantity::Quantity;
 use crate::resource::Resource;
 use crate::status::{ApiError, FieldError};
 use crate::table::{Container, Element, Field, Schema, TypeView};
@@ -52,6 +62,16 @@ enum Rule {
     ExactlyOne(&'static [&'static str], &'static str),
     /// At most one of the fields is set.
     AtMostOne(&'static [&'static str]),
+    /// The list has at most so many elements.
+    AtMost(&'static str, usize),
+    /// No text occurs twice in the list.
+    Distinct(&'static str),
+    /// A map of amounts: names are qualified, none is below zero.
+    Amounts(&'static str),
+    /// The fields may be set only while another has one of these values; else they are forbidden, for this reason.
+    Only(&'static [&'static str], &'static str, &'static [&'static str], &'static str),
+    /// A union: by the value of the first field one of the others is required, and the rest are forbidden.
+    Union(&'static str, &'static [(&'static str, &'static str)]),
     /// Anything that looks at more than one field.
     Check(fn(&Object, &Path<'_>, &mut Failures)),
 }
@@ -88,9 +108,10 @@ pub fn update(schema: &Schema, resource: &Resource, new: &Value, old: &Value) ->
 
 /// What is wrong with `new` as a write to a part of `old` other than its status, such as a pod's `resize`. The write was kept
 /// to its own fields, so what the whole object may not change does not bind it.
-pub fn update_part(schema: &Schema, resource: &Resource, new: &Value, old: &Value) -> Vec<FieldError> {
+pub fn update_part(schema: &Schema, resource: &Resource, part: &str, new: &Value, old: &Value) -> Vec<FieldError> {
     let mut failures = Failures::default();
     metadata::check_update(new, old, &mut failures);
+    immutable::check_part(resource, part, new, old, &mut failures);
     check_object(schema, resource, new, &mut failures);
     failures.0
 }
@@ -112,11 +133,28 @@ pub fn settle(resource: &Resource, object: &Value, failures: &[FieldError]) -> R
     Err(ApiError::invalid(resource, name, failures))
 }
 
+/// Every row: a type's name without the leading `io.k8s.`, and rules about its objects.
+fn all_rules() -> impl Iterator<Item = &'static (&'static str, &'static [Rule])> {
+    [
+        rules::RULES,
+        pods::RULES,
+        volumes::RULES,
+        workloads::RULES,
+        batch::RULES,
+        scaling::RULES,
+        network::RULES,
+        storage::RULES,
+        access::RULES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
 /// By type: built-in identities count from zero.
 static TABLE: LazyLock<Vec<Vec<&'static [Rule]>>> = LazyLock::new(|| {
     let schema = Schema::builtin();
     let mut table: Vec<Vec<&'static [Rule]>> = schema.types().map(|_| Vec::new()).collect();
-    for (name, rules) in rules::RULES.iter().chain(pods::RULES).chain(workloads::RULES) {
+    for (name, rules) in all_rules() {
         let view = schema.type_named(&format!("io.k8s.{name}")).or_else(|| schema.type_named(name));
         if let Some(view) = view {
             table[view.id.index()].push(rules);
@@ -209,7 +247,68 @@ fn apply(rule: &Rule, map: &Object, path: &Path<'_>, failures: &mut Failures) {
                 failures.push(FieldError::forbidden(path.key(second), format!("may not be set together with `{first}`")));
             }
         }
+        Rule::AtMost(field, most) => {
+            if let Some(list) = map.get(*field).and_then(Value::as_array).filter(|list| list.len() > *most) {
+                failures.push(FieldError::too_many(path.key(field), list.len(), *most));
+            }
+        }
+        Rule::Distinct(field) => {
+            let items = list(map, field);
+            for (index, item) in items.iter().enumerate().filter(|(index, item)| items[..*index].contains(item)) {
+                failures.push(FieldError::duplicate(path.key(field).index(index), item.clone()));
+            }
+        }
+        Rule::Amounts(field) => check_amounts(map.get(*field), &path.key(field), failures),
+        Rule::Only(fields, by, values, why) => {
+            if !values.contains(&text(map, by)) {
+                fields.iter().filter(|field| map.contains_key(**field)).for_each(|field| {
+                    failures.push(FieldError::forbidden(path.key(field), *why));
+                });
+            }
+        }
+        Rule::Union(by, members) => {
+            let chosen = text(map, by);
+            for (value, field) in *members {
+                match (chosen == *value, map.contains_key(*field)) {
+                    (true, false) => failures.push(FieldError::required(path.key(field), format!("is required when {by} is {value:?}"))),
+                    (false, true) if !members.iter().any(|(value, other)| other == field && *value == chosen) => {
+                        failures.push(FieldError::forbidden(path.key(field), format!("may not be set when {by} is {chosen:?}")));
+                    }
+                    _ => {}
+                }
+            }
+        }
         Rule::Check(check) => check(map, path, failures),
+    }
+}
+
+fn text<'a>(map: &'a Object, key: &str) -> &'a str {
+    map.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn list<'a>(map: &'a Object, key: &str) -> &'a [Value] {
+    map.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn number(map: &Object, key: &str) -> Option<i64> {
+    map.get(key).and_then(Value::as_i64)
+}
+
+fn amount(value: &Value) -> Option<Quantity> {
+    value.as_str().and_then(Quantity::parse)
+}
+
+fn check_amounts(amounts: Option<&Value>, path: &Path<'_>, failures: &mut Failures) {
+    for (name, value) in amounts.and_then(Value::as_object).into_iter().flatten() {
+        if let Some(why) = names::qualified(name) {
+            failures.push(FieldError::invalid(path.map_key(name), name.as_str(), why));
+        }
+        if amount(value).is_some_and(Quantity::is_negative) {
+            failures.push(FieldError::invalid(path.map_key(name), value.clone(), "must be greater than or equal to 0"));
+        }
+        if name.contains('/') && amount(value).is_some_and(|q| !q.is_whole()) {
+            failures.push(FieldError::invalid(path.map_key(name), value.clone(), "must be an integer"));
+        }
     }
 }
 

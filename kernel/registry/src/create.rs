@@ -48,7 +48,7 @@ impl Registry {
         let suffix = (self.config.name_suffix)();
         let stamp = Stamp { uid: &uid, now: &now, suffix: &suffix };
         strategy::prepare_create(writing.resource(), &mut value, &writing.target.namespace, stamp)?;
-        kinds::prepare_create(writing.resource(), &mut value);
+        kinds::prepare_create(writing.resource(), &mut value, writing.caller);
         let name = name_of(&value).to_owned();
         if !key::is_segment(&name) {
             return Err(writing.invalid(&value, &[bad_name(&name)]));

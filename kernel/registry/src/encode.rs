@@ -1,6 +1,6 @@
 //! Objects to bytes and back, once each. The layout is told in `object.rs`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use pintle_store::Revision;
@@ -54,14 +54,21 @@ pub(crate) fn publish(resource: &Arc<ResourceInfo>, stored: &[u8], revision: Rev
     body.put_slice(number.as_bytes());
     body.put_slice(if stored.get(cut) == Some(&b'}') { br#"""# } else { br#"","# });
     body.put_slice(&stored[cut..]);
-    Ok(Object { resource: Arc::clone(resource), body: body.freeze(), metadata_at: at, revision, meta })
+    Ok(Object { resource: Arc::clone(resource), body: body.freeze(), metadata_at: at, revision, meta, protobuf: OnceLock::new() })
 }
 
 /// An object that is not stored (dry run of a create): without a resourceVersion.
 pub(crate) fn unstored(resource: &Arc<ResourceInfo>, stored: &Bytes) -> Result<Object, Unreadable> {
     let (at, _) = check_start(resource, stored)?;
     let meta = read_meta(resource, stored)?;
-    Ok(Object { resource: Arc::clone(resource), body: stored.clone(), metadata_at: at, revision: Revision::default(), meta })
+    Ok(Object {
+        resource: Arc::clone(resource),
+        body: stored.clone(),
+        metadata_at: at,
+        revision: Revision::default(),
+        meta,
+        protobuf: OnceLock::new(),
+    })
 }
 
 /// Where `"metadata":{` begins and ends.
@@ -93,6 +100,7 @@ pub(crate) fn restamp(object: &Object, revision: Revision) -> Object {
         metadata_at: object.metadata_at,
         revision,
         meta: object.meta.clone(),
+        protobuf: OnceLock::new(),
     }
 }
 

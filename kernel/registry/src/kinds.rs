@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::caller::Caller;
 use crate::object::Object;
 use crate::target::{ResourceInfo, ResourceKey};
 
@@ -44,8 +45,21 @@ pub(crate) fn budgets_key() -> ResourceKey {
     ResourceKey::new("policy", "poddisruptionbudgets")
 }
 
-/// A new namespace gets its finalizer; a new pod has its template's fields as they are.
-pub(crate) fn prepare_create(resource: &ResourceInfo, value: &mut Value) {
+/// A new namespace gets its finalizer; a certificate request says who made it, whatever it says itself.
+pub(crate) fn prepare_create(resource: &ResourceInfo, value: &mut Value, caller: &Caller) {
+    if is(resource, "certificates.k8s.io", "certificatesigningrequests")
+        && let Some(spec) = value.get_mut("spec").and_then(Value::as_object_mut)
+    {
+        let said = json!({"username": caller.user, "uid": caller.uid, "groups": caller.groups, "extra": caller.extra});
+        for (key, value) in said.as_object().into_iter().flatten() {
+            let empty = value.as_str() == Some("") || value.as_object().is_some_and(serde_json::Map::is_empty);
+            if empty {
+                spec.remove(key)
+            } else {
+                spec.insert(key.clone(), value.clone())
+            };
+        }
+    }
     if !is_namespace(resource) {
         return;
     }
@@ -60,8 +74,32 @@ pub(crate) fn prepare_create(resource: &ResourceInfo, value: &mut Value) {
     }
 }
 
+/// A Service that becomes of another type loses what only the former has, unless the write changes that too.
+fn drop_type_fields(value: &mut Value, old: &Value) {
+    let kind = value["spec"]["type"].as_str().unwrap_or_default().to_owned();
+    if old["spec"]["type"] == kind.as_str() {
+        return;
+    }
+    let balanced = kind == "LoadBalancer";
+    let fields = [
+        ("externalTrafficPolicy", balanced || kind == "NodePort"),
+        ("healthCheckNodePort", balanced),
+        ("allocateLoadBalancerNodePorts", balanced),
+        ("loadBalancerClass", balanced),
+    ];
+    let Some(spec) = value["spec"].as_object_mut() else { return };
+    for (field, _) in fields.into_iter().filter(|(_, kept)| !kept) {
+        if spec.get(field) == old["spec"].get(field) {
+            spec.remove(field);
+        }
+    }
+}
+
 /// A namespace's finalizers change by its `finalize` subresource only.
 pub(crate) fn prepare_update(resource: &ResourceInfo, subresource: &str, value: &mut Value, old: &Value) {
+    if is_service(resource) && subresource.is_empty() {
+        drop_type_fields(value, old);
+    }
     if !is_namespace(resource) || subresource == "finalize" {
         return;
     }

@@ -12,9 +12,10 @@
 //! changes.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use pintle_api::{ApiError, Schema, proto};
 use pintle_store::Revision;
 
 use crate::target::ResourceInfo;
@@ -26,6 +27,8 @@ pub struct Object {
     pub(crate) metadata_at: usize,
     pub(crate) revision: Revision,
     pub(crate) meta: Meta,
+    /// Its protobuf message, once somebody asked for it.
+    pub(crate) protobuf: OnceLock<Bytes>,
 }
 
 /// The few facts of an object that are kept parsed.
@@ -109,6 +112,19 @@ impl Object {
     /// If the text is not JSON, which is impossible for an object of the cache.
     pub fn value(&self) -> Result<serde_json::Value, serde_json::Error> {
         serde_json::from_slice(&self.body)
+    }
+
+    /// The object's protobuf message, without the envelope: made once, shared by everybody who reads it.
+    ///
+    /// # Errors
+    /// 406 for kinds without a protobuf form; 500 when the body is not JSON (it was, when it was stored).
+    pub fn protobuf(&self) -> Result<Bytes, ApiError> {
+        if let Some(made) = self.protobuf.get() {
+            return Ok(made.clone());
+        }
+        let value = self.value().map_err(|error| ApiError::internal(format_args!("stored text: {error}")))?;
+        let made = Bytes::from(proto::encode_message(Schema::builtin(), &self.resource, &value)?);
+        Ok(self.protobuf.get_or_init(|| made).clone())
     }
 
     /// The value of a selectable field by its label, `metadata.name` and `metadata.namespace` included.

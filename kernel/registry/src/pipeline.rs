@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pintle_api::decode::{self, Format};
+use pintle_api::decode::{self, FieldIssue, FieldValidation, Format};
 use pintle_api::patch::{self, PatchType};
 use pintle_api::{ApiError, FieldError, defaults, proto, validate};
 use pintle_store::{Revision, Txn};
@@ -92,9 +92,13 @@ impl Writing<'_> {
         decode_body(&self.catalog, &self.target.resource, body, options, &mut self.warnings)
     }
 
-    /// Hold a value that a patch made against the resource's type.
-    pub(crate) fn conform(&mut self, value: &mut Value, options: &WriteOptions) -> Result<()> {
-        conform_value(&self.catalog, &self.target.resource, value, options, &mut self.warnings)
+    /// Hold a value that a patch made against the resource's type, and the patch's text to saying each thing once.
+    pub(crate) fn conform(&mut self, value: &mut Value, patch: &Bytes, options: &WriteOptions) -> Result<()> {
+        let issues = match options.field_validation {
+            FieldValidation::Ignore => Vec::new(),
+            _ => decode::parse(patch, Format::Json)?.1,
+        };
+        conform_after(&self.catalog, &self.target.resource, value, issues, options, &mut self.warnings)
     }
 
     pub(crate) fn default(&self, value: &mut Value) {
@@ -141,17 +145,22 @@ impl Writing<'_> {
     }
 
     /// Validation of a new object.
-    pub(crate) fn check_create(&self, value: &Value) -> Result<()> {
+    pub(crate) fn check_create(&mut self, value: &Value) -> Result<()> {
         let failures = validate::create(&self.catalog.schema, &self.target.resource, value);
+        self.warnings.extend(validate::warnings(&self.target.resource, value));
         validate::settle(&self.target.resource, value, &failures)
     }
 
     /// Validation of a changed object, immutable fields included. A write to a subresource was kept to its own fields.
-    pub(crate) fn check_update(&self, new: &Value, old: &Value) -> Result<()> {
+    pub(crate) fn check_update(&mut self, new: &Value, old: &Value) -> Result<()> {
+        if self.target.subresource.is_empty() {
+            self.warnings.extend(validate::warnings(&self.target.resource, new));
+        }
         let failures = match self.target.subresource.as_str() {
             "" | "scale" => validate::update(&self.catalog.schema, &self.target.resource, new, old),
             "binding" => Vec::new(),
-            _ => validate::update_status(&self.target.resource, new, old),
+            "status" => validate::update_status(&self.target.resource, new, old),
+            part => validate::update_part(&self.catalog.schema, &self.target.resource, part, new, old),
         };
         validate::settle(&self.target.resource, new, &failures)
     }
@@ -271,8 +280,20 @@ pub(crate) fn conform_value(
     options: &WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<()> {
+    conform_after(catalog, resource, value, Vec::new(), options, warnings)
+}
+
+/// The same, beside what was found before.
+fn conform_after(
+    catalog: &Catalog,
+    resource: &ResourceInfo,
+    value: &mut Value,
+    mut issues: Vec<FieldIssue>,
+    options: &WriteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
     decode::check_type_meta(resource, value)?;
-    let issues = decode::conform_resource(&catalog.schema, resource, value)?;
+    issues.extend(decode::conform_resource(&catalog.schema, resource, value)?);
     warnings.extend(options.field_validation.settle(resource, &issues)?);
     Ok(())
 }

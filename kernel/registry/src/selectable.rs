@@ -5,56 +5,23 @@ use pintle_api::Resource;
 use crate::target::SelectableField;
 
 /// Group, plural, and the fields as `label`, `label=path` where they differ, `...|absent` where absence has a value.
+#[rustfmt::skip]
 const ROWS: &[(&str, &str, &[&str])] = &[
-    (
-        "",
-        "pods",
-        &[
-            "spec.nodeName",
-            "spec.restartPolicy",
-            "spec.schedulerName",
-            "spec.serviceAccountName",
-            "spec.hostNetwork|false",
-            "status.phase",
-            "status.podIP",
-            "status.nominatedNodeName",
-        ],
-    ),
-    (
-        "",
-        "events",
-        &[
-            "involvedObject.kind",
-            "involvedObject.namespace",
-            "involvedObject.name",
-            "involvedObject.uid",
-            "involvedObject.apiVersion",
-            "involvedObject.resourceVersion",
-            "involvedObject.fieldPath",
-            "reason",
-            "reportingComponent",
-            "source=source.component",
-            "type",
-        ],
-    ),
+    ("", "pods", &[
+        "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork|false", "status.phase",
+        "status.podIP", "status.podIPs=status.podIP", "status.nominatedNodeName",
+    ]),
+    ("", "events", &[
+        "involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid", "involvedObject.apiVersion",
+        "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason", "reportingComponent", "source=source.component", "type",
+    ]),
     // The same values in the same order, under this face's names.
-    (
-        "events.k8s.io",
-        "events",
-        &[
-            "regarding.kind=involvedObject.kind",
-            "regarding.namespace=involvedObject.namespace",
-            "regarding.name=involvedObject.name",
-            "regarding.uid=involvedObject.uid",
-            "regarding.apiVersion=involvedObject.apiVersion",
-            "regarding.resourceVersion=involvedObject.resourceVersion",
-            "regarding.fieldPath=involvedObject.fieldPath",
-            "reason",
-            "reportingController=reportingComponent",
-            "deprecatedSource=source.component",
-            "type",
-        ],
-    ),
+    ("events.k8s.io", "events", &[
+        "regarding.kind=involvedObject.kind", "regarding.namespace=involvedObject.namespace", "regarding.name=involvedObject.name",
+        "regarding.uid=involvedObject.uid", "regarding.apiVersion=involvedObject.apiVersion",
+        "regarding.resourceVersion=involvedObject.resourceVersion", "regarding.fieldPath=involvedObject.fieldPath", "reason",
+        "reportingController=reportingComponent", "deprecatedSource=source.component", "type",
+    ]),
     ("", "nodes", &["spec.unschedulable|false"]),
     ("", "namespaces", &["status.phase", "name=metadata.name"]),
     ("", "secrets", &["type"]),

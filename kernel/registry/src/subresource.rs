@@ -114,7 +114,6 @@ impl Registry {
     pub(crate) async fn evict(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
         let eviction = parse_body(&body, ("policy", "v1", "Eviction"))?;
         let pod = self.current(target)?;
-        self.check_budgets(&pod)?;
         let ask = eviction.get("deleteOptions").cloned().unwrap_or_default();
         let text = |pointer: &str| ask.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
         let dry = options.dry_run == DryRun::All || ask.get("dryRun").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
@@ -125,26 +124,65 @@ impl Registry {
             propagation: None,
             dry_run: if dry { DryRun::All } else { DryRun::No },
         };
+        self.charge_budget(caller, &pod, delete.dry_run).await?;
         let deleted = self.delete_object(caller, &target.subresource(""), &delete).await?;
         Ok(Written { object: deleted.object, created: true, warnings: deleted.warnings })
     }
 
-    /// 429 when a budget that covers the pod allows no disruption. A pod that is over, or already going, disrupts nothing.
-    fn check_budgets(&self, pod: &Object) -> Result<()> {
+    /// Take a disruption off the budget that covers the pod: 429 when it has none left. A pod that is over, or already going, disrupts
+    /// nothing.
+    async fn charge_budget(&self, caller: &Caller, pod: &Object, dry_run: DryRun) -> Result<()> {
         let over = matches!(pod.field("status.phase"), Some("Succeeded" | "Failed" | "Pending"));
         if over || pod.meta.deletion_timestamp.is_some() {
             return Ok(());
         }
         let (budgets, _) = self.list_index(&kinds::budgets_key(), &Index::Namespace, &pod.meta.namespace);
+        let mut covering = Vec::new();
         for budget in budgets {
             let value = budget.value().map_err(ApiError::internal)?;
-            let covers = LabelSelector::from_object(&value["spec"]["selector"])?.matches_with(|key| pod.meta.label(key));
-            if covers && value.pointer("/status/disruptionsAllowed").and_then(Value::as_i64).unwrap_or_default() <= 0 {
-                return Err(ApiError::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 10));
+            if LabelSelector::from_object(&value["spec"]["selector"])?.matches_with(|key| pod.meta.label(key)) {
+                covering.push(budget);
             }
         }
-        Ok(())
+        let budget = match covering.as_slice() {
+            [] => return Ok(()),
+            [one] => one,
+            _ => {
+                let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+                return Err(ApiError::internal(why));
+            }
+        };
+        let target = self.resolve("policy", "v1", "poddisruptionbudgets", "status", &budget.meta.namespace, &budget.meta.name)?;
+        let now = kinds::now_text();
+        let edit = |value: &mut Value, current: &Object| {
+            check_budget(&current.meta.name, value)?;
+            let left = value["status"]["disruptionsAllowed"].as_i64().unwrap_or_default();
+            value["status"]["disruptionsAllowed"] = json!(left - 1);
+            if !value["status"]["disruptedPods"].is_object() {
+                value["status"]["disruptedPods"] = json!({});
+            }
+            value["status"]["disruptedPods"][&*pod.meta.name] = json!(now);
+            Ok(())
+        };
+        let writing = self.writing(caller, &target, Operation::Update, dry_run)?;
+        self.revise(writing, Source::Edit(&edit), &WriteOptions::default()).await.map(drop)
     }
+}
+
+/// 429 when a budget allows no disruption, or does not know yet.
+fn check_budget(name: &str, budget: &Value) -> Result<()> {
+    let status = &budget["status"];
+    let number = |key: &str| status[key].as_i64().unwrap_or_default();
+    let (seconds, why) = if number("observedGeneration") < budget["metadata"]["generation"].as_i64().unwrap_or_default() {
+        (10, format!("The disruption budget {name} is still being processed by the server."))
+    } else if number("disruptionsAllowed") <= 0 {
+        let (needs, has) = (number("desiredHealthy"), number("currentHealthy"));
+        (0, format!("The disruption budget {name} needs {needs} healthy pods and has {has} currently"))
+    } else {
+        return Ok(());
+    };
+    let refusal = ApiError::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", seconds);
+    Err(refusal.because("DisruptionBudget", &why, ""))
 }
 
 impl ResourceInfo {

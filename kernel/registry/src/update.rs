@@ -39,6 +39,19 @@ impl Registry {
     pub(crate) async fn update_object(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
         let mut writing = self.writing(caller, target, Operation::Update, options.dry_run)?;
         let value = writing.decode(&body, options)?;
+        let versioned = value.pointer("/metadata/resourceVersion").and_then(Value::as_str).is_some_and(|version| !version.is_empty());
+        if !versioned && target.subresource.is_empty() {
+            let exists = self.current(target).is_ok();
+            if !exists && strategy::created_by_update(&target.resource) {
+                strategy::check_name(&value, &target.name)?;
+                return self.create_object(caller, &target.named(&target.namespace, ""), body, options).await;
+            }
+            if exists && strategy::needs_version(&target.resource) {
+                return Err(
+                    writing.invalid(&value, &[FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update")])
+                );
+            }
+        }
         drop(body);
         self.revise(writing, Source::Body(value), options).await
     }
@@ -128,7 +141,7 @@ fn make(writing: &mut Writing<'_>, source: &Source<'_>, current: &Object, old: &
         Source::Body(value) => Ok(value.clone()),
         Source::Patch(language, text) => {
             let mut value = patch::apply(&writing.catalog.schema, writing.resource(), *language, text, old)?;
-            writing.conform(&mut value, options)?;
+            writing.conform(&mut value, text, options)?;
             Ok(value)
         }
         Source::Edit(edit) => {

@@ -1,6 +1,5 @@
 //! What is served: `/`, `/version`, `/api`, `/apis` and below.
 
-use bytes::Bytes;
 use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderValue, Response, StatusCode};
 use pintle_api::ApiError;
@@ -83,7 +82,7 @@ fn tagged(document: &Value, wanted: Wanted, exchange: &Exchange) -> Result<Respo
     let text = document.to_string();
     let tag = format!("\"{}\"", hex(&Sha256::digest(&text)));
     let known = exchange.headers().get(IF_NONE_MATCH).is_some_and(|have| have.as_bytes() == tag.as_bytes());
-    let mut response = if known { bare(StatusCode::NOT_MODIFIED) } else { encode::json(Bytes::from(text), wanted) };
+    let mut response = if known { bare(StatusCode::NOT_MODIFIED) } else { encode::document(document, text, wanted)? };
     let headers = response.headers_mut();
     headers.insert(ETAG, HeaderValue::from_str(&tag).map_err(ApiError::internal)?);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));

@@ -50,10 +50,14 @@ pub(crate) fn encode(answer: Answer, wanted: Wanted, include: IncludeObject) -> 
     Ok(response)
 }
 
-/// A `Status`, as JSON: whatever the client wanted, it reads these.
-pub(crate) fn failure(error: &ApiError) -> Response<Body> {
+/// A `Status`, in the client's format.
+pub(crate) fn failure(error: &ApiError, wanted: Wanted) -> Response<Body> {
     let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = respond(code, Bytes::from(error.to_status().to_string()).into(), Wanted::JSON);
+    let status = error.to_status();
+    let mut response = match value_body(&status, wanted) {
+        Ok(body) => respond(code, body, wanted),
+        Err(_) => respond(code, Bytes::from(status.to_string()).into(), Wanted::JSON),
+    };
     if let Some(seconds) = error.details.as_ref().map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0) {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
@@ -63,6 +67,13 @@ pub(crate) fn failure(error: &ApiError) -> Response<Body> {
 /// A document that is JSON already.
 pub(crate) fn json(bytes: Bytes, wanted: Wanted) -> Response<Body> {
     respond(StatusCode::OK, bytes.into(), wanted)
+}
+
+/// A document of which the JSON text is there already.
+pub(crate) fn document(value: &Value, text: String, wanted: Wanted) -> Result<Response<Body>, ApiError> {
+    let plain = wanted.format == Format::Json && !wanted.pretty;
+    let body = if plain { Bytes::from(text).into() } else { value_body(value, wanted)? };
+    Ok(respond(StatusCode::OK, body, wanted))
 }
 
 /// Put the usual headers on, and compress what is worth it.
@@ -84,10 +95,13 @@ fn respond(code: StatusCode, mut body: Body, wanted: Wanted) -> Response<Body> {
 }
 
 fn object_body(object: &Arc<Object>, wanted: Wanted, include: IncludeObject) -> Result<Body, ApiError> {
-    match wanted.shape {
-        Shape::Whole | Shape::Discovery => json_body(object.body(), wanted),
-        Shape::Table => value_body(&shape::table_of_one(object, wanted.shape_version, include)?, wanted),
-        Shape::Metadata => json_body(&shape::metadata(object, wanted.shape_version)?, wanted),
+    match (wanted.shape, wanted.format) {
+        (Shape::Table, _) => value_body(&shape::table_of_one(object, wanted.shape_version, include)?, wanted),
+        (Shape::Metadata, Format::Protobuf) => {
+            Ok(Bytes::from(proto::encode_metadata(&shape::parse(object)?["metadata"], wanted.shape_version)).into())
+        }
+        (Shape::Metadata, _) => json_body(&shape::metadata(object, wanted.shape_version)?, wanted),
+        _ => json_body(object.body(), wanted),
     }
 }
 
@@ -96,13 +110,17 @@ fn list_body(resource: &ResourceInfo, page: ListPage, wanted: Wanted, include: I
         return value_body(&shape::table_of_list(resource, &page, wanted.shape_version, include)?, wanted);
     }
     if wanted.format == Format::Protobuf {
-        let values = page.items.iter().map(|object| object.value()).collect::<Result<Vec<_>, _>>();
-        let values = values.map_err(|error| ApiError::internal(format_args!("stored text: {error}")))?;
-        let list = proto::encode_list(Schema::builtin(), resource, &shape::list_metadata(&page), &values)?;
-        return Ok(Bytes::from(list).into());
+        let (schema, metadata) = (Schema::builtin(), shape::list_metadata(&page));
+        if wanted.shape == Shape::MetadataList {
+            let items =
+                page.items.iter().map(|object| Ok(shape::parse(object)?["metadata"].take())).collect::<Result<Vec<_>, ApiError>>()?;
+            return Ok(Bytes::from(proto::encode_metadata_list(schema, &metadata, &items, wanted.shape_version)).into());
+        }
+        let items = page.items.iter().map(|object| object.protobuf()).collect::<Result<Vec<_>, _>>()?;
+        return Ok(Bytes::from(proto::join_list(schema, resource, &metadata, &items)).into());
     }
     let (kind, api_version, items, opening) = match wanted.shape {
-        Shape::Metadata => {
+        Shape::MetadataList => {
             let items = page.items.iter().map(|object| shape::metadata(object, wanted.shape_version)).collect::<Result<_, _>>()?;
             ("PartialObjectMetadataList".to_owned(), format!("meta.k8s.io/{}", wanted.shape_version), items, &b""[..])
         }
@@ -121,10 +139,9 @@ fn list_body(resource: &ResourceInfo, page: ListPage, wanted: Wanted, include: I
 fn protobuf(value: &Value) -> Result<Bytes, ApiError> {
     let text = |key: &str| value[key].as_str().unwrap_or_default();
     let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
-    if text("kind") == "Status" {
-        return Ok(proto::encode_status(value).into());
-    }
     let view = pintle_api::resource::kind_type(group, version, text("kind")).and_then(|id| Schema::builtin().get(id));
+    let meta = |kind| Schema::builtin().type_named(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}"));
+    let view = view.or_else(|| meta(text("kind")).filter(|_| version == "v1"));
     let view = view.ok_or_else(|| ApiError::not_acceptable(&["application/json", "application/yaml"]))?;
     Ok(proto::encode_kind(view, value).into())
 }

@@ -3,6 +3,7 @@
 //! A connection costs nothing but its place until the handshake is through, and has a time limit for that.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -114,18 +115,7 @@ async fn http1(shared: &Arc<Shared>, stream: TlsStream<TcpStream>, peer: Arc<Pee
         .max_buf_size(64 * 1024)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    tokio::pin!(connection);
-    let mut stopping = shared.stopping();
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = stopping.wait() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(address = %peer.address, %error, "HTTP/1.1 connection");
-    }
+    drive(shared, connection, |connection| connection.graceful_shutdown(), &peer).await;
 }
 
 async fn http2(shared: &Arc<Shared>, stream: TlsStream<TcpStream>, peer: Arc<Peer>) {
@@ -141,16 +131,24 @@ async fn http2(shared: &Arc<Shared>, stream: TlsStream<TcpStream>, peer: Arc<Pee
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(1024 * 1024)
         .serve_connection(TokioIo::new(stream), service);
+    drive(shared, connection, |connection| connection.graceful_shutdown(), &peer).await;
+}
+
+/// Let a connection run until it ends, or until the server stops and it has finished what it had begun.
+async fn drive<C>(shared: &Shared, connection: C, finish: fn(Pin<&mut C>), peer: &Peer)
+where
+    C: Future<Output = hyper::Result<()>>,
+{
     tokio::pin!(connection);
     let mut stopping = shared.stopping();
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = stopping.wait() => {
-            connection.as_mut().graceful_shutdown();
+            finish(connection.as_mut());
             connection.await
         }
     };
     if let Err(error) = result {
-        tracing::debug!(address = %peer.address, %error, "HTTP/2 connection");
+        tracing::debug!(address = %peer.address, %error, "HTTP connection");
     }
 }

@@ -25,8 +25,10 @@ pub(crate) enum Shape {
     Whole,
     /// `meta.k8s.io` Table.
     Table,
-    /// `meta.k8s.io` PartialObjectMetadata or its list.
+    /// `meta.k8s.io` PartialObjectMetadata.
     Metadata,
+    /// `meta.k8s.io` PartialObjectMetadataList.
+    MetadataList,
     /// `apidiscovery.k8s.io/v2` APIGroupDiscoveryList.
     Discovery,
 }
@@ -67,11 +69,11 @@ const SERVED: [&str; 3] = ["application/json", "application/yaml", "application/
 pub(crate) fn wanted(headers: &HeaderMap, query: &Query, shapes: &[Shape]) -> Result<Wanted, ApiError> {
     let clauses = || headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     let chosen = if headers.contains_key(ACCEPT) {
+        let all = || clauses().filter_map(|clause| read_clause(clause, shapes));
+        let first = all().next().ok_or_else(|| ApiError::not_acceptable(&SERVED))?;
         // Objects are kept as JSON: protobuf is made only for who reads nothing else.
-        let other = || clauses().find_map(|clause| read_clause(clause, shapes));
-        let protobuf = || clauses().any(|clause| clause.trim() == "application/vnd.kubernetes.protobuf");
-        let protobuf = || protobuf().then_some(Wanted { format: Format::Protobuf, ..Wanted::JSON });
-        other().or_else(protobuf).ok_or_else(|| ApiError::not_acceptable(&SERVED))?
+        let as_json = |other: &Wanted| other.format == Format::Json && other.shape == first.shape;
+        if first.format == Format::Protobuf { all().find(as_json).unwrap_or(first) } else { first }
     } else {
         Wanted::JSON
     };
@@ -84,6 +86,7 @@ fn read_clause(clause: &str, shapes: &[Shape]) -> Option<Wanted> {
     let format = match params.next()? {
         "application/json" | "*/*" | "application/*" => Format::Json,
         "application/yaml" => Format::Yaml,
+        "application/vnd.kubernetes.protobuf" => Format::Protobuf,
         _ => return None,
     };
     let (mut kind, mut version, mut group) = ("", "", "");
@@ -101,15 +104,16 @@ fn read_clause(clause: &str, shapes: &[Shape]) -> Option<Wanted> {
         return Some(plain);
     }
     let shape = match (group, kind) {
-        ("meta.k8s.io", "Table") => Shape::Table,
-        ("meta.k8s.io", "PartialObjectMetadata" | "PartialObjectMetadataList") => Shape::Metadata,
+        ("meta.k8s.io", "Table") if format != Format::Protobuf => Shape::Table,
+        ("meta.k8s.io", "PartialObjectMetadata") => Shape::Metadata,
+        ("meta.k8s.io", "PartialObjectMetadataList") => Shape::MetadataList,
         ("apidiscovery.k8s.io", "APIGroupDiscoveryList") => Shape::Discovery,
         _ => return None,
     };
     let shape_version = match (shape, version) {
         (Shape::Discovery, "v2") => "v2",
-        (Shape::Table | Shape::Metadata, "v1") => "v1",
-        (Shape::Table | Shape::Metadata, "v1beta1") => "v1beta1",
+        (Shape::Table | Shape::Metadata | Shape::MetadataList, "v1") => "v1",
+        (Shape::Table | Shape::Metadata | Shape::MetadataList, "v1beta1") => "v1beta1",
         _ => return None,
     };
     shapes.contains(&shape).then_some(Wanted { shape, shape_version, ..plain })
@@ -157,7 +161,11 @@ mod tests {
         check("application/json;as=Table;v=v1;g=meta.k8s.io", &[], None);
         check("application/vnd.kubernetes.protobuf,application/json", &[], Some((Format::Json, Shape::Whole)));
         check("application/vnd.kubernetes.protobuf", &[], Some((Format::Protobuf, Shape::Whole)));
-        check("application/vnd.kubernetes.protobuf;stream=watch", &[], None);
+        check("application/vnd.kubernetes.protobuf;stream=watch", &[], Some((Format::Protobuf, Shape::Whole)));
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+        check(metadata, &[Shape::Metadata], Some((Format::Protobuf, Shape::Metadata)));
+        check(&format!("{metadata},application/json"), &[Shape::Metadata], Some((Format::Protobuf, Shape::Metadata)));
+        check(metadata, &[Shape::MetadataList], None);
         check("application/yaml", &[], Some((Format::Yaml, Shape::Whole)));
         check("text/html, */*;q=0.1", &[], Some((Format::Json, Shape::Whole)));
         check("application/json;q=0", &[], None);

@@ -19,7 +19,7 @@ use crate::body::Body;
 use crate::encode::{self, Answer};
 use crate::identity::escalation;
 use crate::limits::{BODY_BYTES_MAX, DRAIN_BYTES_MAX, DRAIN_TIME_MAX};
-use crate::negotiate::{self, Shape};
+use crate::negotiate::{self, Format, Shape};
 use crate::pipeline::Exchange;
 use crate::request::{Query, RequestInfo};
 use crate::server::Shared;
@@ -38,12 +38,31 @@ const DELETE_RETURNS_OBJECT: [&str; 9] = [
     "csinodes",
 ];
 
+/// Kinds that upstream tells people to leave: group, plural, what it says.
+const DEPRECATED: [(&str, &str, &str); 2] = [
+    ("", "componentstatuses", "v1 ComponentStatus is deprecated in v1.19+"),
+    ("", "endpoints", "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+];
+
+/// Tell who uses a kind that is on its way out.
+pub(crate) fn warn_of_end(resource: &Resource, response: &mut Response<Body>) {
+    let row = DEPRECATED.iter().find(|(group, plural, _)| *group == resource.group && *plural == resource.plural);
+    row.into_iter().for_each(|(_, _, text)| encode::add_warnings(response.headers_mut(), &[(*text).to_owned()]));
+}
+
 /// Answer a request about objects.
 pub(crate) async fn serve(server: &Shared, exchange: Exchange) -> Result<Response<Body>, ApiError> {
     let target = target(&server.registry, &exchange.info)?;
     check_verb(&target.resource, &exchange.info)?;
-    let shapes: &[Shape] = if exchange.info.subresource == "scale" { &[] } else { &[Shape::Table, Shape::Metadata] };
+    let shapes: &[Shape] = match exchange.info.verb {
+        _ if exchange.info.subresource == "scale" => &[],
+        "list" | "deletecollection" => &[Shape::Table, Shape::MetadataList],
+        _ => &[Shape::Table, Shape::Metadata],
+    };
     let wanted = exchange.wanted(shapes)?;
+    if wanted.format == Format::Protobuf && !proto::has_form(&target.resource) {
+        return Err(ApiError::not_acceptable(&["application/json", "application/yaml"]));
+    }
     let include = shape::include(exchange.query.text("includeObject"))?;
     let answer = match exchange.info.verb {
         "get" => get(server, &exchange, &target).await,
@@ -55,7 +74,9 @@ pub(crate) async fn serve(server: &Shared, exchange: Exchange) -> Result<Respons
         "deletecollection" => delete_collection(server, exchange, &target).await,
         _ => Err(ApiError::method_not_allowed_path()),
     }?;
-    encode::encode(answer, wanted, include)
+    let mut response = encode::encode(answer, wanted, include)?;
+    warn_of_end(&target.resource, &mut response);
+    Ok(response)
 }
 
 /// What a request's path names. A namespace is not in a namespace, though its path reads so.
@@ -86,6 +107,15 @@ fn check_verb(resource: &Resource, info: &RequestInfo) -> Result<(), ApiError> {
         "deletecollection" => Verb::DeleteCollection,
         _ => return Err(ApiError::method_not_allowed_path()),
     };
+    // A collection is not replaced, and nothing is created under the name of what is there.
+    let misplaced = match verb {
+        Verb::Update | Verb::Patch => info.name.is_empty(),
+        Verb::Create => !info.name.is_empty() && info.subresource.is_empty(),
+        _ => false,
+    };
+    if misplaced {
+        return Err(ApiError::method_not_allowed_path());
+    }
     if verbs.contains(verb) { Ok(()) } else { Err(ApiError::method_not_allowed_path()) }
 }
 
@@ -300,6 +330,10 @@ fn field_manager(exchange: &Exchange) -> String {
 /// # Errors
 /// 400 for numbers that are none.
 pub(crate) fn list_options(query: &Query) -> Result<ListOptions, ApiError> {
+    if query.get("sendInitialEvents").is_some() {
+        let error = FieldError::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list");
+        return Err(ApiError::invalid_kind("meta.k8s.io", "ListOptions", "", &[error]));
+    }
     let limit = query.text("limit");
     Ok(ListOptions {
         label_selector: query.text("labelSelector").to_owned(),
@@ -366,7 +400,11 @@ async fn delete_options(exchange: Exchange) -> Result<Deletion, ApiError> {
         ApiError::invalid_kind("meta.k8s.io", "DeleteOptions", "", &[error])
     };
     let propagation = match (body.propagation_policy.as_deref(), body.orphan_dependents) {
-        (Some(_), Some(_)) => return Err(ApiError::bad_request("orphanDependents and propagationPolicy cannot be both set")),
+        (Some(both), Some(_)) => {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            let error = FieldError::invalid("propagationPolicy", both, why);
+            return Err(ApiError::invalid_kind("meta.k8s.io", "DeleteOptions", "", &[error]));
+        }
         (None | Some(""), None) => None,
         (Some("Background"), _) | (None, Some(false)) => Some(Propagation::Background),
         (Some("Foreground"), _) => Some(Propagation::Foreground),

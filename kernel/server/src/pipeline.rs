@@ -63,15 +63,15 @@ pub(crate) async fn handle(server: Arc<Shared>, peer: Arc<Peer>, request: Reques
     let begun = Instant::now();
     let audit_id = audit_id(request.headers());
     let (parts, body) = request.into_parts();
-    let mut seen = Seen::default();
+    let mut seen = Seen { verb: "", resource: String::new(), long_running: false, wanted: Wanted::JSON };
 
     let stages = AssertUnwindSafe(stages(&server, &peer, parts, body, &mut seen)).catch_unwind(); // [1]
     let mut response = match stages.await {
         Ok(Ok(response)) => response,
-        Ok(Err(error)) => encode::failure(&error),
+        Ok(Err(error)) => encode::failure(&error, seen.wanted),
         Err(_) => {
             tracing::error!(audit_id = ?audit_id, "a request panicked");
-            encode::failure(&ApiError::internal("this request caused the server to panic; its log says more"))
+            encode::failure(&ApiError::internal("this request caused the server to panic; its log says more"), seen.wanted)
         }
     };
 
@@ -81,12 +81,13 @@ pub(crate) async fn handle(server: Arc<Shared>, peer: Arc<Peer>, request: Reques
     response
 }
 
-/// What metrics and logs say about a request, as far as it came.
-#[derive(Default)]
+/// What metrics, logs and failures say about a request, as far as it came.
 struct Seen {
     verb: &'static str,
     resource: String,
     long_running: bool,
+    /// How a failure is written.
+    wanted: Wanted,
 }
 
 async fn stages(server: &Arc<Shared>, peer: &Peer, parts: Parts, body: Incoming, seen: &mut Seen) -> Result<Response<Body>, ApiError> {
@@ -95,7 +96,8 @@ async fn stages(server: &Arc<Shared>, peer: &Peer, parts: Parts, body: Incoming,
     let query = Query::parse(parts.uri.query()).ok_or_else(bad)?;
     let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query).ok_or_else(bad)?;
     let long_running = is_long_running(&info, &query);
-    *seen = Seen { verb: info.verb, resource: String::new(), long_running };
+    let wanted = negotiate::wanted(&parts.headers, &query, &[]).unwrap_or(Wanted::JSON);
+    *seen = Seen { verb: info.verb, resource: String::new(), long_running, wanted };
 
     // [3] authentication
     let path = if parts.method == Method::GET || parts.method == Method::HEAD { info.path.as_str() } else { "" };

@@ -46,6 +46,11 @@ pub(crate) fn metadata(object: &Object, version: &str) -> Result<Bytes, ApiError
     Ok(format!("{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":{}}}", only.metadata).into())
 }
 
+/// An object as a value.
+pub(crate) fn parse(object: &Object) -> Result<Value, ApiError> {
+    object.value().map_err(|error| ApiError::internal(format_args!("stored text: {error}")))
+}
+
 /// A table of one object: for gets and watch events.
 pub(crate) fn table_of_one(object: &Arc<Object>, version: &str, include: IncludeObject) -> Result<Value, ApiError> {
     let metadata = json!({ "resourceVersion": object.revision().to_string() });
@@ -58,7 +63,6 @@ pub(crate) fn table_of_list(resource: &Resource, page: &ListPage, version: &str,
 }
 
 fn table(resource: &Resource, objects: &[Arc<Object>], metadata: Value, version: &str, include: IncludeObject) -> Result<Value, ApiError> {
-    let values = objects.iter().map(|object| object.value()).collect::<Result<Vec<_>, _>>();
-    let values = values.map_err(|error| ApiError::internal(format_args!("stored text: {error}")))?;
+    let values = objects.iter().map(|object| parse(object)).collect::<Result<Vec<_>, _>>()?;
     Ok(printer::table(resource, &values, metadata, include, version, jiff::Timestamp::now()))
 }

@@ -1,4 +1,4 @@
-//! Watches: the registry's events, as lines of JSON, for as long as the client stays.
+//! Watches: the registry's events, as lines of JSON or frames of protobuf, for as long as the client stays.
 //!
 //! The problem: a thousand watchers must not cost a thousand encodings, and a slow one must not cost memory. So a frame is two constant pieces
 //! around bytes that all watchers share, events that are ready together leave in one write, and the only queue is the registry's own bounded one: who
@@ -14,8 +14,8 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::FutureExt as _;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response};
-use pintle_api::ApiError;
 use pintle_api::printer::IncludeObject;
+use pintle_api::{ApiError, Schema, proto};
 use pintle_registry::{Bookmarks, InitialEvents, Object, ResourceInfo, Revision, WatchEvent, WatchOptions, WatchStream};
 use serde_json::{Value, json};
 use tokio::time::Sleep;
@@ -23,7 +23,7 @@ use tokio::time::Sleep;
 use crate::body::Body;
 use crate::limits::Permit;
 use crate::negotiate::{Format, Shape, Wanted};
-use crate::objects::{bad_parameter, target, version_match};
+use crate::objects::{bad_parameter, target, version_match, warn_of_end};
 use crate::pipeline::Exchange;
 use crate::request::Query;
 use crate::server::{Shared, Stopping};
@@ -38,8 +38,8 @@ const TIMEOUT_SECONDS_MIN: u64 = 1800;
 pub(crate) async fn serve(server: &Arc<Shared>, exchange: Exchange, permit: Permit) -> Result<Response<Body>, ApiError> {
     let target = target(&server.registry, &exchange.info)?;
     let wanted = exchange.wanted(&[Shape::Table, Shape::Metadata])?;
-    if wanted.format != Format::Json {
-        return Err(ApiError::not_acceptable(&["application/json", "application/json;stream=watch"]));
+    if wanted.format == Format::Yaml || wanted.format == Format::Protobuf && !proto::has_form(&target.resource) {
+        return Err(ApiError::not_acceptable(&["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"]));
     }
     let include = shape::include(exchange.query.text("includeObject"))?;
     let options = watch_options(&exchange)?;
@@ -55,9 +55,11 @@ pub(crate) async fn serve(server: &Arc<Shared>, exchange: Exchange, permit: Perm
         _permit: permit,
     };
     let mut response = Response::new(Body::stream(futures::stream::unfold(state, State::next)));
-    let content_type = if wanted.shape == Shape::Whole { "application/json" } else { "application/json;stream=watch" };
+    let content_type =
+        if wanted.format == Format::Protobuf { "application/vnd.kubernetes.protobuf;stream=watch" } else { "application/json" };
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    warn_of_end(&target.resource, &mut response);
     Ok(response)
 }
 
@@ -131,7 +133,7 @@ impl State {
         match event {
             Some(Ok(event)) => self.frames.put(&event, out),
             Some(Err(error)) => {
-                frame(out, "ERROR", error.to_status().to_string().as_bytes());
+                self.frames.error(&error, out);
                 self.over = true;
             }
             None => self.over = true,
@@ -155,53 +157,74 @@ impl Frames {
             WatchEvent::Modified(object) => ("MODIFIED", object),
             WatchEvent::Deleted(object) => ("DELETED", object),
             WatchEvent::Bookmark { revision, initial_events_end } => {
-                return frame(out, "BOOKMARK", self.bookmark(*revision, *initial_events_end).to_string().as_bytes());
+                return match self.bookmark(*revision, *initial_events_end) {
+                    Ok(bytes) => self.frame(out, "BOOKMARK", &bytes),
+                    Err(error) => self.error(&error, out),
+                };
             }
         };
         match self.object(object) {
-            Ok(bytes) => frame(out, kind, &bytes),
-            Err(error) => frame(out, "ERROR", error.to_status().to_string().as_bytes()),
+            Ok(bytes) => self.frame(out, kind, &bytes),
+            Err(error) => self.error(&error, out),
         }
     }
 
     fn object(&mut self, object: &Arc<Object>) -> Result<Bytes, ApiError> {
-        match self.wanted.shape {
-            Shape::Whole | Shape::Discovery => Ok(object.body().clone()),
-            Shape::Metadata => shape::metadata(object, self.wanted.shape_version),
-            Shape::Table => {
+        match (self.wanted.shape, self.wanted.format) {
+            (Shape::Metadata, Format::Protobuf) => {
+                Ok(proto::encode_metadata(&shape::parse(object)?["metadata"], self.wanted.shape_version).into())
+            }
+            (Shape::Metadata, _) => shape::metadata(object, self.wanted.shape_version),
+            (Shape::Table, _) => {
                 let mut table = shape::table_of_one(object, self.wanted.shape_version, self.include)?;
                 if std::mem::replace(&mut self.headed, true) {
                     table["columnDefinitions"] = Value::Null;
                 }
                 Ok(table.to_string().into())
             }
+            (_, Format::Protobuf) => Ok(proto::wrap(&self.resource.api_version(), &self.resource.kind, &object.protobuf()?).into()),
+            _ => Ok(object.body().clone()),
         }
     }
 
-    fn bookmark(&self, revision: Revision, initial_events_end: bool) -> Value {
+    fn error(&self, error: &ApiError, out: &mut BytesMut) {
+        let status = error.to_status();
+        let bytes = if self.wanted.format == Format::Protobuf { proto::encode_status(&status) } else { status.to_string().into_bytes() };
+        self.frame(out, "ERROR", &bytes);
+    }
+
+    fn frame(&self, out: &mut BytesMut, kind: &str, object: &[u8]) {
+        if self.wanted.format == Format::Protobuf {
+            return out.put_slice(&proto::watch_frame(kind, object));
+        }
+        out.reserve(object.len() + 40);
+        out.put_slice(b"{\"type\":\"");
+        out.put_slice(kind.as_bytes());
+        out.put_slice(b"\",\"object\":");
+        out.put_slice(object);
+        out.put_slice(b"}\n");
+    }
+
+    fn bookmark(&self, revision: Revision, initial_events_end: bool) -> Result<Bytes, ApiError> {
         let mut metadata = json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
         if initial_events_end {
             metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
         }
+        let protobuf = self.wanted.format == Format::Protobuf;
         let (kind, api_version) = match self.wanted.shape {
-            Shape::Whole | Shape::Discovery => (self.resource.kind.as_ref(), self.resource.api_version().into_owned()),
+            Shape::Metadata if protobuf => return Ok(proto::encode_metadata(&metadata, self.wanted.shape_version).into()),
             Shape::Metadata => ("PartialObjectMetadata", format!("meta.k8s.io/{}", self.wanted.shape_version)),
             Shape::Table => ("Table", format!("meta.k8s.io/{}", self.wanted.shape_version)),
+            _ => (self.resource.kind.as_ref(), self.resource.api_version().into_owned()),
         };
         let mut object = json!({ "kind": kind, "apiVersion": api_version, "metadata": metadata });
         if self.wanted.shape == Shape::Table {
             object["columnDefinitions"] = Value::Null;
             object["rows"] = json!([]);
         }
-        object
+        if protobuf {
+            return Ok(proto::encode_object(Schema::builtin(), &self.resource, &object)?.into());
+        }
+        Ok(object.to_string().into())
     }
-}
-
-fn frame(out: &mut BytesMut, kind: &str, object: &[u8]) {
-    out.reserve(object.len() + 40);
-    out.put_slice(b"{\"type\":\"");
-    out.put_slice(kind.as_bytes());
-    out.put_slice(b"\",\"object\":");
-    out.put_slice(object);
-    out.put_slice(b"}\n");
 }

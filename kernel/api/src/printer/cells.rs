@@ -513,6 +513,16 @@ pub(super) fn webhooks(configuration: &Value, _: Timestamp) -> Value {
     json!(list(configuration, "/webhooks").len())
 }
 
+pub(super) fn mutations(policy: &Value, _: Timestamp) -> Value {
+    json!(list(policy, "/spec/mutations").len())
+}
+
+/// The state that a request came to: `Pending` until somebody said.
+pub(super) fn request_state(request: &Value, _: Timestamp) -> Value {
+    let ended = ["Issued", "Denied", "Failed"].into_iter().find(|kind| condition(request, kind) == "True");
+    json!(ended.unwrap_or("Pending"))
+}
+
 pub(super) fn validations(policy: &Value, _: Timestamp) -> Value {
     json!(list(policy, "/spec/validations").len())
 }

@@ -18,6 +18,14 @@ const fn number(name: &'static str, pointer: &'static str) -> Column {
     Column { name, kind: "integer", priority: 0, cell: Count(pointer) }
 }
 
+const fn integer(name: &'static str, cell: Cell) -> Column {
+    Column { name, kind: "integer", priority: 0, cell }
+}
+
+const fn boolean(name: &'static str, cell: Cell) -> Column {
+    Column { name, kind: "boolean", priority: 0, cell }
+}
+
 const fn wide(name: &'static str, cell: Cell) -> Column {
     Column { name, kind: "string", priority: 1, cell }
 }
@@ -28,7 +36,7 @@ const PLAIN: &[Column] = &[NAME, AGE];
 const CONTAINERS: Column = wide("Containers", Of(cells::container_names));
 const IMAGES: Column = wide("Images", Of(cells::container_images));
 const SELECTOR: Column = wide("Selector", Of(cells::selector));
-const CREATED: Column = text("Created At", At("/metadata/creationTimestamp"));
+const CREATED: Column = Column { name: "Created At", kind: "date", priority: 0, cell: At("/metadata/creationTimestamp") };
 
 #[rustfmt::skip]
 static COLUMNS: &[(&str, &str, &[Column])] = &[
@@ -41,7 +49,7 @@ static COLUMNS: &[(&str, &str, &[Column])] = &[
         NAME, text("Containers", Of(cells::container_names)), text("Images", Of(cells::container_images)), text("Pod Labels", Of(cells::template_labels)),
     ]),
     ("apps", "deployments", &[
-        NAME, text("Ready", Of(cells::ready_of_wanted)), number("Up-to-date", "/status/updatedReplicas"), number("Available", "/status/availableReplicas"), AGE,
+        NAME, text("Ready", Of(cells::ready_of_wanted)), text("Up-to-date", Count("/status/updatedReplicas")), text("Available", Count("/status/availableReplicas")), AGE,
         CONTAINERS, IMAGES, SELECTOR,
     ]),
     ("apps", "replicasets", REPLICAS),
@@ -52,14 +60,14 @@ static COLUMNS: &[(&str, &str, &[Column])] = &[
         number("Up-to-date", "/status/updatedNumberScheduled"), number("Available", "/status/numberAvailable"),
         text("Node Selector", Of(cells::node_selector)), AGE, CONTAINERS, IMAGES, SELECTOR,
     ]),
-    ("apps", "controllerrevisions", &[NAME, text("Controller", Of(cells::controller)), number("Revision", "/revision"), AGE]),
+    ("apps", "controllerrevisions", &[NAME, text("Controller", Of(cells::controller)), text("Revision", Count("/revision")), AGE]),
     ("batch", "jobs", &[
         NAME, text("Status", Of(cells::job_status)), text("Completions", Of(cells::job_completions)), text("Duration", Of(cells::job_duration)), AGE,
         CONTAINERS, IMAGES, SELECTOR,
     ]),
     ("batch", "cronjobs", &[
-        NAME, text("Schedule", At("/spec/schedule")), text("Timezone", At("/spec/timeZone")), text("Suspend", Of(cells::suspended)),
-        Column { name: "Active", kind: "integer", priority: 0, cell: Of(cells::active_jobs) }, text("Last Schedule", Of(cells::last_schedule)), AGE,
+        NAME, text("Schedule", At("/spec/schedule")), text("Timezone", At("/spec/timeZone")), boolean("Suspend", Of(cells::suspended)),
+        integer("Active", Of(cells::active_jobs)), text("Last Schedule", Of(cells::last_schedule)), AGE,
         CONTAINERS, IMAGES, SELECTOR,
     ]),
     ("", "services", &[
@@ -76,9 +84,9 @@ static COLUMNS: &[(&str, &str, &[Column])] = &[
         wide("Kernel-Version", At("/status/nodeInfo/kernelVersion")), wide("Container-Runtime", At("/status/nodeInfo/containerRuntimeVersion")),
     ]),
     ("", "namespaces", &[NAME, text("Status", At("/status/phase")), AGE]),
-    ("", "configmaps", &[NAME, Column { name: "Data", kind: "integer", priority: 0, cell: Of(cells::data_keys) }, AGE]),
-    ("", "secrets", &[NAME, text("Type", At("/type")), Column { name: "Data", kind: "integer", priority: 0, cell: Of(cells::data_keys) }, AGE]),
-    ("", "serviceaccounts", &[NAME, Column { name: "Secrets", kind: "integer", priority: 0, cell: Of(cells::secrets) }, AGE]),
+    ("", "configmaps", &[NAME, text("Data", Of(cells::data_keys)), AGE]),
+    ("", "secrets", &[NAME, text("Type", At("/type")), text("Data", Of(cells::data_keys)), AGE]),
+    ("", "serviceaccounts", &[NAME, text("Secrets", Of(cells::secrets)), AGE]),
     ("", "events", EVENTS),
     ("events.k8s.io", "events", EVENTS),
     ("", "persistentvolumes", &[
@@ -103,10 +111,10 @@ static COLUMNS: &[(&str, &str, &[Column])] = &[
         text("Attached", Of(cells::attached)), AGE,
     ]),
     ("storage.k8s.io", "volumeattributesclasses", &[NAME, text("DriverName", At("/driverName")), AGE]),
-    ("storage.k8s.io", "csinodes", &[NAME, Column { name: "Drivers", kind: "integer", priority: 0, cell: Of(cells::drivers) }, AGE]),
+    ("storage.k8s.io", "csinodes", &[NAME, integer("Drivers", Of(cells::drivers)), AGE]),
     ("storage.k8s.io", "csidrivers", &[
-        NAME, text("AttachRequired", At("/spec/attachRequired")), text("PodInfoOnMount", At("/spec/podInfoOnMount")), text("StorageCapacity", At("/spec/storageCapacity")),
-        text("TokenRequests", Of(cells::token_requests)), text("RequiresRepublish", At("/spec/requiresRepublish")), text("Modes", Of(cells::lifecycle_modes)), AGE,
+        NAME, boolean("AttachRequired", At("/spec/attachRequired")), boolean("PodInfoOnMount", At("/spec/podInfoOnMount")), boolean("StorageCapacity", At("/spec/storageCapacity")),
+        text("TokenRequests", Of(cells::token_requests)), boolean("RequiresRepublish", At("/spec/requiresRepublish")), text("Modes", Of(cells::lifecycle_modes)), AGE,
     ]),
     ("storage.k8s.io", "csistoragecapacities", &[
         NAME, text("StorageClassName", At("/storageClassName")), text("Capacity", At("/capacity")),
@@ -124,7 +132,7 @@ static COLUMNS: &[(&str, &str, &[Column])] = &[
     ]),
     ("autoscaling", "horizontalpodautoscalers", &[
         NAME, text("Reference", Of(cells::scale_target)), text("Targets", Of(cells::scale_metrics)), text("MinPods", At("/spec/minReplicas")),
-        number("MaxPods", "/spec/maxReplicas"), number("Replicas", "/status/currentReplicas"), AGE,
+        text("MaxPods", Count("/spec/maxReplicas")), text("Replicas", Count("/status/currentReplicas")), AGE,
     ]),
     ("rbac.authorization.k8s.io", "roles", &[NAME, CREATED]),
     ("rbac.authorization.k8s.io", "clusterroles", &[NAME, CREATED]),
@@ -135,17 +143,27 @@ static COLUMNS: &[(&str, &str, &[Column])] = &[
         text("Condition", Of(cells::request_condition)),
     ]),
     ("scheduling.k8s.io", "priorityclasses", &[
-        NAME, number("Value", "/value"), text("Global-Default", Of(cells::global_default)), AGE, text("PreemptionPolicy", At("/preemptionPolicy")),
+        NAME, number("Value", "/value"), boolean("Global-Default", Of(cells::global_default)), AGE, text("PreemptionPolicy", At("/preemptionPolicy")),
     ]),
     ("node.k8s.io", "runtimeclasses", &[NAME, text("Handler", At("/handler")), AGE]),
     ("admissionregistration.k8s.io", "validatingwebhookconfigurations", WEBHOOKS),
     ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", WEBHOOKS),
     ("admissionregistration.k8s.io", "validatingadmissionpolicies", &[
-        NAME, Column { name: "Validations", kind: "integer", priority: 0, cell: Of(cells::validations) }, text("ParamKind", Of(cells::param_kind)), AGE,
+        NAME, integer("Validations", Of(cells::validations)), text("ParamKind", Of(cells::param_kind)), AGE,
     ]),
     ("admissionregistration.k8s.io", "validatingadmissionpolicybindings", &[NAME, text("PolicyName", At("/spec/policyName")), text("ParamRef", Of(cells::param_ref)), AGE]),
+    ("admissionregistration.k8s.io", "mutatingadmissionpolicies", &[
+        NAME, integer("Mutations", Of(cells::mutations)), text("ParamKind", Of(cells::param_kind)), AGE,
+    ]),
+    ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings", &[NAME, text("PolicyName", At("/spec/policyName")), text("ParamRef", Of(cells::param_ref)), AGE]),
+    ("certificates.k8s.io", "clustertrustbundles", &[NAME, text("SignerName", At("/spec/signerName"))]),
+    ("certificates.k8s.io", "podcertificaterequests", &[
+        NAME, text("PodName", At("/spec/podName")), text("ServiceAccountName", At("/spec/serviceAccountName")), text("NodeName", At("/spec/nodeName")),
+        text("SignerName", At("/spec/signerName")), text("State", Of(cells::request_state)), AGE,
+    ]),
+    ("storagemigration.k8s.io", "storageversionmigrations", &[NAME, CREATED]),
     ("flowcontrol.apiserver.k8s.io", "flowschemas", &[
-        NAME, text("PriorityLevel", At("/spec/priorityLevelConfiguration/name")), number("MatchingPrecedence", "/spec/matchingPrecedence"),
+        NAME, text("PriorityLevel", At("/spec/priorityLevelConfiguration/name")), text("MatchingPrecedence", Count("/spec/matchingPrecedence")),
         text("DistinguisherMethod", At("/spec/distinguisherMethod/type")), AGE, text("MissingPL", Of(cells::missing_priority_level)),
     ]),
     ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", &[
@@ -185,7 +203,7 @@ const EVENTS: &[Column] = &[
     text("Message", Of(cells::event_message)),
     wide("First Seen", Of(cells::first_seen)),
     wide("Count", Of(cells::event_count)),
-    wide("Name", Name),
+    wide("Name", At("/metadata/name")),
 ];
 
 const BINDINGS: &[Column] = &[
@@ -197,4 +215,4 @@ const BINDINGS: &[Column] = &[
     wide("ServiceAccounts", Of(cells::service_accounts)),
 ];
 
-const WEBHOOKS: &[Column] = &[NAME, Column { name: "Webhooks", kind: "integer", priority: 0, cell: Of(cells::webhooks) }, AGE];
+const WEBHOOKS: &[Column] = &[NAME, integer("Webhooks", Of(cells::webhooks)), AGE];

@@ -56,6 +56,64 @@ static CHECKS: &[(&str, &str, Check)] = &[
     ("batch", "jobs", job),
 ];
 
+/// Writes to a part of an object, with rules of their own: (plural, subresource, rule).
+static PARTS: &[(&str, &str, Check)] = &[("pods", "ephemeralcontainers", ephemeral_containers), ("pods", "resize", resize)];
+
+/// Checks that `new`, as a write to the subresource `part`, keeps of `old` what it must.
+pub(super) fn check_part(resource: &Resource, part: &str, new: &Value, old: &Value, failures: &mut Failures) {
+    let row = PARTS.iter().find(|(plural, name, _)| *plural == resource.plural && *name == part);
+    row.into_iter().for_each(|(_, _, check)| check(new, old, failures));
+}
+
+/// Ephemeral containers stay, and stay as they are.
+fn ephemeral_containers(new: &Value, old: &Value, failures: &mut Failures) {
+    let list = |pod: &Value| pod["spec"]["ephemeralContainers"].as_array().cloned().unwrap_or_default();
+    let now = list(new);
+    for before in list(old) {
+        let name = &before["name"];
+        let why = match now.iter().find(|container| container["name"] == *name) {
+            None => format!("existing ephemeral containers {name} may not be removed\n"),
+            Some(same) if *same != before => format!("existing ephemeral containers {name} may not be changed\n"),
+            Some(_) => continue,
+        };
+        failures.push(FieldError::forbidden("spec.ephemeralContainers", why));
+    }
+}
+
+/// A resize changes what containers ask for of processor and memory, not what kind of pod it is.
+fn resize(new: &Value, old: &Value, failures: &mut Failures) {
+    let amounts = ["requests", "limits"].map(|kind| ["cpu", "memory"].map(|name| format!("resources/{kind}/{name}")));
+    let mut mutable: Vec<String> = vec!["/resources".to_owned()];
+    for list in ["containers", "initContainers"] {
+        mutable.push(format!("/{list}/*/resizePolicy"));
+        mutable.extend(amounts.iter().flatten().map(|amount| format!("/{list}/*/{amount}")));
+    }
+    let mutable: Vec<&str> = mutable.iter().map(String::as_str).collect();
+    let fixed = |pod: &Value| {
+        let mut spec = without(&pod["spec"], &mutable);
+        ["requests", "limits"].iter().for_each(|kind| drop_empty(&mut spec, kind));
+        spec
+    };
+    if fixed(new) != fixed(old) {
+        failures.push(FieldError::forbidden("spec", "only cpu and memory resources are mutable"));
+    }
+    let class = crate::pod::qos_class(&new["spec"]);
+    if class != crate::pod::qos_class(&old["spec"]) {
+        failures.push(FieldError::invalid("spec", class, "Pod QOS Class may not change as a result of resizing"));
+    }
+}
+
+/// Removes the empty maps `kind` of containers' resources.
+fn drop_empty(spec: &mut Value, kind: &str) {
+    for list in ["containers", "initContainers"] {
+        for container in spec[list].as_array_mut().into_iter().flatten() {
+            if let Some(resources) = container["resources"].as_object_mut() {
+                resources.retain(|key, amounts| key != kind || amounts.as_object().is_none_or(|map| !map.is_empty()));
+            }
+        }
+    }
+}
+
 /// Checks that `new` keeps of `old` what objects of `resource` must keep.
 pub(super) fn check(resource: &Resource, new: &Value, old: &Value, failures: &mut Failures) {
     let about = |group: &str, plural: &str| group == resource.group && plural == resource.plural;

@@ -125,6 +125,28 @@ pub fn domain_prefixed_path(text: &str) -> Option<String> {
     (!fits).then(|| DOMAIN_PREFIX.to_owned())
 }
 
+/// A kernel parameter: words joined by dots or slashes.
+pub fn sysctl(text: &str) -> Option<String> {
+    let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let word = |word: &str| {
+        let inner = word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
+        inner && edge(word.bytes().next()) && edge(word.bytes().last())
+    };
+    let fits = text.len() <= SUBDOMAIN_MAX && text.split(['.', '/']).all(word);
+    (!fits).then(|| format!("must have at most {SUBDOMAIN_MAX} characters and be words joined by '.' or '/'"))
+}
+
+/// A subdomain whose first label may be `*`: hosts of an ingress.
+pub fn wildcard_subdomain(text: &str) -> Option<String> {
+    dns_subdomain(text.strip_prefix("*.").unwrap_or(text))
+}
+
+/// A subdomain of at least three labels: names of webhooks.
+pub fn fully_qualified(text: &str) -> Option<String> {
+    let few = || (text.split('.').count() < 3).then(|| "should be a domain with at least three segments separated by dots".to_owned());
+    dns_subdomain(text).or_else(few)
+}
+
 /// An IPv4 or IPv6 address.
 pub fn ip_address(text: &str) -> Option<String> {
     text.parse::<std::net::IpAddr>().is_err().then(|| "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned())

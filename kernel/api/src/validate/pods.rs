@@ -2,44 +2,11 @@
 
 use serde_json::Value;
 
-use super::{Failures, Object, Rule, names};
+use super::{Failures, Object, Rule, amount, list, names, text};
 use crate::path::Path;
-use crate::quantity::Quantity;
 use crate::status::FieldError;
 
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
-const VOLUME_SOURCES: &[&str] = &[
-    "awsElasticBlockStore",
-    "azureDisk",
-    "azureFile",
-    "cephfs",
-    "cinder",
-    "configMap",
-    "csi",
-    "downwardAPI",
-    "emptyDir",
-    "ephemeral",
-    "fc",
-    "flexVolume",
-    "flocker",
-    "gcePersistentDisk",
-    "gitRepo",
-    "glusterfs",
-    "hostPath",
-    "image",
-    "iscsi",
-    "nfs",
-    "persistentVolumeClaim",
-    "photonPersistentDisk",
-    "portworxVolume",
-    "projected",
-    "quobyte",
-    "rbd",
-    "scaleIO",
-    "secret",
-    "storageos",
-    "vsphereVolume",
-];
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 const MESSAGE_POLICIES: &[&str] = &["FallbackToLogsOnError", "File"];
 
@@ -62,6 +29,10 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
         Rule::Format("runtimeClassName", names::dns_subdomain),
         Rule::Unique("volumes", "name"),
         Rule::Unique("schedulingGates", "name"),
+        Rule::Unique("resourceClaims", "name"),
+        Rule::Check(namespaces),
+        Rule::Check(devices_and_claims),
+        Rule::Check(debugged_containers),
         Rule::Check(container_names),
         Rule::Check(mounts_have_volumes),
         Rule::Check(host_ports_differ),
@@ -76,6 +47,8 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
         Rule::OneOf("terminationMessagePolicy", MESSAGE_POLICIES),
         Rule::Unique("ports", "name"),
         Rule::Unique("volumeMounts", "mountPath"),
+        Rule::Unique("volumeDevices", "devicePath"),
+        Rule::Unique("resizePolicy", "resourceName"),
         Rule::Check(probe_thresholds),
     ]),
     ("api.core.v1.EphemeralContainer", &[
@@ -106,41 +79,28 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
         Rule::ExactlyOne(&["configMapRef", "secretRef"], "must specify one of: `configMapRef` or `secretRef`"),
         Rule::Format("prefix", names::env_name),
     ]),
-    ("api.core.v1.ObjectFieldSelector", &[Rule::Required(&["fieldPath"])]),
-    ("api.core.v1.ResourceFieldSelector", &[Rule::Required(&["resource"])]),
+    ("api.core.v1.ObjectFieldSelector", &[Rule::Required(&["fieldPath"]), Rule::Check(downward_field)]),
+    ("api.core.v1.ResourceFieldSelector", &[Rule::Required(&["resource"]), Rule::Check(downward_resource)]),
     ("api.core.v1.SecretKeySelector", &[Rule::Required(&["key"]), Rule::Format("key", names::config_key)]),
     ("api.core.v1.ConfigMapKeySelector", &[Rule::Required(&["key"]), Rule::Format("key", names::config_key)]),
     ("api.core.v1.VolumeMount", &[
         Rule::Required(&["name", "mountPath"]),
+        Rule::OneOf("mountPropagation", &["Bidirectional", "HostToContainer", "None"]),
+        Rule::OneOf("recursiveReadOnly", &["Disabled", "Enabled", "IfPossible"]),
         Rule::AtMostOne(&["subPath", "subPathExpr"]),
         Rule::Check(sub_path),
     ]),
     ("api.core.v1.VolumeDevice", &[Rule::Required(&["name", "devicePath"])]),
-    ("api.core.v1.Volume", &[
-        Rule::Required(&["name"]),
-        Rule::Format("name", names::dns_label),
-        Rule::ExactlyOne(VOLUME_SOURCES, "must specify a volume type"),
+    ("api.core.v1.ResourceRequirements", &[
+        Rule::Amounts("limits"), Rule::Amounts("requests"), Rule::Check(resources), Rule::Unique("claims", "name"),
     ]),
-    ("api.core.v1.HostPathVolumeSource", &[
-        Rule::Required(&["path"]),
-        Rule::OneOf("type", &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"]),
-        Rule::Check(no_parent_steps),
+    ("api.core.v1.ContainerResizePolicy", &[
+        Rule::Required(&["resourceName", "restartPolicy"]), Rule::OneOf("resourceName", &["cpu", "memory"]),
+        Rule::OneOf("restartPolicy", &["NotRequired", "RestartContainer"]),
     ]),
-    ("api.core.v1.SecretVolumeSource", &[Rule::Required(&["secretName"]), Rule::Range("defaultMode", 0, 0o777)]),
-    ("api.core.v1.ConfigMapVolumeSource", &[Rule::Required(&["name"]), Rule::Range("defaultMode", 0, 0o777)]),
-    ("api.core.v1.DownwardAPIVolumeSource", &[Rule::Range("defaultMode", 0, 0o777)]),
-    ("api.core.v1.ProjectedVolumeSource", &[Rule::Range("defaultMode", 0, 0o777)]),
-    ("api.core.v1.KeyToPath", &[Rule::Required(&["key", "path"]), Rule::Range("mode", 0, 0o777), Rule::Check(no_parent_steps)]),
-    ("api.core.v1.DownwardAPIVolumeFile", &[Rule::Required(&["path"]), Rule::Range("mode", 0, 0o777), Rule::Check(no_parent_steps)]),
-    ("api.core.v1.ServiceAccountTokenProjection", &[
-        Rule::Required(&["path"]), Rule::Range("expirationSeconds", 600, 1 << 32), Rule::Check(no_parent_steps),
-    ]),
-    ("api.core.v1.PersistentVolumeClaimVolumeSource", &[Rule::Required(&["claimName"])]),
-    ("api.core.v1.NFSVolumeSource", &[Rule::Required(&["server", "path"])]),
-    ("api.core.v1.CSIVolumeSource", &[Rule::Required(&["driver"])]),
-    ("api.core.v1.ResourceRequirements", &[Rule::Check(resources)]),
     ("api.core.v1.Probe", &[
         Rule::ExactlyOne(&["exec", "httpGet", "tcpSocket", "grpc"], "must specify a handler type"),
+        Rule::Range("terminationGracePeriodSeconds", 1, i64::MAX),
         Rule::NonNegative(&["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]),
     ]),
     ("api.core.v1.LifecycleHandler", &[Rule::ExactlyOne(&["exec", "httpGet", "sleep", "tcpSocket"], "must specify a handler type")]),
@@ -152,6 +112,7 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
         Rule::NonNegative(&["runAsUser", "runAsGroup", "fsGroup"]),
         Rule::OneOf("fsGroupChangePolicy", &["Always", "OnRootMismatch"]),
         Rule::OneOf("supplementalGroupsPolicy", &["Merge", "Strict"]),
+        Rule::Unique("sysctls", "name"),
     ]),
     ("api.core.v1.SecurityContext", &[
         Rule::NonNegative(&["runAsUser", "runAsGroup"]),
@@ -166,6 +127,18 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
         Rule::OneOf("effect", &["", "NoSchedule", "PreferNoSchedule", "NoExecute"]),
         Rule::Check(toleration),
     ]),
+    ("api.core.v1.Sysctl", &[Rule::Required(&["name"]), Rule::Format("name", names::sysctl)]),
+    ("api.core.v1.PodOS", &[Rule::Required(&["name"]), Rule::OneOf("name", &["linux", "windows"])]),
+    ("api.core.v1.PodReadinessGate", &[Rule::Format("conditionType", names::qualified)]),
+    ("api.core.v1.PodDNSConfig", &[
+        Rule::AtMost("nameservers", 3), Rule::AtMost("searches", 32), Rule::Format("nameservers", names::ip_address),
+    ]),
+    ("api.core.v1.PodDNSConfigOption", &[Rule::Required(&["name"])]),
+    ("api.core.v1.PodResourceClaim", &[
+        Rule::Required(&["name"]), Rule::Format("name", names::dns_label),
+        Rule::ExactlyOne(&["resourceClaimName", "resourceClaimTemplateName"], "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"),
+    ]),
+    ("api.core.v1.PodSchedulingGate", &[Rule::Required(&["name"]), Rule::Format("name", names::qualified)]),
     ("api.core.v1.HostAlias", &[Rule::Required(&["ip"]), Rule::Format("ip", names::ip_address), Rule::Format("hostnames", names::dns_subdomain)]),
     ("api.core.v1.NodeSelectorRequirement", &[
         Rule::Required(&["key"]), Rule::OneOf("operator", &["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]), Rule::Check(requirement_values),
@@ -173,11 +146,18 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
     ("api.core.v1.NodeSelector", &[Rule::Required(&["nodeSelectorTerms"])]),
     ("api.core.v1.PreferredSchedulingTerm", &[Rule::Range("weight", 1, 100)]),
     ("api.core.v1.WeightedPodAffinityTerm", &[Rule::Range("weight", 1, 100)]),
-    ("api.core.v1.PodAffinityTerm", &[Rule::Required(&["topologyKey"])]),
+    ("api.core.v1.PodAffinityTerm", &[
+        Rule::Required(&["topologyKey"]), Rule::Format("topologyKey", names::qualified), Rule::Format("namespaces", names::dns_label),
+    ]),
     ("api.core.v1.TopologySpreadConstraint", &[
         Rule::Required(&["topologyKey", "maxSkew"]),
         Rule::Range("maxSkew", 1, i32::MAX as i64),
         Rule::OneOf("whenUnsatisfiable", &["DoNotSchedule", "ScheduleAnyway"]),
+        Rule::OneOf("nodeAffinityPolicy", &["Honor", "Ignore"]),
+        Rule::OneOf("nodeTaintsPolicy", &["Honor", "Ignore"]),
+        Rule::Range("minDomains", 1, i32::MAX as i64),
+        Rule::Only(&["minDomains"], "whenUnsatisfiable", &["DoNotSchedule"], "can only use minDomains if whenUnsatisfiable=DoNotSchedule"),
+        Rule::Format("topologyKey", names::qualified),
     ]),
     ("apimachinery.pkg.apis.meta.v1.LabelSelector", &[Rule::Labels("matchLabels")]),
     ("apimachinery.pkg.apis.meta.v1.LabelSelectorRequirement", &[
@@ -186,14 +166,6 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
     ]),
     ("api.core.v1.PodTemplateSpec", &[Rule::Check(template_metadata)]),
 ];
-
-fn text<'a>(map: &'a Object, key: &str) -> &'a str {
-    map.get(key).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn list<'a>(map: &'a Object, key: &str) -> &'a [Value] {
-    map.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
 
 const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
@@ -243,6 +215,83 @@ fn host_ports_differ(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
             }
             seen.push(key);
         }
+    }
+}
+
+fn namespaces(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let set = |key: &str| spec.get(key) == Some(&Value::Bool(true));
+    if set("hostPID") && set("shareProcessNamespace") {
+        failures.push(FieldError::invalid(
+            path.key("shareProcessNamespace"),
+            true,
+            "ShareProcessNamespace and HostPID cannot both be enabled",
+        ));
+    }
+    let at = path.key("containers");
+    for (index, container) in list(spec, "containers").iter().enumerate().filter(|_| set("hostNetwork")) {
+        let ports = container["ports"].as_array().into_iter().flatten().enumerate();
+        for (port_index, port) in ports.filter(|(_, port)| !port["hostPort"].is_null() && port["hostPort"] != port["containerPort"]) {
+            let at = at.index(index);
+            let why = "must match `hostPort` when `hostNetwork` is true";
+            failures.push(FieldError::invalid(at.key("ports").index(port_index).key("containerPort"), port["containerPort"].clone(), why));
+        }
+    }
+}
+
+/// Block devices, and claims, are the pod's own.
+fn devices_and_claims(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let named = |key: &str| -> Vec<&str> { list(spec, key).iter().filter_map(|item| item["name"].as_str()).collect() };
+    for key in CONTAINER_LISTS {
+        let at = path.key(key);
+        for (index, container) in list(spec, key).iter().enumerate() {
+            for (pointer, from) in [("/volumeDevices", "volumes"), ("/resources/claims", "resourceClaims")] {
+                let known = named(from);
+                for (place, item) in container.pointer(pointer).and_then(Value::as_array).into_iter().flatten().enumerate() {
+                    let name = item["name"].as_str().unwrap_or_default();
+                    if !name.is_empty() && !known.contains(&name) {
+                        let field = format!("{}{}[{place}].name", at.index(index), pointer.replace('/', "."));
+                        failures.push(FieldError::new(field, crate::FieldErrorKind::NotFound, name, ""));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// An ephemeral container may join a container of the pod.
+fn debugged_containers(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let known: Vec<&Value> = ["initContainers", "containers"].iter().flat_map(|key| list(spec, key)).map(|c| &c["name"]).collect();
+    for (index, container) in list(spec, "ephemeralContainers").iter().enumerate() {
+        let target = &container["targetContainerName"];
+        if target.as_str().is_some_and(|name| !name.is_empty()) && !known.contains(&target) {
+            let at = path.key("ephemeralContainers");
+            failures.push(FieldError::new(at.index(index).key("targetContainerName"), crate::FieldErrorKind::NotFound, target.clone(), ""));
+        }
+    }
+}
+
+/// What the downward API can say of a pod.
+fn downward_field(selector: &Object, path: &Path<'_>, failures: &mut Failures) {
+    #[rustfmt::skip]
+    const FIELDS: &[&str] = &[
+        "metadata.name", "metadata.namespace", "metadata.uid", "metadata.labels", "metadata.annotations", "spec.nodeName",
+        "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs",
+    ];
+    let field = text(selector, "fieldPath");
+    let keyed = ["metadata.labels['", "metadata.annotations['"].iter().any(|prefix| field.starts_with(prefix) && field.ends_with("']"));
+    if !field.is_empty() && !keyed && !FIELDS.contains(&field) {
+        failures.push(FieldError::not_supported(path.key("fieldPath"), field, FIELDS));
+    }
+}
+
+/// What the downward API can say of a container's resources.
+fn downward_resource(selector: &Object, path: &Path<'_>, failures: &mut Failures) {
+    const RESOURCES: &[&str] =
+        &["limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory"];
+    let resource = text(selector, "resource");
+    let huge = ["limits.hugepages-", "requests.hugepages-"].iter().any(|prefix| resource.starts_with(prefix));
+    if !resource.is_empty() && !huge && !RESOURCES.contains(&resource) {
+        failures.push(FieldError::not_supported(path.key("resource"), resource, RESOURCES));
     }
 }
 
@@ -320,19 +369,7 @@ fn sub_path(mount: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-fn no_parent_steps(map: &Object, path: &Path<'_>, failures: &mut Failures) {
-    let value = text(map, "path");
-    // A host path is absolute; a path inside a volume is not.
-    if map.contains_key("type") {
-        if value.split('/').any(|step| step == "..") {
-            failures.push(FieldError::invalid(path.key("path"), value, "must not contain '..'"));
-        }
-    } else {
-        relative(value, &path.key("path"), failures);
-    }
-}
-
-fn relative(value: &str, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn relative(value: &str, path: &Path<'_>, failures: &mut Failures) {
     if value.starts_with('/') {
         failures.push(FieldError::invalid(path, value, "must be a relative path"));
     } else if value.split('/').any(|step| step == "..") {
@@ -341,26 +378,10 @@ fn relative(value: &str, path: &Path<'_>, failures: &mut Failures) {
 }
 
 fn resources(resources: &Object, path: &Path<'_>, failures: &mut Failures) {
-    let amounts = |kind: &str| resources.get(kind).and_then(Value::as_object).into_iter().flatten();
-    let parse = |value: &Value| value.as_str().and_then(Quantity::parse);
-    for kind in ["limits", "requests"] {
-        let at = path.key(kind);
-        for (name, amount) in amounts(kind) {
-            if let Some(why) = names::qualified(name) {
-                failures.push(FieldError::invalid(at.map_key(name), name.as_str(), why));
-            }
-            if parse(amount).is_some_and(Quantity::is_negative) {
-                failures.push(FieldError::invalid(at.map_key(name), amount.clone(), "must be greater than or equal to 0"));
-            }
-            if name.contains('/') && parse(amount).is_some_and(|q| !q.is_whole()) {
-                failures.push(FieldError::invalid(at.map_key(name), amount.clone(), "must be an integer"));
-            }
-        }
-    }
     let at = path.key("requests");
-    for (name, request) in amounts("requests") {
+    for (name, request) in resources.get("requests").and_then(Value::as_object).into_iter().flatten() {
         let limit = resources.get("limits").and_then(|limits| limits.get(name));
-        let (Some(asked), Some(most)) = (parse(request), limit.and_then(parse)) else { continue };
+        let (Some(asked), Some(most)) = (amount(request), limit.and_then(amount)) else { continue };
         if asked.compare(most).is_gt() {
             let why = format!("must be less than or equal to {name} limit of {}", most.canonical());
             failures.push(FieldError::invalid(at, request.clone(), why));

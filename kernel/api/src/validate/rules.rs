@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Failures, Object, Rule, names};
+use super::{Failures, Object, Rule, list, names, text};
 use crate::path::Path;
 use crate::status::FieldError;
 
@@ -152,14 +152,6 @@ const WEBHOOK: &[Rule] = &[
     Rule::OneOf("sideEffects", &["None", "NoneOnDryRun"]),
     Rule::Range("timeoutSeconds", 1, 30),
 ];
-
-fn text<'a>(map: &'a Object, key: &str) -> &'a str {
-    map.get(key).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn list<'a>(map: &'a Object, key: &str) -> &'a [Value] {
-    map.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
 
 fn service_ports(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let (ports, at) = (list(spec, "ports"), path.key("ports"));

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Failures, Object, Rule, names};
+use super::{Failures, Object, Rule, names, text};
 use crate::path::Path;
 use crate::selector::LabelSelector;
 use crate::status::FieldError;
@@ -93,10 +93,6 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
     ("api.autoscaling.v1.CrossVersionObjectReference", &[Rule::Required(&["kind", "name"])]),
     ("api.autoscaling.v1.ScaleSpec", &[Rule::NonNegative(&["replicas"])]),
 ];
-
-fn text<'a>(map: &'a Object, key: &str) -> &'a str {
-    map.get(key).and_then(Value::as_str).unwrap_or_default()
-}
 
 /// The selector must say something, and match the template's labels.
 fn selector(spec: &Object, path: &Path<'_>, kind: &str, failures: &mut Failures) {

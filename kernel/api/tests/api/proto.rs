@@ -106,7 +106,8 @@ fn zeros_that_say_nothing_are_dropped_and_others_kept() {
 fn lists_metadata_and_watch_frames_are_framed_as_upstream_frames_them() {
     let pods = crate::resource("v1/pods");
     let items = [json!({"metadata": {"name": "a"}}), json!({"metadata": {"name": "b"}})];
-    let list = proto::encode_list(Schema::builtin(), pods, &json!({"resourceVersion": "7"}), &items).expect("a list");
+    let items = items.map(|item| proto::encode_message(Schema::builtin(), pods, &item).expect("a message"));
+    let list = proto::join_list(Schema::builtin(), pods, &json!({"resourceVersion": "7"}), &items);
     let envelope = proto::unwrap(&list).expect("an envelope");
     assert_eq!((envelope.api_version.as_str(), envelope.kind.as_str()), ("v1", "PodList"));
     assert_eq!(envelope.raw, b"\x0a\x03\x12\x017\x12\x05\x0a\x03\x0a\x01a\x12\x05\x0a\x03\x0a\x01b");

@@ -1,6 +1,6 @@
 //! Label and field selectors.
 
-use pintle_api::selector::{FieldSelector, LabelSelector};
+use pintle_api::selector::LabelSelector;
 use serde_json::json;
 
 /// Whether `text` matches the labels `a=b, n=5`, or the message that refuses it.
@@ -54,19 +54,4 @@ fn selector_objects_match_and_an_absent_one_matches_nothing() {
     assert_eq!(matches(json!({"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "DoesNotExist"}]})), Ok(true));
     assert_eq!(matches(json!({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["b"]}]})), Ok(false));
     assert!(matches(json!({"matchExpressions": [{"key": "a", "operator": "Like"}]})).is_err());
-}
-
-#[test]
-fn field_selectors_know_each_kinds_fields() {
-    let pod =
-        json!({"kind": "Pod", "metadata": {"name": "p", "namespace": "d"}, "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}});
-    let run = |path: &str, text: &str| FieldSelector::parse(crate::resource(path), text).map(|s| s.matches(&pod)).map_err(|e| e.message);
-    assert_eq!(run("v1/pods", "spec.nodeName=n1,status.phase!=Failed"), Ok(true));
-    assert_eq!(run("v1/pods", "spec.nodeName="), Ok(false));
-    assert_eq!(run("v1/pods", "metadata.name==p"), Ok(true));
-    assert_eq!(run("v1/pods", "metadata.name=a\\,b"), Ok(false));
-    assert_eq!(run("v1/configmaps", "spec.nodeName=n1"), Err("field label not supported: spec.nodeName".into()));
-    assert!(run("v1/pods", "nonsense").is_err());
-    let selector = FieldSelector::parse(crate::resource("v1/pods"), "metadata.name=p,spec.nodeName!=x").expect("valid");
-    assert_eq!((selector.exact("metadata.name"), selector.exact("spec.nodeName")), (Some("p"), None));
 }

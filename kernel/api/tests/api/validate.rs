@@ -186,3 +186,41 @@ fn the_rest_is_held_to_upstreams_rules() {
     };
     assert!(found[0].to_string().starts_with("spec: Forbidden: pod updates may not change fields other than"), "{found:?}");
 }
+
+/// The cases of `cases/validation.txt`; the file says how one is written.
+#[test]
+fn each_rule_refuses_its_case_in_upstreams_words() {
+    const SHORT: [(&str, &str); 5] = [
+        ("META", "metadata: {name: n, namespace: d}"),
+        ("NAMED", "metadata: {name: n}"),
+        ("POD", "containers: [{name: c, image: i}]"),
+        ("TPL", "template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}"),
+        ("SEL", "selector: {matchLabels: {a: b}}"),
+    ];
+    let schema = Schema::builtin();
+    let mut wrong = String::new();
+    for case in include_str!("../cases/validation.txt").split("\n\n") {
+        let mut lines = case.lines().filter(|line| !line.starts_with("# ")).peekable();
+        let Some(resource) = lines.next().map(crate::resource) else { continue };
+        let path = case.lines().find(|line| !line.starts_with("# ")).unwrap_or_default();
+        let object = |text: &str| {
+            let yaml = SHORT.iter().fold(text.to_owned(), |text, (short, long)| text.replace(short, long));
+            let mut object = crate::object(path, &yaml);
+            defaults::apply(schema, resource, &mut object);
+            object
+        };
+        let new = object(lines.next().expect("an object"));
+        let old = lines.next_if(|line| line.starts_with("from ")).map(|line| object(&line[5..]));
+        let found = match &old {
+            Some(old) => validate::update(schema, resource, &new, old),
+            None => validate::create(schema, resource, &new),
+        };
+        let mut found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        let mut expected: Vec<&str> = lines.map(|line| line.strip_prefix("! ").expect("a failure")).collect();
+        (found.sort(), expected.sort_unstable());
+        if found.len() != expected.len() || !found.iter().zip(&expected).all(|(found, expected)| found.starts_with(expected)) {
+            wrong.push_str(&format!("{case}\nfound:\n! {}\n\n", found.join("\n! ")));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}

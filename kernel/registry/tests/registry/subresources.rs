@@ -83,6 +83,14 @@ async fn an_eviction_deletes_unless_a_budget_has_nothing_left() {
     let evicted = post(&world, "a", "eviction", eviction).await.expect("evicted");
     assert_eq!(evicted["metadata"]["deletionGracePeriodSeconds"], 7);
     let budget = json!({"metadata": {"name": "p", "namespace": "default"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}});
-    world.create("poddisruptionbudgets.policy", budget).await.expect("created");
-    assert_eq!(code(post(&world, "b", "eviction", json!({})).await), 429);
+    let budget = world.create("poddisruptionbudgets.policy", budget).await.expect("created");
+    let mut budget = budget.value().expect("an object is JSON");
+    assert_eq!(code(post(&world, "b", "eviction", json!({})).await), 429, "the budget is not known yet");
+    budget["status"] =
+        json!({"observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2});
+    world.update_part("poddisruptionbudgets.policy", "status", &budget).await.expect("said");
+    post(&world, "b", "eviction", json!({})).await.expect("evicted");
+    let budget = world.get("poddisruptionbudgets.policy", "default", "p").await.expect("there");
+    assert_eq!(budget["status"]["disruptionsAllowed"], 0, "an eviction is taken off the budget");
+    assert!(budget["status"]["disruptedPods"]["b"].is_string());
 }

@@ -1,6 +1,7 @@
 //! Watches.
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
@@ -125,4 +126,62 @@ async fn stopping_the_server_ends_watches_and_returns() {
     assert_eq!(ended.await.unwrap(), None);
     assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
     drop(registry);
+}
+
+/// Make `count` config maps by many hands at once, or label each of them anew.
+async fn write_many(cluster: &Cluster, count: usize, round: usize) {
+    let target = cluster.registry.resolve("", "v1", "configmaps", "", "default", "").unwrap();
+    let writes = (0..count).map(|index| {
+        let (registry, name) = (cluster.registry.clone(), format!("c{index:05}"));
+        let one = if round == 0 { target.clone() } else { target.named("default", &name) };
+        async move {
+            let (caller, options) = (pintle_registry::Caller::kernel(), pintle_registry::WriteOptions::default());
+            if round == 0 {
+                let object = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name } });
+                registry.create(&caller, &one, pintle_registry::Body::Value(object), &options).await.unwrap();
+            } else {
+                let patch = json!({ "metadata": { "labels": { "round": round.to_string() } } }).to_string();
+                registry.patch(&caller, &one, pintle_registry::Patch::Merge(patch.into()), &options).await.unwrap();
+            }
+        }
+    });
+    futures::stream::iter(writes.collect::<Vec<_>>()).for_each_concurrent(64, |write| write).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_list_over_5000_objects_delivers_every_one_and_then_the_bookmark() {
+    let cluster = Cluster::start().await;
+    write_many(&cluster, 5000, 0).await;
+    let query = "watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan";
+    let mut lines = Lines::open(&cluster, &format!("{PATH}?{query}"), &[]).await;
+    for index in 0..5000 {
+        assert_eq!(lines.kind_and_name().await, event("ADDED", &format!("c{index:05}")));
+    }
+    assert_eq!(lines.next().await.unwrap()["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_that_reads_late_gets_10000_events_in_order_or_is_told() {
+    let cluster = Cluster::start().await;
+    write_many(&cluster, 2500, 0).await;
+    let start = cluster.registry.revision().0;
+    let mut lines = Lines::open(&cluster, &format!("{PATH}?watch=1&resourceVersion={start}"), &[]).await;
+    for round in 1..=4 {
+        write_many(&cluster, 2500, round).await;
+    }
+    // Nothing else writes here: each event stands at the revision after the one before.
+    let mut seen = start;
+    while seen < start + 10_000 {
+        let Some(next) = lines.next().await else { return };
+        if next["type"] == "ERROR" {
+            assert_eq!((&next["object"]["code"], &next["object"]["reason"]), (&json!(410), &json!("Expired")));
+            assert_eq!(lines.next().await, None, "nothing follows an error");
+            return;
+        }
+        seen += 1;
+        assert_eq!(
+            (next["type"].as_str(), next["object"]["metadata"]["resourceVersion"].as_str()),
+            (Some("MODIFIED"), Some(seen.to_string().as_str()))
+        );
+    }
 }

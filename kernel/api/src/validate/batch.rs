@@ -1,0 +1,118 @@
+//! Rules about jobs: what counts as failed, as done, and when.
+
+use serde_json::Value;
+
+use super::{Failures, Object, Rule, list, names, number, text};
+use crate::path::Path;
+use crate::status::FieldError;
+
+#[rustfmt::skip]
+pub(super) static RULES: &[(&str, &[Rule])] = &[
+    ("api.batch.v1.JobSpec", &[
+        Rule::Only(&["backoffLimitPerIndex"], "completionMode", &["Indexed"], "requires indexed completion mode"),
+        Rule::Only(&["successPolicy"], "completionMode", &["Indexed"], "requires indexed completion mode"),
+        Rule::Format("managedBy", names::domain_prefixed_path),
+        Rule::Check(limits_of_indexes),
+        Rule::Check(failures_need_never),
+        Rule::Check(own_selector),
+    ]),
+    ("api.batch.v1.CronJobSpec", &[Rule::Check(time_zone)]),
+    ("api.batch.v1.PodFailurePolicy", &[Rule::AtMost("rules", 20)]),
+    ("api.batch.v1.PodFailurePolicyRule", &[
+        Rule::Required(&["action"]), Rule::OneOf("action", &["Count", "FailIndex", "FailJob", "Ignore"]), Rule::Check(one_failure_source),
+    ]),
+    ("api.batch.v1.PodFailurePolicyOnExitCodesRequirement", &[
+        Rule::Required(&["operator", "values"]), Rule::OneOf("operator", &["In", "NotIn"]), Rule::AtMost("values", 255), Rule::Check(exit_codes),
+    ]),
+    ("api.batch.v1.PodFailurePolicyOnPodConditionsPattern", &[
+        Rule::Required(&["type"]), Rule::Format("type", names::qualified), Rule::OneOf("status", &["False", "True", "Unknown"]),
+    ]),
+    ("api.batch.v1.SuccessPolicy", &[Rule::Required(&["rules"]), Rule::AtMost("rules", 20)]),
+    ("api.batch.v1.SuccessPolicyRule", &[Rule::Check(|rule, path, failures| {
+        if !rule.contains_key("succeededCount") && !rule.contains_key("succeededIndexes") {
+            failures.push(FieldError::required(path, "at least one of succeededCount or succeededIndexes must be specified"));
+        }
+    })]),
+];
+
+fn limits_of_indexes(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    const PARALLELISM_MAX: i64 = 100_000;
+    if let (Some(most), None) = (number(spec, "maxFailedIndexes"), number(spec, "backoffLimitPerIndex")) {
+        let why = format!("is required when maxFailedIndexes ({most}) is set");
+        failures.push(FieldError::required(path.key("backoffLimitPerIndex"), why));
+    }
+    if let (Some(most), Some(all)) = (number(spec, "maxFailedIndexes"), number(spec, "completions"))
+        && most > all
+    {
+        failures.push(FieldError::invalid(path.key("maxFailedIndexes"), most, "must be less than or equal to completions"));
+    }
+    if text(spec, "completionMode") == "Indexed"
+        && let Some(parallelism) = number(spec, "parallelism").filter(|n| *n > PARALLELISM_MAX)
+    {
+        let why = format!("must be less than or equal to {PARALLELISM_MAX} when completion mode is Indexed");
+        failures.push(FieldError::invalid(path.key("parallelism"), parallelism, why));
+    }
+}
+
+fn failures_need_never(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let policy = spec.get("template").and_then(|t| t["spec"]["restartPolicy"].as_str()).unwrap_or_default();
+    for field in ["podFailurePolicy", "backoffLimitPerIndex"].into_iter().filter(|field| spec.contains_key(*field)) {
+        if policy == "OnFailure" {
+            let why = format!("only \"Never\" is supported when {field} is specified");
+            let template = path.key("template");
+            failures.push(FieldError::invalid(template.key("spec").key("restartPolicy"), policy, why));
+        }
+    }
+    if spec.contains_key("podFailurePolicy") && text(spec, "podReplacementPolicy") == "TerminatingOrFailed" {
+        failures.push(FieldError::not_supported(path.key("podReplacementPolicy"), "TerminatingOrFailed", &["Failed"]));
+    }
+}
+
+/// A selector that the user chose must be meant.
+fn own_selector(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    if spec.get("manualSelector") == Some(&Value::Bool(true)) && !spec.contains_key("selector") {
+        failures.push(FieldError::required(path.key("selector"), ""));
+    }
+}
+
+fn one_failure_source(rule: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let (codes, conditions) = (rule.contains_key("onExitCodes"), !list(rule, "onPodConditions").is_empty());
+    if codes == conditions {
+        let shown = Value::Object(rule.clone());
+        let why = if codes {
+            "specifying both OnExitCodes and OnPodConditions is not supported"
+        } else {
+            "specifying one of OnExitCodes and OnPodConditions is required"
+        };
+        failures.push(FieldError::invalid(path, shown, why));
+    }
+}
+
+fn exit_codes(requirement: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let (values, at) = (list(requirement, "values"), path.key("values"));
+    for (index, value) in values.iter().enumerate() {
+        if value == &Value::from(0) && text(requirement, "operator") == "In" {
+            failures.push(FieldError::invalid(at.index(index), 0, "must not be 0 for the In operator"));
+        }
+        if values[..index].contains(value) {
+            failures.push(FieldError::duplicate(at.index(index), value.clone()));
+        }
+    }
+    if !values.iter().map(|value| value.as_i64().unwrap_or(0)).is_sorted() {
+        failures.push(FieldError::invalid(at, Value::Array(values.to_vec()), "must be ordered"));
+    }
+}
+
+fn time_zone(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let Some(zone) = spec.get("timeZone").and_then(Value::as_str) else { return };
+    let why = if zone.is_empty() {
+        "timeZone must be nil or non-empty string".to_owned()
+    } else if zone.eq_ignore_ascii_case("local") {
+        "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones".to_owned()
+    } else if !jiff::tz::db().is_definitively_empty() && jiff::tz::TimeZone::get(zone).is_err() {
+        format!("unknown time zone {zone}")
+    } else {
+        return;
+    };
+    failures.push(FieldError::invalid(path.key("timeZone"), zone, why));
+}

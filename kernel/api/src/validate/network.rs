@@ -1,0 +1,184 @@
+//! Rules about what carries traffic: Services' finer points, endpoints, ingresses, network policies.
+
+use serde_json::Value;
+use std::net::IpAddr;
+
+use super::{Failures, Object, Rule, list, names, number, text};
+use crate::path::Path;
+use crate::status::FieldError;
+
+const BALANCED: &str = "may only be used when `type` is 'LoadBalancer'";
+
+#[rustfmt::skip]
+pub(super) static RULES: &[(&str, &[Rule])] = &[
+    ("api.core.v1.ServiceSpec", &[
+        Rule::Only(&["loadBalancerClass", "allocateLoadBalancerNodePorts"], "type", &["LoadBalancer"], BALANCED),
+        Rule::OneOf("trafficDistribution", &["PreferClose", "PreferSameNode", "PreferSameZone"]),
+        Rule::AtMost("clusterIPs", 2),
+        Rule::Distinct("ipFamilies"),
+        Rule::Check(outside_traffic),
+    ]),
+    ("api.core.v1.ClientIPConfig", &[Rule::Range("timeoutSeconds", 1, 86_400)]),
+    ("api.core.v1.ServicePort", &[Rule::Format("appProtocol", names::qualified)]),
+    ("api.core.v1.EndpointSubset", &[Rule::Check(|subset, path, failures| {
+        if list(subset, "addresses").is_empty() && list(subset, "notReadyAddresses").is_empty() {
+            failures.push(FieldError::required(path, "must specify `addresses` or `notReadyAddresses`"));
+        }
+        let ports = list(subset, "ports");
+        for (index, _) in ports.iter().enumerate().filter(|(_, port)| ports.len() > 1 && port["name"].as_str().unwrap_or_default().is_empty()) {
+            failures.push(FieldError::required(path.key("ports").index(index).key("name"), ""));
+        }
+    })]),
+    ("api.core.v1.EndpointAddress", &[Rule::Format("hostname", names::dns_label), Rule::Format("nodeName", names::dns_subdomain), Rule::Format("ip", routable)]),
+    ("api.core.v1.EndpointPort", &[Rule::Required(&["port"]), Rule::Format("name", names::dns_label)]),
+    ("api.discovery.v1.EndpointSlice", &[Rule::AtMost("endpoints", 1000), Rule::AtMost("ports", 20_000), Rule::Check(slice_addresses), Rule::Check(slice_ports)]),
+    ("api.discovery.v1.Endpoint", &[
+        Rule::AtMost("addresses", 100), Rule::Distinct("addresses"), Rule::Format("hostname", names::dns_label), Rule::Format("nodeName", names::dns_subdomain),
+    ]),
+    ("api.discovery.v1.EndpointPort", &[
+        Rule::OneOf("protocol", &["SCTP", "TCP", "UDP"]), Rule::Port("port"), Rule::Format("name", names::dns_label), Rule::Format("appProtocol", names::qualified),
+    ]),
+    ("api.networking.v1.IngressRule", &[Rule::Format("host", names::wildcard_subdomain), Rule::Check(no_address)]),
+    ("api.networking.v1.IngressTLS", &[Rule::Format("hosts", names::wildcard_subdomain), Rule::Format("secretName", names::dns_subdomain)]),
+    ("api.networking.v1.IngressServiceBackend", &[Rule::Format("name", names::dns_1035_label)]),
+    ("api.networking.v1.ServiceBackendPort", &[Rule::Format("name", names::port_name), Rule::Range("number", 0, 65_535), Rule::Check(|port, path, failures| {
+        if !text(port, "name").is_empty() && number(port, "number").unwrap_or(0) != 0 {
+            failures.push(FieldError::invalid(path, Value::Object(port.clone()), "cannot set both port name & port number"));
+        }
+    })]),
+    ("api.networking.v1.IngressClassParametersReference", &[
+        Rule::Required(&["kind", "name"]), Rule::OneOf("scope", &["Cluster", "Namespace"]),
+        Rule::Only(&["namespace"], "scope", &["Namespace"], "parameters.scope is set to 'Cluster'"),
+    ]),
+    ("api.networking.v1.NetworkPolicySpec", &[Rule::AtMost("policyTypes", 2), Rule::Distinct("policyTypes"), Rule::Check(policy_types)]),
+    ("api.networking.v1.NetworkPolicyPort", &[Rule::Check(port_range)]),
+    ("api.networking.v1.IPBlock", &[Rule::Check(within_block)]),
+    ("api.networking.v1.ParentReference", &[Rule::Required(&["resource", "name"])]),
+    ("api.networking.v1.IPAddressSpec", &[Rule::Required(&["parentRef"])]),
+    ("api.networking.v1.ServiceCIDRSpec", &[Rule::AtMost("cidrs", 2)]),
+];
+
+/// What concerns traffic from outside is only for Services that have some.
+fn outside_traffic(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let (kind, policy) = (text(spec, "type"), text(spec, "externalTrafficPolicy"));
+    let outside = matches!(kind, "NodePort" | "LoadBalancer") || !list(spec, "externalIPs").is_empty();
+    if !policy.is_empty() && !outside {
+        failures.push(FieldError::invalid(path.key("externalTrafficPolicy"), policy, "may only be set for externally-accessible services"));
+    }
+    if let Some(port) = number(spec, "healthCheckNodePort").filter(|port| *port != 0)
+        && (kind != "LoadBalancer" || policy != "Local")
+    {
+        let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        failures.push(FieldError::invalid(path.key("healthCheckNodePort"), port, why));
+    }
+    let (one, many) = (text(spec, "clusterIP"), list(spec, "clusterIPs"));
+    if many.first().is_some_and(|first| first.as_str() != Some(one)) {
+        let why = "first value must match `clusterIP`";
+        failures.push(FieldError::invalid(path.key("clusterIPs"), Value::Array(many.to_vec()), why));
+    }
+}
+
+/// An address that others can be sent to.
+fn routable(text: &str) -> Option<String> {
+    let address: IpAddr = text.parse().ok()?;
+    let why = match address {
+        address if address.is_unspecified() => format!("may not be unspecified ({address})"),
+        address if address.is_loopback() => "may not be in the loopback range (127.0.0.0/8, ::1/128)".to_owned(),
+        IpAddr::V4(v4) if v4.is_link_local() => "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned(),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned(),
+        address if address.is_multicast() => "may not be in the multicast range (224.0.0.0/4, ff00::/8)".to_owned(),
+        _ => return None,
+    };
+    Some(why)
+}
+
+fn slice_addresses(slice: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let check: fn(&str) -> Option<String> = match text(slice, "addressType") {
+        "IPv4" => |text| match text.parse::<std::net::Ipv4Addr>() {
+            Ok(_) => routable(text),
+            Err(_) => Some("must be an IPv4 address".to_owned()),
+        },
+        "IPv6" => |text| match text.parse::<std::net::Ipv6Addr>() {
+            Ok(_) => routable(text),
+            Err(_) => Some("must be an IPv6 address".to_owned()),
+        },
+        "FQDN" => names::dns_subdomain,
+        _ => return,
+    };
+    let endpoints = path.key("endpoints");
+    for (index, endpoint) in list(slice, "endpoints").iter().enumerate() {
+        let at = endpoints.index(index);
+        let at = at.key("addresses");
+        for (place, address) in endpoint["addresses"].as_array().into_iter().flatten().enumerate() {
+            let address = address.as_str().unwrap_or_default();
+            if let Some(why) = check(address) {
+                failures.push(FieldError::invalid(at.index(place), address, why));
+            }
+        }
+    }
+}
+
+fn slice_ports(slice: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let ports = list(slice, "ports");
+    for (index, port) in ports.iter().enumerate() {
+        if ports[..index].iter().any(|other| other["name"] == port["name"]) {
+            failures.push(FieldError::duplicate(path.key("ports").index(index).key("name"), port["name"].clone()));
+        }
+    }
+}
+
+fn no_address(rule: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let host = text(rule, "host");
+    if host.parse::<IpAddr>().is_ok() {
+        failures.push(FieldError::invalid(path.key("host"), host, "must be a DNS name, not an IP address"));
+    }
+}
+
+fn policy_types(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    const TYPES: &[&str] = &["Egress", "Ingress"];
+    for (index, kind) in list(spec, "policyTypes").iter().filter_map(Value::as_str).enumerate().filter(|(_, kind)| !TYPES.contains(kind)) {
+        failures.push(FieldError::not_supported(path.key("policyTypes").index(index), kind, TYPES));
+    }
+}
+
+fn port_range(port: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let Some(end) = number(port, "endPort") else { return };
+    match port.get("port") {
+        None => failures.push(FieldError::required(path.key("port"), "must be specified when `endPort` is specified")),
+        Some(Value::String(_)) => {
+            failures.push(FieldError::invalid(path.key("endPort"), end, "may not be specified when `port` is non-numeric"));
+        }
+        Some(start) if start.as_i64().is_some_and(|start| end < start) => {
+            failures.push(FieldError::invalid(path.key("endPort"), end, "must be greater than or equal to `port`"));
+        }
+        Some(_) if !(1..=65_535).contains(&end) => {
+            failures.push(FieldError::invalid(path.key("endPort"), end, "must be between 1 and 65535, inclusive"));
+        }
+        Some(_) => {}
+    }
+}
+
+/// An exception lies within its block, and is smaller.
+fn within_block(block: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let Some(outer) = read_block(text(block, "cidr")) else { return };
+    for (index, except) in list(block, "except").iter().filter_map(Value::as_str).enumerate() {
+        let inside = read_block(except).is_none_or(|inner| {
+            let shift = 128 - outer.1.min(128);
+            inner.1 > outer.1 && inner.2 == outer.2 && inner.0.checked_shr(shift).unwrap_or(0) == outer.0.checked_shr(shift).unwrap_or(0)
+        });
+        if !inside {
+            let why = format!("must be a strict subset of `cidr` {}", text(block, "cidr"));
+            failures.push(FieldError::invalid(path.key("except").index(index), except, why));
+        }
+    }
+}
+
+/// The address as 128 bits from the left, the length of its prefix, and whether it is of version 4.
+fn read_block(text: &str) -> Option<(u128, u32, bool)> {
+    let (address, length) = text.split_once('/')?;
+    let bits = match address.parse().ok()? {
+        IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, true),
+        IpAddr::V6(v6) => (u128::from(v6), false),
+    };
+    Some((bits.0, length.parse().ok()?, bits.1))
+}
