@@ -9,10 +9,12 @@ mod duration;
 mod pods;
 
 pub use duration::human_duration;
+pub(crate) use duration::since;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::custom;
 use crate::resource::Resource;
 
 /// What comes with each row: `includeObject` of the request.
@@ -80,12 +82,18 @@ impl Column {
 
 /// The column definitions of a resource's tables.
 pub fn column_definitions(resource: &Resource) -> Value {
+    if let Some(version) = &resource.custom {
+        return custom::definitions(version);
+    }
     columns::of(resource).iter().map(Column::definition).collect()
 }
 
 /// One row: the cells, and what the request wants of the object.
 pub fn row(resource: &Resource, object: &Value, include: IncludeObject, version: &str, now: Timestamp) -> Value {
-    let cells: Vec<Value> = columns::of(resource).iter().map(|column| column.value(object, now)).collect();
+    let cells: Vec<Value> = match &resource.custom {
+        Some(version) => custom::cells(version, object, now),
+        None => columns::of(resource).iter().map(|column| column.value(object, now)).collect(),
+    };
     let shown = match include {
         IncludeObject::None => Value::Null,
         IncludeObject::Object => object.clone(),

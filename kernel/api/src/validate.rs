@@ -18,6 +18,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
+use crate::custom;
 use crate::path::Path;
 use crate::resource::Resource;
 use crate::status::{ApiError, FieldError};
@@ -61,7 +62,7 @@ enum Rule {
 pub(crate) struct Failures(Vec<FieldError>);
 
 impl Failures {
-    fn push(&mut self, error: FieldError) {
+    pub(crate) fn push(&mut self, error: FieldError) {
         if self.0.len() < FAILURES_MAX {
             self.0.push(error);
         }
@@ -73,6 +74,7 @@ pub fn create(schema: &Schema, resource: &Resource, object: &Value) -> Vec<Field
     let mut failures = Failures::default();
     metadata::check(resource, object, &mut failures);
     check_object(schema, resource, object, &mut failures);
+    failures.0.extend(resource.custom.iter().flat_map(|version| custom::create(version, object)));
     failures.0
 }
 
@@ -83,6 +85,7 @@ pub fn update(schema: &Schema, resource: &Resource, new: &Value, old: &Value) ->
     metadata::check_update(new, old, &mut failures);
     immutable::check(resource, new, old, &mut failures);
     check_object(schema, resource, new, &mut failures);
+    failures.0.extend(resource.custom.iter().flat_map(|version| custom::update(version, new, old)));
     failures.0
 }
 
@@ -100,6 +103,7 @@ pub fn update_status(resource: &Resource, new: &Value, old: &Value) -> Vec<Field
     let mut failures = Failures::default();
     metadata::check(resource, new, &mut failures);
     metadata::check_update(new, old, &mut failures);
+    failures.0.extend(resource.custom.iter().flat_map(|version| custom::update(version, new, old)));
     failures.0
 }
 
@@ -126,7 +130,7 @@ static TABLE: LazyLock<Vec<Vec<&'static [Rule]>>> = LazyLock::new(|| {
 });
 
 fn check_object(schema: &Schema, resource: &Resource, object: &Value, failures: &mut Failures) {
-    if let (Some(view), Value::Object(map)) = (resource.type_id.and_then(|id| schema.get(id)), object) {
+    if let (Some(view), Value::Object(map)) = (resource.type_id.filter(|id| id.is_builtin()).and_then(|id| schema.get(id)), object) {
         walk(view, map, &Path::Root, failures);
     }
 }
