@@ -101,7 +101,10 @@ impl Program {
             return Err(Error::Compile(format!("the expression is longer than {SOURCE_BYTES_MAX} bytes")));
         }
         let parser = PrattParser::new().max_expression_node_count(NODES_MAX).enable_optional_syntax(true).enable_ident_escape_syntax(true);
-        let expr = parser.parse(source).map_err(|err| Error::Compile(err.to_string()))?;
+        // The parser is not ours: whatever it may stumble over is the expression's fault, and nobody else's.
+        let parsed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| parser.parse(source)));
+        let parsed = parsed.map_err(|_| Error::Compile("the expression cannot be parsed".to_owned()))?;
+        let expr = parsed.map_err(|err| Error::Compile(err.to_string()))?;
         if depth(&expr) > DEPTH_MAX {
             return Err(Error::Compile(format!("the expression nests deeper than {DEPTH_MAX}")));
         }
