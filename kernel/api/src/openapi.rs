@@ -117,7 +117,9 @@ fn v3_path(group: &str, version: &str) -> String {
 fn hash(schema: &Schema, what: &str, shown: &dyn Fn(&Resource) -> bool) -> String {
     let mut hasher = Sha256::new();
     hasher.update(format!("{LAYOUT} {FINGERPRINT} {what} "));
-    // A document shows a custom resource as its row says it.
-    schema.resources().filter(|row| row.custom.is_some() && shown(row)).for_each(|row| hasher.update(format!("{row:?}")));
+    // A document shows a custom resource as its row says it, whatever else is served.
+    for row in schema.resources().filter(|row| row.type_id.is_none_or(|id| !id.is_builtin()) && shown(row)) {
+        hasher.update(format!("{:?}", Resource { type_id: None, ..row.clone() }));
+    }
     hasher.finalize().iter().map(|byte| format!("{byte:02X}")).collect()
 }

@@ -245,7 +245,7 @@ fn has_condition(definition: &Value, kind: &str) -> bool {
     conditions.into_iter().any(|condition| condition["type"] == kind && condition["status"] == "True")
 }
 
-/// The names that a definition may have, and the first conflict: its reason and the name. Names that others of the group
+/// The names that a definition may have, and the last conflict: its reason and the name. Names that others of the group
 /// were accepted with are theirs.
 fn names_of(definitions: &[Value], index: usize) -> (Value, Option<(&'static str, String)>) {
     let (definition, mut conflict) = (&definitions[index], None);
@@ -274,7 +274,7 @@ fn names_of(definitions: &[Value], index: usize) -> (Value, Option<(&'static str
         let Some(wanted) = asked.get(key) else { continue };
         let names = wanted.as_array().map_or(std::slice::from_ref(wanted), Vec::as_slice);
         match names.iter().find(|name| key != "categories" && taken(name, resource)) {
-            Some(name) => conflict = conflict.or(Some((reason, name.as_str().unwrap_or_default().to_owned()))),
+            Some(name) => conflict = Some((reason, name.as_str().unwrap_or_default().to_owned())),
             None => accepted[key] = wanted.clone(),
         }
     }

@@ -147,8 +147,8 @@ async fn names_that_others_have_are_not_accepted_until_they_go() {
     world.create(DEFINITIONS, other).await.expect("the definition");
     let told =
         until(&world, "gadgets.example.com", "told of the conflict", |found| condition(found, "NamesAccepted")["status"] == "False").await;
-    assert_eq!(condition(&told, "NamesAccepted")["reason"], "KindConflict");
-    assert_eq!(condition(&told, "NamesAccepted")["message"], "\"Widget\" is already in use");
+    assert_eq!(condition(&told, "NamesAccepted")["reason"], "ListKindConflict");
+    assert_eq!(condition(&told, "NamesAccepted")["message"], "\"WidgetList\" is already in use");
     assert_eq!(condition(&told, "Established")["reason"], "NotAccepted");
     assert!(world.registry.resource("example.com", "v1", "gadgets").is_none());
     world.delete(DEFINITIONS, "", "widgets.example.com", &DeleteOptions::default()).await.expect("deleted");

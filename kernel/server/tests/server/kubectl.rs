@@ -252,7 +252,7 @@ async fn custom_resources_answer_as_upstream_does_over_http() {
     let warned = client.send("POST", &format!("{root}?fieldValidation=Warn"), &yaml, TAB.replace("cronSpec:", "extra: 1, cronSpec:")).await;
     assert!(warned.status == 201 && warned.headers["warning"].to_str().is_ok_and(|text| text.contains("spec.extra")), "{warned:?}");
     assert!(warned.json()["spec"]["extra"].is_null());
-    let refused = client.send("POST", root, &yaml, TAB.replace("'0 3 * * *'", "7")).await;
+    let refused = client.send("POST", root, &yaml, TAB.replace("'0 3 * * *'", "7").replace("nightly", "other")).await;
     let status = refused.json();
     assert_eq!(
         (refused.status, &status["reason"], &status["details"]["causes"][0]["field"]),
