@@ -29,14 +29,12 @@ const SHAPE: [&str; 13] = [
     "x-kubernetes-validations",
 ];
 /// Parts of JSON schema that are not served, and why.
-const UNSUPPORTED: [(&str, &str); 7] = [
+const UNSUPPORTED: [(&str, &str); 5] = [
     ("$ref", "$ref is not supported"),
     ("additionalItems", "additionalItems is not supported"),
     ("definitions", "definitions is not supported"),
     ("dependencies", "dependencies is not supported"),
-    ("id", "id is not supported"),
     ("patternProperties", "patternProperties is not supported"),
-    ("$schema", "$schema is not supported"),
 ];
 
 /// What is wrong with a definition.
