@@ -115,7 +115,11 @@ pub(crate) fn read_related(list: RelatedReader<'_>) -> Result<RelatedLists<'_>> 
 
 /// The plurals beside each list.
 fn read_plurals(list: RelatedReader<'_>) -> Result<Vec<Vec<&str>>> {
-    list.iter().map(|entry| entry.get_resources()?.iter().map(|plural| text(plural)).collect()).collect()
+    let mut plurals = Vec::with_capacity(list.len() as usize);
+    for entry in list {
+        plurals.push(entry.get_resources()?.iter().map(|plural| text(plural)).collect::<Result<Vec<_>>>()?);
+    }
+    Ok(plurals)
 }
 
 pub(crate) fn read_request(reader: controller_capnp::request::Reader<'_>) -> Result<Request<'_>> {
