@@ -7,6 +7,7 @@ using Objects = import "objects.capnp";
 struct Related @0xb01f00000000c302 {
   name @0 :Text;                      # of the manifest's `related` entry
   objects @1 :List(Data);
+  resources @2 :List(Text);           # beside each object, the lower-case plural of its resource: what an ObjectRef names it by
 }
 
 struct Request @0xb01f00000000c303 {

@@ -11,6 +11,7 @@
 //! Everything here is a pure function of its arguments: no I/O, no clock, no async, no global state beyond the table.
 //! Objects are `serde_json::Value`. Failures are [`ApiError`], which knows the `Status` that a client sees.
 
+pub mod custom;
 pub mod decode;
 pub mod defaults;
 pub mod discovery;

@@ -9,10 +9,12 @@ mod duration;
 mod pods;
 
 pub use duration::human_duration;
+pub(crate) use duration::since;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::custom;
 use crate::resource::Resource;
 use crate::table::Schema;
 
@@ -105,12 +107,18 @@ fn documentation(resource: &Resource, pointer: &str) -> Option<&'static str> {
 
 /// The column definitions of a resource's tables.
 pub fn column_definitions(resource: &Resource) -> Value {
+    if let Some(version) = &resource.custom {
+        return custom::definitions(version);
+    }
     columns::of(resource).iter().map(|column| column.definition(resource)).collect()
 }
 
 /// One row: the cells, and what the request wants of the object.
 pub fn row(resource: &Resource, object: &Value, include: IncludeObject, version: &str, now: Timestamp) -> Value {
-    let cells: Vec<Value> = columns::of(resource).iter().map(|column| column.value(object, now)).collect();
+    let cells: Vec<Value> = match &resource.custom {
+        Some(version) => custom::cells(version, object, now),
+        None => columns::of(resource).iter().map(|column| column.value(object, now)).collect(),
+    };
     let shown = match include {
         IncludeObject::None => Value::Null,
         IncludeObject::Object => object.clone(),

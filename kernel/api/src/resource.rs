@@ -4,8 +4,9 @@
 //! Not here: how a resource is stored or who may see it.
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
+use crate::custom;
 use crate::table::{KINDS, KindRow, Schema, TypeId};
 
 /// Whether objects live in a namespace.
@@ -83,6 +84,8 @@ pub struct Resource {
     pub storage_group: Cow<'static, str>,
     /// Version in which the objects are stored.
     pub storage_version: Cow<'static, str>,
+    /// What the definition of a custom resource says; `None` for built-in ones.
+    pub custom: Option<Arc<custom::Version>>,
 }
 
 impl Resource {
@@ -172,6 +175,7 @@ fn from_rows(kind: &'static KindRow) -> Resource {
         type_id: Some(kind.type_id()),
         storage_group: storage_group.into(),
         storage_version: storage_version.into(),
+        custom: None,
     }
 }
 
@@ -184,7 +188,7 @@ const CREATE: Verbs = Verbs::of(&[Verb::Create]);
 const GET: Verbs = Verbs::of(&[Verb::Get]);
 const READ: Verbs = Verbs::of(&[Verb::Get, Verb::List]);
 const UPDATE: Verbs = Verbs::of(&[Verb::Update]);
-const READ_WRITE: Verbs = Verbs::of(&[Verb::Get, Verb::Patch, Verb::Update]);
+pub(crate) const READ_WRITE: Verbs = Verbs::of(&[Verb::Get, Verb::Patch, Verb::Update]);
 const STREAM: Verbs = Verbs::of(&[Verb::Create, Verb::Get]);
 const PROXY: Verbs = Verbs::of(&[Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update]);
 

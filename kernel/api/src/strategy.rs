@@ -251,7 +251,9 @@ fn keep_from_old(resource: &Resource, new: &mut Value, old: &Value) {
 fn with_status(resource: &Resource, new: &Value, old: &Value) -> Value {
     let mut result = old.clone();
     copy(new, &mut result, "/status");
-    copy(new, &mut result, "/metadata/annotations");
+    if resource.custom.is_none() {
+        copy(new, &mut result, "/metadata/annotations");
+    }
     copy(new, &mut result, "/metadata/resourceVersion");
     if resource.group.is_empty() {
         copy(new, &mut result, "/metadata/labels");

@@ -265,12 +265,6 @@ impl Schema {
         self.get(TypeId((TYPES.len() + index) as u32))
     }
 
-    /// Shows everything that was added at runtime to `visit`, in an order and form that change with the content.
-    pub(crate) fn hash_dynamic(&self, visit: &mut dyn FnMut(&str)) {
-        self.types.iter().for_each(|added| visit(&format!("{added:?}")));
-        self.resources.iter().for_each(|added| visit(&format!("{added:?}")));
-    }
-
     /// Every type.
     pub fn types(&self) -> impl Iterator<Item = TypeView<'_>> {
         (0..self.next_type().0).filter_map(|id| self.get(TypeId(id)))
@@ -439,7 +433,7 @@ impl KindRow {
 }
 
 impl Relation {
-    fn parse(text: &str) -> Relation {
+    pub(crate) fn parse(text: &str) -> Relation {
         match text {
             "atomic" => Relation::Atomic,
             "set" => Relation::Set,

@@ -27,6 +27,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
+use crate::custom;
 use crate::path::Path;
 use crate::quantity::Quantity;
 use crate::resource::Resource;
@@ -81,7 +82,7 @@ enum Rule {
 pub(crate) struct Failures(Vec<FieldError>);
 
 impl Failures {
-    fn push(&mut self, error: FieldError) {
+    pub(crate) fn push(&mut self, error: FieldError) {
         if self.0.len() < FAILURES_MAX {
             self.0.push(error);
         }
@@ -93,6 +94,7 @@ pub fn create(schema: &Schema, resource: &Resource, object: &Value) -> Vec<Field
     let mut failures = Failures::default();
     metadata::check(resource, object, &mut failures);
     check_object(schema, resource, object, &mut failures);
+    failures.0.extend(resource.custom.iter().flat_map(|version| custom::create(version, object)));
     failures.0
 }
 
@@ -103,6 +105,7 @@ pub fn update(schema: &Schema, resource: &Resource, new: &Value, old: &Value) ->
     metadata::check_update(new, old, &mut failures);
     immutable::check(resource, new, old, &mut failures);
     check_object(schema, resource, new, &mut failures);
+    failures.0.extend(resource.custom.iter().flat_map(|version| custom::update(version, new, old)));
     failures.0
 }
 
@@ -121,6 +124,7 @@ pub fn update_status(resource: &Resource, new: &Value, old: &Value) -> Vec<Field
     let mut failures = Failures::default();
     metadata::check(resource, new, &mut failures);
     metadata::check_update(new, old, &mut failures);
+    failures.0.extend(resource.custom.iter().flat_map(|version| custom::update(version, new, old)));
     failures.0
 }
 
@@ -164,7 +168,7 @@ static TABLE: LazyLock<Vec<Vec<&'static [Rule]>>> = LazyLock::new(|| {
 });
 
 fn check_object(schema: &Schema, resource: &Resource, object: &Value, failures: &mut Failures) {
-    if let (Some(view), Value::Object(map)) = (resource.type_id.and_then(|id| schema.get(id)), object) {
+    if let (Some(view), Value::Object(map)) = (resource.type_id.filter(|id| id.is_builtin()).and_then(|id| schema.get(id)), object) {
         walk(view, map, &Path::Root, failures);
     }
 }

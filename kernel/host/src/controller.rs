@@ -17,7 +17,7 @@ use crate::{
     events::{About, EventRecorder},
     fault::{Fault, Generation},
     feed::{Key, Mapper},
-    gather::{Centre, FieldNames, Gathered, Gatherer},
+    gather::{Centre, FieldNames, Gathered, Gatherer, Row, fill_rows},
     grants::Grants,
     limits::{RECONCILE_BYTES_MAX, WRITES_PER_CALL_MAX},
     membrane::Gate,
@@ -103,7 +103,7 @@ struct Request {
     key: Key,
     object: Option<Arc<Object>>,
     row: Bytes,
-    related: Vec<(usize, Vec<Bytes>)>,
+    related: Vec<(usize, Vec<Row>)>,
 }
 
 struct Decided {
@@ -294,7 +294,7 @@ impl Work {
                 body: &[],
                 field_names: FieldNames::TheCentre,
             };
-            let related: Vec<(usize, Vec<Bytes>)> = self
+            let related: Vec<(usize, Vec<Row>)> = self
                 .gatherers
                 .iter()
                 .enumerate()
@@ -304,7 +304,7 @@ impl Work {
                 })
                 .collect();
             let row = object.as_ref().map_or_else(Bytes::new, |o| self.mapper.projection().row(o));
-            let weight = row.len() + related.iter().flat_map(|(_, rows)| rows).map(Bytes::len).sum::<usize>();
+            let weight = row.len() + related.iter().flat_map(|(_, rows)| rows).map(|row| row.json.len()).sum::<usize>();
             if weight > message_bytes {
                 Counters::add(&self.counters.errors);
                 (self.last_words)(format!("{key}: it and what is related weigh {weight} bytes, more than messageBytes {message_bytes}"));
@@ -348,10 +348,7 @@ impl Work {
         for (at, (i, rows)) in (0..).zip(&request.related) {
             let mut entry = related.reborrow().get(at);
             entry.set_name(&self.spec.related[*i].name);
-            let mut objects = entry.init_objects(u32::try_from(rows.len()).unwrap_or(u32::MAX));
-            for (j, row) in (0..).zip(rows) {
-                objects.set(j, row);
-            }
+            fill_rows(rows, entry);
         }
     }
 

@@ -8,7 +8,8 @@ use crate::{
 };
 use bytes::Bytes;
 use pintle_api::selector::LabelSelector;
-use pintle_registry::{Index, Object, Registry, ResourceKey};
+use pintle_registry::{Index, Object, Registry, ResourceInfo, ResourceKey};
+use pintle_wit::controller_capnp::related;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -22,8 +23,29 @@ pub struct Gatherer {
 pub struct Gathered<'a> {
     /// As the manifest calls them.
     pub name: &'a str,
+    /// What there is.
+    pub rows: Vec<Row>,
+}
+
+/// One related object.
+pub struct Row {
     /// JSON, whole or projected.
-    pub rows: Vec<Bytes>,
+    pub json: Bytes,
+    /// What it belongs to: custom kinds are not named by a rule.
+    resource: Arc<ResourceInfo>,
+}
+
+/// Writes rows into their place.
+pub fn fill_rows(rows: &[Row], mut entry: related::Builder<'_>) {
+    let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+    let mut objects = entry.reborrow().init_objects(count);
+    for (i, row) in (0..).zip(rows) {
+        objects.set(i, &row.json);
+    }
+    let mut resources = entry.init_resources(count);
+    for (i, row) in (0..).zip(rows) {
+        resources.set(i, &*row.resource.plural);
+    }
 }
 
 /// The object that related ones are looked up for.
@@ -61,7 +83,8 @@ impl Gatherer {
     pub fn gather(&self, registry: &Registry, grants: &Grants, centre: Centre<'_>) -> Gathered<'_> {
         let deleting = || centre.object.is_some_and(|o| o.meta().deletion_timestamp.is_some());
         let objects = if self.spec.only_while_deleting && !deleting() { Vec::new() } else { self.find(registry, centre) };
-        let rows = objects.iter().filter(|o| self.wanted(grants, o)).map(|o| self.projection.row(o)).collect();
+        let row = |o: &Arc<Object>| Row { json: self.projection.row(o), resource: Arc::clone(o.resource()) };
+        let rows = objects.iter().filter(|o| self.wanted(grants, o)).map(row).collect();
         Gathered { name: &self.spec.name, rows }
     }
 

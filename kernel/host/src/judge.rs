@@ -14,7 +14,7 @@ use crate::{
     counters::Counters,
     engine::Instance,
     fault::{Fault, FaultKind, Generation, ModuleId},
-    gather::{Centre, FieldNames, Gatherer},
+    gather::{Centre, FieldNames, Gatherer, fill_rows},
     grants::Grants,
     limits::ModuleLimits,
     spec::{AdmissionRule, AdmissionSpec},
@@ -200,7 +200,7 @@ impl Judge {
     fn params(&self, registry: &Registry, request: &AdmissionRequest<'_>, object: &Bytes, phase: Phase) -> Vec<u8> {
         let old: &[u8] = request.old.as_ref().map_or(&[], |o| o.body());
         let related = self.related(registry, request, object);
-        let weight = object.len() + old.len() + related.iter().flat_map(|r| &r.rows).map(Bytes::len).sum::<usize>();
+        let weight = object.len() + old.len() + related.iter().flat_map(|r| &r.rows).map(|row| row.json.len()).sum::<usize>();
         let words = u32::try_from(weight / 8 + 256).unwrap_or(u32::MAX);
         let mut message = message::Builder::new(message::HeapAllocator::new().first_segment_words(words));
         let mut review = message.init_root::<admission::review_params::Builder<'_>>().init_review();
@@ -230,10 +230,7 @@ impl Judge {
         for (i, entry) in (0..).zip(&related) {
             let mut builder = list.reborrow().get(i);
             builder.set_name(entry.name);
-            let mut objects = builder.init_objects(u32::try_from(entry.rows.len()).unwrap_or(u32::MAX));
-            for (j, row) in (0..).zip(&entry.rows) {
-                objects.set(j, row);
-            }
+            fill_rows(&entry.rows, builder);
         }
         serialize::write_message_to_words(&message)
     }

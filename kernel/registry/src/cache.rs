@@ -93,6 +93,23 @@ impl Cache {
         shards.entry(resource.key.clone()).or_insert_with(|| Arc::new(Shard::new(Arc::clone(resource))));
     }
 
+    /// An empty shard that nobody sees yet.
+    pub(crate) fn new_shard(resource: &Arc<ResourceInfo>) -> Shard {
+        Shard::new(Arc::clone(resource))
+    }
+
+    /// Show a loaded shard; the watches of the one before it end.
+    pub(crate) fn put_shard(&self, shard: Shard) {
+        let before = self.shards.write().insert(shard.resource.key.clone(), Arc::new(shard));
+        before.iter().for_each(|shard| shard.end_watches());
+    }
+
+    /// Keep a resource no longer.
+    pub(crate) fn remove_shard(&self, resource: &ResourceKey) {
+        let before = self.shards.write().remove(resource);
+        before.iter().for_each(|shard| shard.end_watches());
+    }
+
     /// The shard of a resource.
     pub(crate) fn shard(&self, resource: &ResourceKey) -> Option<Arc<Shard>> {
         self.shards.read().get(resource).cloned()

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use pintle_api::{Schema, Verb};
+use pintle_api::{Resource, Schema, Verb};
 
 use crate::target::{ResourceInfo, ResourceKey};
 
@@ -17,12 +17,17 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    pub(crate) fn new(schema: Arc<Schema>) -> Self {
+    /// `hidden` are the stored rows of custom resources, served or not.
+    pub(crate) fn new(schema: Arc<Schema>, hidden: Vec<Resource>) -> Self {
         let all: Vec<Arc<ResourceInfo>> = schema.resources().map(|row| Arc::new(ResourceInfo::new(row.clone()))).collect();
         let path = |info: &ResourceInfo| (info.group.to_string(), info.version.to_string(), info.plural.to_string());
         let by_path = all.iter().map(|info| (path(info), Arc::clone(info))).collect();
-        let stored =
-            all.iter().filter(|info| info.is_stored_face() && is_stored(info)).map(|info| (info.key.clone(), Arc::clone(info))).collect();
+        let faces = all.iter().filter(|info| info.is_stored_face() && is_stored(info));
+        let mut stored: HashMap<ResourceKey, Arc<ResourceInfo>> = faces.map(|info| (info.key.clone(), Arc::clone(info))).collect();
+        for row in hidden {
+            let info = ResourceInfo::new(row);
+            stored.entry(info.key.clone()).or_insert_with(|| Arc::new(info));
+        }
         Self { schema, all, by_path, stored }
     }
 
@@ -43,6 +48,11 @@ impl Catalog {
         self.all.iter().find(|info| info.kind == kind && info.group == group && info.version == version).cloned()
     }
 
+    /// The face in which a resource's objects are stored.
+    pub(crate) fn stored_face(&self, key: &ResourceKey) -> Option<Arc<ResourceInfo>> {
+        self.stored.get(key).cloned()
+    }
+
     pub(crate) fn stored(&self) -> impl Iterator<Item = &Arc<ResourceInfo>> {
         self.stored.values()
     }
@@ -50,5 +60,5 @@ impl Catalog {
 
 /// Reviews and the like are answered, not stored.
 fn is_stored(info: &ResourceInfo) -> bool {
-    info.verbs.contains(Verb::Create) && info.verbs.contains(Verb::List)
+    info.custom.is_some() || (info.verbs.contains(Verb::Create) && info.verbs.contains(Verb::List))
 }

@@ -138,7 +138,12 @@ fn check_preconditions(writing: &Writing<'_>, current: &Object, options: &Delete
 
 fn plan(resource: &ResourceInfo, current: &Object, value: &Value, options: &DeleteOptions, now: Timestamp) -> Result<Plan> {
     let meta = &current.meta;
-    let finalizers = finalizers_after(&meta.finalizers, options.propagation);
+    let mut finalizers = finalizers_after(&meta.finalizers, options.propagation);
+    if let Some(own) =
+        kinds::deletion_finalizer(resource).filter(|own| meta.deletion_timestamp.is_none() && !finalizers.iter().any(|f| f == own))
+    {
+        finalizers.push(own.to_owned());
+    }
     let held = !finalizers.is_empty() || kinds::spec_finalizers(resource, value) > 0;
     let same = finalizers.iter().map(String::as_str).eq(meta.finalizers.iter().map(AsRef::as_ref));
     let asked = options.grace_period_seconds;

@@ -1,5 +1,6 @@
 //! Objects to bytes and back, once each. The layout is told in `object.rs`.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -45,6 +46,7 @@ fn write_member(out: &mut Vec<u8>, key: &str, value: &Value, first: bool) -> Res
 
 /// The shared form: the stored bytes with their resourceVersion put in.
 pub(crate) fn publish(resource: &Arc<ResourceInfo>, stored: &[u8], revision: Revision) -> Result<Object, Unreadable> {
+    let stored = &*refreshed(resource, stored)?;
     let (at, cut) = check_start(resource, stored)?;
     let meta = read_meta(resource, stored)?;
     let number = revision.to_string();
@@ -55,6 +57,20 @@ pub(crate) fn publish(resource: &Arc<ResourceInfo>, stored: &[u8], revision: Rev
     body.put_slice(if stored.get(cut) == Some(&b'}') { br#"""# } else { br#"","# });
     body.put_slice(&stored[cut..]);
     Ok(Object { resource: Arc::clone(resource), body: body.freeze(), metadata_at: at, revision, meta, protobuf: OnceLock::new() })
+}
+
+/// A stored custom resource as its definition says it now: in the version that is stored today, with the defaults that
+/// came since. Everything else is as it was written.
+fn refreshed<'a>(resource: &ResourceInfo, stored: &'a [u8]) -> Result<Cow<'a, [u8]>, Unreadable> {
+    let Some(version) =
+        resource.custom.as_ref().filter(|version| version.has_defaults() || !stored.starts_with(resource.type_prefix.as_bytes()))
+    else {
+        return Ok(Cow::Borrowed(stored));
+    };
+    let unreadable = |err: serde_json::Error| Unreadable { detail: err.to_string() };
+    let mut value: Value = serde_json::from_slice(stored).map_err(unreadable)?;
+    pintle_api::custom::default(version, &mut value);
+    encode(resource, &value).map(|bytes| Cow::Owned(bytes.into())).map_err(unreadable)
 }
 
 /// An object that is not stored (dry run of a create): without a resourceVersion.

@@ -43,6 +43,8 @@ pub(crate) struct Face {
 enum Words {
     Event,
     Autoscaler,
+    /// Another version of a custom resource, without conversion: the same members under another apiVersion.
+    Version,
 }
 
 impl Registry {
@@ -55,6 +57,7 @@ impl Registry {
         let words = match (shown.group.as_ref(), shown.plural.as_ref()) {
             ("events.k8s.io", "events") => Words::Event,
             ("autoscaling", "horizontalpodautoscalers") => Words::Autoscaler,
+            _ if shown.custom.as_ref().is_some_and(|version| version.converts_by_name()) => Words::Version,
             _ => {
                 let why = format!(
                     "{} {} is stored as {}, and there is no conversion between them",
@@ -65,7 +68,7 @@ impl Registry {
                 return Err(ApiError::from_code(501, "NotImplemented", why));
             }
         };
-        let stored = self.resource(&shown.storage_group, &shown.storage_version, &shown.plural).ok_or_else(ApiError::no_route)?;
+        let stored = self.catalog.read().stored_face(&shown.key).ok_or_else(ApiError::no_route)?;
         let face = Face { shown: Arc::clone(shown), stored: Arc::clone(&stored), words };
         Ok((Target { resource: stored, ..target.clone() }, Some(face)))
     }
@@ -153,6 +156,7 @@ impl Face {
         match self.words {
             Words::Event => rename(&mut value, EVENT_MEMBERS),
             Words::Autoscaler => autoscaler_to_v2(&mut value, old),
+            Words::Version => {}
         }
         self.name_type(value, &self.stored)
     }
@@ -162,6 +166,7 @@ impl Face {
         match self.words {
             Words::Event => rename(&mut value, EVENT_MEMBERS.map(|(shown, stored)| (stored, shown))),
             Words::Autoscaler => autoscaler_to_v1(&mut value),
+            Words::Version => self.shown.custom.iter().for_each(|version| pintle_api::custom::default(version, &mut value)),
         }
         self.name_type(value, &self.shown)
     }

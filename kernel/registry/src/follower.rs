@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use pintle_store::{Batch, Change, RangeQuery, Revision, Store, Watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
 use crate::allocate::Allocators;
@@ -20,6 +21,7 @@ use crate::kinds;
 use crate::object::Object;
 use crate::registry::OpenError;
 use crate::subscription::Subscribers;
+use crate::target::{ResourceInfo, ResourceKey};
 
 /// Entries read from the store in one step of loading.
 const LOAD_PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -42,6 +44,40 @@ impl Fed {
     }
 }
 
+/// A change of what the cache keeps.
+pub(crate) struct Reshape {
+    /// Resources to keep from now on, read from the store; one that is kept already is read again under its new face, and
+    /// its watches end.
+    pub(crate) add: Vec<Arc<ResourceInfo>>,
+    pub(crate) remove: Vec<ResourceKey>,
+    pub(crate) done: oneshot::Sender<Result<(), pintle_store::Error>>,
+}
+
+/// Take a change of shape in, as of the revision that the cache shows.
+async fn reshape(store: &dyn Store, cache: &Cache, add: &[Arc<ResourceInfo>], remove: &[ResourceKey]) -> Result<(), pintle_store::Error> {
+    for resource in add {
+        let shard = Cache::new_shard(resource);
+        let mut query = RangeQuery::prefix(key::prefix(&resource.key)).bytes_max(LOAD_PAGE_BYTES).skip_remaining().at(cache.applied());
+        loop {
+            let page = store.range(query.clone()).await?;
+            for entry in &page.entries {
+                let Some((_, suffix)) = key::parse(&entry.key) else { continue };
+                match encode::publish(resource, &entry.value, entry.mod_revision) {
+                    Ok(object) => cache.load(&shard, suffix, Arc::new(object)),
+                    Err(err) => tracing::error!(key = %String::from_utf8_lossy(&entry.key), error = %err, "a stored object cannot be read"),
+                }
+            }
+            match page.entries.last() {
+                Some(last) if page.more => query = query.after_key(&last.key),
+                _ => break,
+            }
+        }
+        cache.put_shard(shard);
+    }
+    remove.iter().for_each(|key| cache.remove_shard(key));
+    Ok(())
+}
+
 /// Read every object into an empty cache. Keys of resources that nobody serves are left alone. Returns the revision
 /// read at.
 pub(crate) async fn load(store: &dyn Store, cache: &Cache) -> Result<Revision, OpenError> {
@@ -62,9 +98,20 @@ pub(crate) async fn load(store: &dyn Store, cache: &Cache) -> Result<Revision, O
 }
 
 /// Follow until nobody holds the cache any more.
-pub(crate) async fn follow(store: Arc<dyn Store>, fed: Weak<Fed>, mut watch: Watch) {
+pub(crate) async fn follow(store: Arc<dyn Store>, fed: Weak<Fed>, mut watch: Watch, mut reshapes: mpsc::Receiver<Reshape>) {
     loop {
-        match watch.next().await {
+        let next = tokio::select! {
+            biased;
+            Some(asked) = reshapes.recv() => {
+                let Some(fed) = fed.upgrade() else { return };
+                let outcome = reshape(store.as_ref(), &fed.cache, &asked.add, &asked.remove).await;
+                // Whoever asked may be gone; what they asked for holds.
+                let _ = asked.done.send(outcome);
+                continue;
+            }
+            next = watch.next() => next,
+        };
+        match next {
             Some(Ok(batch)) => {
                 let Some(fed) = fed.upgrade() else { return };
                 show(&fed, &batch);

@@ -35,6 +35,16 @@ pub(crate) fn events_key() -> ResourceKey {
     ResourceKey::new("", "events")
 }
 
+/// Where CustomResourceDefinitions are kept.
+pub(crate) fn definitions_key() -> ResourceKey {
+    ResourceKey::new("apiextensions.k8s.io", "customresourcedefinitions")
+}
+
+/// The finalizer that an object gets when it is deleted: a definition waits for its objects.
+pub(crate) fn deletion_finalizer(resource: &ResourceInfo) -> Option<&'static str> {
+    is(resource, "apiextensions.k8s.io", "customresourcedefinitions").then_some(crate::definitions::FINALIZER)
+}
+
 /// Where Services are kept.
 pub(crate) fn services_key() -> ResourceKey {
     ResourceKey::new("", "services")

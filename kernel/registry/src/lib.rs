@@ -15,7 +15,7 @@
 //! 4. An object's bytes are encoded once, at the write, and shared by every get, list and watch.
 //!
 //! Reading order: `caller`, `target`, `options`, `object`, `event`, `admission` (the vocabulary); `registry` (what parties
-//! call); `pipeline`, `create`, `update`, `delete`, `subresource`, `face`, `kinds`, `allocate` (writes); `list`, `watch`,
+//! call); `pipeline`, `create`, `update`, `delete`, `subresource`, `face`, `definitions`, `kinds`, `allocate` (writes); `list`, `watch`,
 //! `selector` (reads); `follower`, `cache`, `index`, `history`, `watchers`, `subscription`, `queue` (what reads stand on);
 //! `key`, `encode`, `extract` (bytes); `bootstrap` and `upkeep`.
 
@@ -26,6 +26,7 @@ mod cache;
 mod caller;
 mod catalog;
 mod create;
+mod definitions;
 mod delete;
 mod encode;
 mod event;

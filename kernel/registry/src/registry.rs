@@ -5,6 +5,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use pintle_api::{ApiError, Schema};
 use pintle_store::{Revision, Store};
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::admission::Admission;
@@ -12,7 +13,8 @@ use crate::allocate::Allocators;
 use crate::cache::{Cache, Shard};
 use crate::caller::Caller;
 use crate::catalog::Catalog;
-use crate::follower::{self, Fed};
+use crate::definitions::{self, Definitions};
+use crate::follower::{self, Fed, Reshape};
 use crate::key;
 use crate::kinds;
 use crate::object::Object;
@@ -32,6 +34,9 @@ pub enum OpenError {
     /// The store failed.
     #[error("reading the store")]
     Store(#[from] pintle_store::Error),
+    /// What the stored definitions of custom resources say could not be served.
+    #[error("serving custom resources: {0}")]
+    Definitions(ApiError),
     /// What is stored is not an object. Nothing was changed.
     #[error("stored object {key} cannot be read: {detail}")]
     Damaged {
@@ -139,6 +144,8 @@ pub struct Registry {
     pub(crate) fed: Arc<Fed>,
     pub(crate) catalog: RwLock<Arc<Catalog>>,
     pub(crate) admission: RwLock<Option<Arc<dyn Admission>>>,
+    pub(crate) definitions: Definitions,
+    pub(crate) reshape: mpsc::Sender<Reshape>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -149,7 +156,7 @@ impl Registry {
     /// # Errors
     /// The store's, or damage in it.
     pub async fn open(store: Arc<dyn Store>, config: RegistryConfig) -> std::result::Result<Arc<Self>, OpenError> {
-        let catalog = Catalog::new(Arc::new(Schema::builtin().clone()));
+        let catalog = Catalog::new(Arc::new(Schema::builtin().clone()), Vec::new());
         let cache = Cache::new(Revision::FIRST, config.recent_events_max);
         catalog.stored().for_each(|resource| cache.add_resource(resource));
         let revision = follower::load(store.as_ref(), &cache).await?;
@@ -159,20 +166,26 @@ impl Registry {
         let allocators = Allocators::new(config.service_cidr, config.node_ports);
         let fed = Arc::new(Fed { cache, subscribers: Subscribers::default(), allocators });
         fed.load_allocations();
+        let (reshape, reshapes) = mpsc::channel(1);
         let registry = Arc::new(Self {
             store: Arc::clone(&store),
             config,
             fed,
             catalog: RwLock::new(Arc::new(catalog)),
             admission: RwLock::new(None),
+            definitions: Definitions::default(),
+            reshape,
             tasks: Mutex::default(),
         });
         let tasks = [
-            tokio::spawn(follower::follow(store, Arc::downgrade(&registry.fed), watch)),
+            tokio::spawn(follower::follow(store, Arc::downgrade(&registry.fed), watch, reshapes)),
+            tokio::spawn(definitions::keep(Arc::downgrade(&registry))),
             tokio::spawn(upkeep::compact(Arc::downgrade(&registry))),
             tokio::spawn(upkeep::expire_events(Arc::downgrade(&registry))),
         ];
         *registry.tasks.lock() = tasks.iter().map(JoinHandle::abort_handle).collect();
+        // Served before anybody can ask; the keeper goes on from here.
+        registry.settle_definitions().await.map_err(OpenError::Definitions)?;
         Ok(registry)
     }
 
@@ -265,8 +278,8 @@ impl Registry {
     pub async fn update(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
         let (target, face) = self.unface(target)?;
         match face {
+            _ if target.subresource == "scale" => self.update_scale(caller, &target, body, options).await,
             Some(face) => self.update_through(&face, caller, &target, &body, options).await,
-            None if target.subresource == "scale" => self.update_scale(caller, &target, body, options).await,
             None => self.update_object(caller, &target, body, options).await,
         }
     }
@@ -279,8 +292,8 @@ impl Registry {
     pub async fn patch(&self, caller: &Caller, target: &Target, patch: Patch, options: &WriteOptions) -> Result<Written> {
         let (target, face) = self.unface(target)?;
         match face {
+            _ if target.subresource == "scale" => self.patch_scale(caller, &target, &patch, options).await,
             Some(face) => self.patch_through(&face, caller, &target, &patch, options).await,
-            None if target.subresource == "scale" => self.patch_scale(caller, &target, &patch, options).await,
             None => self.patch_object(caller, &target, &patch, options).await,
         }
     }

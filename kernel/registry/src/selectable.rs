@@ -38,6 +38,9 @@ const ROWS: &[(&str, &str, &[&str])] = &[
 
 /// The selectable fields of a resource.
 pub(crate) fn of(resource: &Resource) -> Vec<SelectableField> {
+    if let Some(version) = &resource.custom {
+        return version.selectable_fields().map(field).collect();
+    }
     let rows = ROWS.iter().filter(|(group, plural, _)| *group == resource.group && *plural == resource.plural);
     rows.flat_map(|(_, _, fields)| fields.iter().map(|text| field(text))).collect()
 }

@@ -24,7 +24,7 @@ const SCALE_VERSION: &str = "autoscaling/v1";
 impl Registry {
     /// The autoscaling/v1 Scale of an object.
     pub(crate) fn scale_of(&self, object: &Object) -> Result<Arc<Object>> {
-        let scale = scale_value(&object.value().map_err(ApiError::internal)?);
+        let scale = scale_value(&object.resource, &object.value().map_err(ApiError::internal)?)?;
         let face = Arc::new(ResourceInfo::scale(&object.resource));
         let stored = encode::encode(&face, &scale).map_err(ApiError::internal)?;
         encode::publish(&face, &stored, object.revision).map(Arc::new).map_err(ApiError::internal)
@@ -51,13 +51,19 @@ impl Registry {
         options: &WriteOptions,
     ) -> Result<Written> {
         let edit = |value: &mut Value, current: &Object| {
-            let scale = make(&scale_value(value))?;
+            let scale = make(&scale_value(&target.resource, value)?)?;
             let replicas = wanted_replicas(target, &scale)?;
             let asked = scale.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default();
             if !asked.is_empty() && asked != current.revision.to_string() {
                 return Err(ApiError::stale(&target.resource, &target.name));
             }
-            value["spec"]["replicas"] = json!(replicas);
+            let path = target
+                .resource
+                .custom
+                .as_ref()
+                .and_then(|version| version.scale())
+                .map_or("/spec/replicas".to_owned(), |at| at.spec_replicas);
+            put_at(value, &path, json!(replicas));
             Ok(())
         };
         let writing = self.writing(caller, target, Operation::Update, options.dry_run)?;
@@ -212,13 +218,37 @@ fn parse_body(body: &Body, (group, version, kind): (&str, &str, &str)) -> Result
     if value.is_object() { Ok(value) } else { Err(ApiError::bad_request("the body is not an object")) }
 }
 
-fn scale_value(object: &Value) -> Value {
+/// Put a value at a JSON pointer of members, with the objects on the way.
+fn put_at(value: &mut Value, pointer: &str, what: Value) {
+    let mut place = value;
+    for member in pointer.split('/').skip(1) {
+        if !place.is_object() {
+            *place = json!({});
+        }
+        place = &mut place[member];
+    }
+    *place = what;
+}
+
+fn scale_value(resource: &ResourceInfo, object: &Value) -> Result<Value> {
     let metadata = &object["metadata"];
     let mut shown = serde_json::Map::new();
     for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = metadata.get(key) {
             shown.insert(key.to_owned(), value.clone());
         }
+    }
+    if let Some(paths) = resource.custom.as_ref().and_then(|version| version.scale()) {
+        let number = |path: &str| object.pointer(path).and_then(Value::as_i64);
+        let missing = || ApiError::internal(format!("the spec replicas field {:?} does not exist", paths.spec_replicas.replace('/', ".")));
+        let spec = number(&paths.spec_replicas).ok_or_else(missing)?;
+        let mut status = json!({"replicas": number(&paths.status_replicas).unwrap_or_default()});
+        if let Some(selector) = object.pointer(&paths.selector).and_then(Value::as_str).filter(|_| !paths.selector.is_empty()) {
+            status["selector"] = json!(selector);
+        }
+        return Ok(
+            json!({"kind": SCALE_KIND, "apiVersion": SCALE_VERSION, "metadata": shown, "spec": {"replicas": spec}, "status": status}),
+        );
     }
     let selector = match &object["spec"]["selector"] {
         Value::Object(map) if map.contains_key("matchLabels") || map.contains_key("matchExpressions") => {
@@ -232,7 +262,7 @@ fn scale_value(object: &Value) -> Value {
         status["selector"] = json!(selector.to_string());
     }
     let replicas = object["spec"]["replicas"].as_i64().unwrap_or_default();
-    json!({"kind": SCALE_KIND, "apiVersion": SCALE_VERSION, "metadata": shown, "spec": {"replicas": replicas}, "status": status})
+    Ok(json!({"kind": SCALE_KIND, "apiVersion": SCALE_VERSION, "metadata": shown, "spec": {"replicas": replicas}, "status": status}))
 }
 
 fn wanted_replicas(target: &Target, scale: &Value) -> Result<i64> {

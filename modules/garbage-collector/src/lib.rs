@@ -18,13 +18,13 @@ impl Controller for GarbageCollector {
 
     fn reconcile(&mut self, _now: Time, request: &Request<'_>) -> Result<Plan> {
         let Some(object) = request.object::<Partial>()? else {
-            return Ok(plan::gone(&request.target, &request.related("dependents")?));
+            return Ok(plan::gone(&request.target, &request.related_partials("dependents")?));
         };
         // Most objects are neither owned nor on their way out: their neighbours need not be read.
         if object.metadata.owner_references.is_empty() && !object.metadata.is_terminating() {
             return Ok(Plan::new());
         }
-        Ok(plan::plan(&object, &request.target, &request.related("owners")?, &request.related("dependents")?))
+        Ok(plan::plan(&object, &request.target, &request.related_partials("owners")?, &request.related_partials("dependents")?))
     }
 }
 

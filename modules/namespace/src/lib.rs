@@ -23,7 +23,7 @@ impl Controller for Namespaces {
         if !request.has_related("content") {
             return Err(Error::undecided("the kernel did not say what the namespace contains"));
         }
-        Ok(plan::plan(now, &namespace, &request.related("content")?))
+        Ok(plan::plan(now, &namespace, &request.related_partials("content")?))
     }
 }
 

@@ -3,7 +3,7 @@
 use pintle_wit::{common_capnp, controller_capnp, objects_capnp};
 use serde::Deserialize;
 
-use crate::{Action, Error, ObjectRef, PatchKind, Plan, Propagation, Result, Start, Time, Write};
+use crate::{Action, Error, ObjectRef, Partial, PatchKind, Plan, Propagation, Result, Start, Time, Write};
 
 /// Brings the world nearer to what one object asks for, a step at a time.
 ///
@@ -26,12 +26,14 @@ pub struct Request<'a> {
     pub attempt: u32,
     object: &'a [u8],
     related: RelatedLists<'a>,
+    /// Beside each list that the kernel sent, the plurals of its objects.
+    plurals: Vec<Vec<&'a str>>,
 }
 
 impl<'a> Request<'a> {
     /// A request by hand, for tests. Empty `object`: it is gone.
     pub fn new(target: ObjectRef, object: &'a [u8], related: Vec<(&'a str, Vec<&'a [u8]>)>) -> Self {
-        Request { target, attempt: 0, object, related }
+        Request { target, attempt: 0, object, related, plurals: Vec::new() }
     }
 
     /// The object, read as `T`; `None` when it is gone.
@@ -47,6 +49,17 @@ impl<'a> Request<'a> {
     /// The related objects that the manifest calls `name`, each read as `T`. Empty when the manifest names none so.
     pub fn related<T: Deserialize<'a>>(&self, name: &str) -> Result<Vec<T>> {
         self.related_bytes(name).iter().map(|bytes| parse(name, bytes)).collect()
+    }
+
+    /// The metadata of the related objects that the manifest calls `name`, of any kind, custom kinds included.
+    pub fn related_partials(&self, name: &str) -> Result<Vec<Partial>> {
+        let at = self.related.iter().position(|(key, _)| *key == name);
+        let plurals = at.and_then(|at| self.plurals.get(at)).map_or(&[][..], Vec::as_slice);
+        let mut found = self.related::<Partial>(name)?;
+        for (partial, plural) in found.iter_mut().zip(plurals) {
+            (*plural).clone_into(&mut partial.resource);
+        }
+        Ok(found)
     }
 
     /// Whether the kernel sent a list called `name` at all; a list with a `when` is not always sent, and none is not the same as empty.
@@ -100,12 +113,22 @@ pub(crate) fn read_related(list: RelatedReader<'_>) -> Result<RelatedLists<'_>> 
     Ok(related)
 }
 
+/// The plurals beside each list.
+fn read_plurals(list: RelatedReader<'_>) -> Result<Vec<Vec<&str>>> {
+    let mut plurals = Vec::with_capacity(list.len() as usize);
+    for entry in list {
+        plurals.push(entry.get_resources()?.iter().map(|plural| text(plural)).collect::<Result<Vec<_>>>()?);
+    }
+    Ok(plurals)
+}
+
 pub(crate) fn read_request(reader: controller_capnp::request::Reader<'_>) -> Result<Request<'_>> {
     Ok(Request {
         target: read_ref(reader.get_ref()?)?,
         attempt: reader.get_attempt(),
         object: reader.get_object()?,
         related: read_related(reader.get_related()?)?,
+        plurals: read_plurals(reader.get_related()?)?,
     })
 }
 

@@ -147,6 +147,9 @@ pub struct Partial {
     pub api_version: String,
     /// The kind.
     pub kind: String,
+    /// The plural that the kernel names it by; empty when it did not say.
+    #[serde(skip)]
+    pub resource: String,
     /// What every object has.
     pub metadata: Metadata,
 }
@@ -157,9 +160,16 @@ impl Partial {
         self.api_version.split_once('/').map_or("", |(group, _)| group)
     }
 
-    /// Which object it is, by the usual plural of its kind.
+    /// Which object it is: by the plural that the kernel says, or by the usual one of its kind.
     pub fn target(&self) -> ObjectRef {
-        ObjectRef::of(self.group(), &plural(&self.kind), &self.metadata)
+        let usual;
+        let resource = if self.resource.is_empty() {
+            usual = plural(&self.kind);
+            &usual
+        } else {
+            &self.resource
+        };
+        ObjectRef::of(self.group(), resource, &self.metadata)
     }
 }
 
@@ -313,6 +323,15 @@ mod tests {
         ] {
             assert_eq!(plural(kind), expected);
         }
+    }
+
+    #[test]
+    fn a_row_is_named_by_what_the_kernel_says_or_else_by_the_usual_plural() -> Result<()> {
+        let mut row: Partial = serde_json::from_value(json!({"apiVersion": "x.y/v1", "kind": "Person", "metadata": {"name": "a"}}))?;
+        assert_eq!(row.target(), ObjectRef::named("x.y", "persons", "", "a"));
+        row.resource = "people".into();
+        assert_eq!(row.target(), ObjectRef::named("x.y", "people", "", "a"));
+        Ok(())
     }
 
     #[test]

@@ -10,6 +10,8 @@ use crate::table::Schema;
 
 const MEDIA_TYPES: [&str; 2] = ["application/json", "application/yaml"];
 
+const CUSTOM_PATCHES: [&str; 3] = [PatchType::MEDIA_TYPES[0], PatchType::MEDIA_TYPES[1], PatchType::MEDIA_TYPES[3]];
+
 /// One operation of a path: HTTP method, action, and what it takes.
 struct Action {
     method: &'static str,
@@ -158,7 +160,12 @@ impl Place<'_> {
             Body::Patch => Some(schemas::PATCH.to_owned()),
             Body::DeleteOptions => Some("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions".to_owned()),
         };
-        let consumed: &[&str] = if action.body == Body::Patch { &PatchType::MEDIA_TYPES } else { &MEDIA_TYPES };
+        let consumed: &[&str] = match action.body {
+            // Clients take from here that they may not send a strategic patch.
+            Body::Patch if resource.custom.is_some() => &CUSTOM_PATCHES,
+            Body::Patch => &PatchType::MEDIA_TYPES,
+            _ => &MEDIA_TYPES,
+        };
         if let Some(name) = body {
             let schema = schemas::reference(dialect, &name);
             let required = action.body != Body::DeleteOptions;

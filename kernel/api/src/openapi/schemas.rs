@@ -83,11 +83,15 @@ pub(super) fn for_resources(kinds: &Kinds<'_>, resources: &[&Resource], dialect:
 /// Hands every definition that the resources need to `each`, one at a time.
 pub(super) fn visit(kinds: &Kinds<'_>, resources: &[&Resource], dialect: Dialect, mut each: impl FnMut(&str, &Value)) {
     let schema = kinds.schema;
-    let mut queue: Vec<TypeId> = resources.iter().filter_map(|r| r.type_id).collect();
+    let mut queue: Vec<TypeId> = resources.iter().filter(|r| r.custom.is_none()).filter_map(|r| r.type_id).collect();
     for sub in resources.iter().flat_map(|r| &r.subresources) {
         queue.extend(kind_type(&sub.group, &sub.version, &sub.kind));
     }
-    queue.extend(["DeleteOptions", "Status", "ListMeta"].iter().filter_map(|name| Some(schema.type_named(&format!("{META}{name}"))?.id)));
+    queue.extend(
+        ["DeleteOptions", "Status", "ListMeta", "ObjectMeta"]
+            .iter()
+            .filter_map(|name| Some(schema.type_named(&format!("{META}{name}"))?.id)),
+    );
     let mut seen = BTreeSet::new();
     while let Some(id) = queue.pop() {
         let Some(view) = schema.get(id).filter(|_| seen.insert(id)) else { continue };
@@ -96,6 +100,9 @@ pub(super) fn visit(kinds: &Kinds<'_>, resources: &[&Resource], dialect: Dialect
     }
     for resource in resources.iter().filter(|r| r.verbs.contains(crate::resource::Verb::List)) {
         each(&list_name(schema, resource), &list_schema(schema, resource, dialect));
+    }
+    for (resource, version) in resources.iter().filter_map(|r| Some((r, r.custom.as_ref()?))) {
+        each(&definition_name(schema, resource), &custom_schema(resource, version.schema(), dialect));
     }
     for resource in resources.iter().filter(|r| r.type_id.is_none()) {
         let kind = gvk(&resource.group, &resource.version, &resource.kind);
@@ -128,6 +135,49 @@ fn type_schema(kinds: &Kinds<'_>, view: TypeView<'_>, dialect: Dialect) -> Value
         schema.insert("x-kubernetes-group-version-kind".into(), json!(names));
     }
     Value::Object(schema)
+}
+
+/// The schema of a custom resource as its definition says it, with the members that every object has.
+fn custom_schema(resource: &Resource, schema: &Value, dialect: Dialect) -> Value {
+    let mut schema = if dialect == Dialect::V2 { plain(schema) } else { schema.clone() };
+    if !schema.is_object() {
+        schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    }
+    schema["x-kubernetes-group-version-kind"] = json!([gvk(&resource.group, &resource.version, &resource.kind)]);
+    if dialect == Dialect::V2 && schema["x-kubernetes-preserve-unknown-fields"] == true {
+        return schema;
+    }
+    if !schema["properties"].is_object() {
+        schema["properties"] = json!({});
+    }
+    for (key, doc) in TYPE_META {
+        schema["properties"][key] = json!({"type": "string", "description": doc});
+    }
+    let metadata = wrap(reference(dialect, &format!("{META}ObjectMeta")), dialect);
+    schema["properties"]["metadata"] = described(metadata, "Standard object's metadata.");
+    schema
+}
+
+/// A schema without what version 2 cannot say. Of objects that may hold anything it says nothing more, or clients would
+/// refuse what they do not know.
+fn plain(schema: &Value) -> Value {
+    let Some(map) = schema.as_object() else { return schema.clone() };
+    let open = schema["x-kubernetes-preserve-unknown-fields"] == true
+        || schema["x-kubernetes-int-or-string"] == true
+        || schema["nullable"] == true;
+    let said = |key: &str| {
+        !matches!(key, "allOf" | "anyOf" | "oneOf" | "not" | "nullable")
+            && !(open && matches!(key, "type" | "properties" | "items" | "required" | "format"))
+    };
+    let below = |(key, value): (&String, &Value)| {
+        let value = match (key.as_str(), value) {
+            ("properties", Value::Object(map)) => map.iter().map(|(name, child)| (name.clone(), plain(child))).collect(),
+            ("items" | "additionalProperties", child) => plain(child),
+            (_, value) => value.clone(),
+        };
+        (key.clone(), value)
+    };
+    map.iter().filter(|(key, _)| said(key)).map(below).collect()
 }
 
 fn list_schema(schema: &Schema, resource: &Resource, dialect: Dialect) -> Value {

@@ -25,7 +25,7 @@ pub fn human_duration(seconds: i64) -> String {
 }
 
 /// The time since an RFC 3339 text; `<unknown>` where there is none.
-pub(super) fn since(time: &Value, now: Timestamp) -> String {
+pub(crate) fn since(time: &Value, now: Timestamp) -> String {
     parse(time).map_or_else(|| "<unknown>".to_owned(), |time| human_duration(now.as_second() - time.as_second()))
 }
 

@@ -112,7 +112,7 @@ pub fn port_name(text: &str) -> Option<String> {
 
 /// A finalizer: a qualified name, with a prefix unless it is one of the server's own.
 pub fn finalizer(text: &str) -> Option<String> {
-    const OWN: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+    const OWN: [&str; 4] = ["kubernetes", "orphan", "foregroundDeletion", "customresourcecleanup.apiextensions.k8s.io"];
     if let Some(why) = qualified(text) {
         return Some(why);
     }

@@ -106,7 +106,7 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
     ("api.admissionregistration.v1.MutatingWebhook", WEBHOOK),
     ("api.admissionregistration.v1.WebhookClientConfig", &[Rule::ExactlyOne(&["url", "service"], "exactly one of url or service is required")]),
     ("api.flowcontrol.v1.FlowSchemaSpec", &[Rule::Range("matchingPrecedence", 1, 10_000), Rule::Required(&["priorityLevelConfiguration"])]),
-    ("apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition", &[Rule::Check(definition_name)]),
+    ("apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition", &[Rule::Check(definition_name), Rule::Check(crate::custom::definition::check)]),
     ("apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionSpec", &[
         Rule::Required(&["group", "scope", "versions", "names"]), Rule::Format("group", names::dns_subdomain), Rule::OneOf("scope", &["Cluster", "Namespaced"]),
         Rule::Unique("versions", "name"), Rule::Check(one_stored_version),

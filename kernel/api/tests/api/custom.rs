@@ -59,6 +59,7 @@ fn schema() -> Schema {
         type_id: Some(ids[0]),
         storage_group: "example.com".into(),
         storage_version: "v1".into(),
+        custom: None,
     })
 }
 

@@ -3,6 +3,7 @@
 mod custom;
 mod decode;
 mod defaults;
+mod definitions;
 mod discovery;
 mod fixtures;
 mod openapi;

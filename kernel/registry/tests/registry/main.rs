@@ -2,6 +2,7 @@
 //! page.
 
 mod admission;
+mod custom;
 mod deletes;
 mod interrupted;
 mod lists;

@@ -73,8 +73,9 @@ impl World {
     }
 
     pub fn target(&self, kind: &str, namespace: &str, name: &str) -> Target {
+        let (version, kind) = kind.split_once('/').unwrap_or(("", kind));
         let (plural, group) = kind.split_once('.').unwrap_or((kind, ""));
-        self.registry.resolve(group, "", plural, "", namespace, name).expect("resolves")
+        self.registry.resolve(group, version, plural, "", namespace, name).expect("resolves")
     }
 
     pub async fn create(&self, kind: &str, object: Value) -> Outcome<Arc<Object>> {

@@ -153,3 +153,120 @@ async fn forward(kubectl: &Kubectl<'_>, environment: &[(&str, &str)]) {
     assert_eq!(text, "port 80\necho", "{environment:?}");
     child.kill().await.unwrap();
 }
+
+const DEFINITION: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: crontabs.stable.example.com}
+spec:
+  group: stable.example.com
+  scope: Namespaced
+  names: {plural: crontabs, singular: crontab, kind: CronTab, shortNames: [ct], categories: [all]}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    subresources: {status: {}, scale: {specReplicasPath: .spec.replicas, statusReplicasPath: .status.replicas}}
+    additionalPrinterColumns:
+    - {name: Spec, type: string, jsonPath: .spec.cronSpec}
+    - {name: Replicas, type: integer, jsonPath: .spec.replicas}
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            description: What the tab wants.
+            required: [cronSpec]
+            x-kubernetes-validations:
+            - {rule: self.replicas <= 10, message: no more than ten}
+            properties:
+              cronSpec: {type: string, pattern: '^[0-9* ]+$', description: When it runs.}
+              replicas: {type: integer, default: 1}
+              items:
+                type: array
+                items: {type: object, properties: {name: {type: string}}}
+          status: {type: object, properties: {replicas: {type: integer}}}
+";
+const TAB: &str = "
+apiVersion: stable.example.com/v1
+kind: CronTab
+metadata: {name: nightly}
+spec: {cronSpec: '0 3 * * *'}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_works_with_a_custom_resource() {
+    if missing() {
+        return;
+    }
+    let cluster = Cluster::start().await;
+    let kubectl = Kubectl(&cluster);
+    let (code, text) = kubectl.run_with("apply -f -", DEFINITION).await;
+    assert!(code == 0 && text.contains("crontabs.stable.example.com created"), "{text}");
+    kubectl.ok("wait --for=condition=Established crd/crontabs.stable.example.com --timeout=30s", "condition met").await;
+    kubectl.ok("api-resources --api-group=stable.example.com", "crontabs").await;
+    kubectl.ok("explain crontab.spec", "What the tab wants.").await;
+    kubectl.ok("explain crontab.spec.cronSpec", "When it runs.").await;
+    let (code, text) = kubectl.run_with("apply -f -", TAB).await;
+    assert!(code == 0 && text.contains("crontab.stable.example.com/nightly created"), "{text}");
+    let (_, text) = kubectl.run("get ct").await;
+    let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(words, [vec!["NAME", "SPEC", "REPLICAS"], vec!["nightly", "0", "3", "*", "*", "*", "1"]], "{text}");
+    kubectl.ok("get all", "crontab.stable.example.com/nightly").await;
+    kubectl.ok("scale ct/nightly --replicas=4", "scaled").await;
+    kubectl.ok("get ct nightly -o jsonpath={.spec.replicas}", "4").await;
+    kubectl.ok(r#"patch ct nightly --type=json -p [{"op":"replace","path":"/spec/replicas","value":5}]"#, "patched").await;
+    kubectl.ok(r#"patch ct nightly --type=merge -p {"spec":{"replicas":6}}"#, "patched").await;
+    for (change, expected) in [
+        (TAB.replace("0 3 * * *", "daily"), "spec.cronSpec in body should match '^[0-9* ]+$'"),
+        (TAB.replace("{cronSpec: '0 3 * * *'}", "{replicas: 1}"), "cronSpec"),
+        (TAB.replace("cronSpec:", "replicas: 11, cronSpec:"), "no more than ten"),
+    ] {
+        let (code, text) = kubectl.run_with("apply --validate=false -f -", &change).await;
+        assert!(code == 1 && text.contains(expected), "{change}\n{text}");
+    }
+    kubectl.ok("delete crd crontabs.stable.example.com", "deleted").await;
+    let (code, text) = kubectl.run("get crontabs").await;
+    assert!(code == 1 && text.contains("crontabs"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn custom_resources_answer_as_upstream_does_over_http() {
+    let cluster = Cluster::start().await;
+    let mut client = cluster.admin().await;
+    let root = "/apis/stable.example.com/v1/namespaces/default/crontabs";
+    let yaml = [("content-type", "application/yaml")];
+    let made = client.send("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &yaml, DEFINITION).await;
+    assert_eq!(made.status, 201, "{:?}", made.body);
+    let mut tries = 0;
+    while client.send("GET", root, &[], "").await.status != 200 {
+        tries += 1;
+        assert!(tries < 500, "it is never served");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let strict =
+        client.send("POST", &format!("{root}?fieldValidation=Strict"), &yaml, TAB.replace("cronSpec:", "extra: 1, cronSpec:")).await;
+    assert_eq!(strict.status, 400);
+    assert!(strict.json()["message"].as_str().is_some_and(|text| text.contains("unknown field \"spec.extra\"")), "{:?}", strict.body);
+    let warned = client.send("POST", &format!("{root}?fieldValidation=Warn"), &yaml, TAB.replace("cronSpec:", "extra: 1, cronSpec:")).await;
+    assert!(warned.status == 201 && warned.headers["warning"].to_str().is_ok_and(|text| text.contains("spec.extra")), "{warned:?}");
+    assert!(warned.json()["spec"]["extra"].is_null());
+    let refused = client.send("POST", root, &yaml, TAB.replace("'0 3 * * *'", "7").replace("nightly", "other")).await;
+    let status = refused.json();
+    assert_eq!(
+        (refused.status, &status["reason"], &status["details"]["causes"][0]["field"]),
+        (422, &"Invalid".into(), &"spec.cronSpec".into())
+    );
+    let strategic = [("content-type", "application/strategic-merge-patch+json")];
+    assert_eq!(client.send("PATCH", &format!("{root}/nightly"), &strategic, "{}").await.status, 415);
+    let protobuf = [("accept", "application/vnd.kubernetes.protobuf")];
+    assert_eq!(client.send("GET", root, &protobuf, "").await.status, 406);
+    let index = client.get("/openapi/v3").await.json();
+    let address = index["paths"]["apis/stable.example.com/v1"]["serverRelativeURL"].as_str().expect("an address").to_owned();
+    let document = client.get(&address).await;
+    assert!(document.status == 200 && document.headers.contains_key("etag"));
+    assert!(document.json()["paths"]["/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}"]["patch"].is_object());
+    let deleted = client.send("DELETE", root, &[], "").await;
+    assert_eq!(deleted.status, 200);
+}

@@ -1,0 +1,166 @@
+//! CEL, the language of rules in Kubernetes, over JSON, inside a budget.
+//!
+//! [`Program::compile`] parses an expression and holds it against the variables that it may use, [`Program::run`]
+//! evaluates it. Every step of an evaluation is paid for out of a [`Budget`], memory that it makes included, so a hostile
+//! expression costs its author an error and nobody else anything. Parsing is the `cel` crate's; what values are, what
+//! they cost and which functions there are is decided here.
+//!
+//! Functions: the standard ones; of Kubernetes' libraries strings, lists, sets, regex, URLs without their parts, optional
+//! values. Not yet: `quantity`, `ip`, `cidr`, `url` parts, `semver`, `format`, `authorizer`, two-variable comprehensions.
+//!
+//! Not here: what a rule means (`custom` of the API, admission). Knows nothing of Pintle, so modules may use it too.
+
+mod eval;
+mod functions;
+mod types;
+mod value;
+
+use std::cell::Cell;
+use std::collections::HashMap;
+
+use cel::common::ast::{EntryExpr, Expr, IdedExpr};
+use cel::parser::PrattParser;
+use regex::Regex;
+use serde_json::Value as Json;
+
+pub use value::Value;
+
+/// Longest expression, bytes.
+pub const SOURCE_BYTES_MAX: usize = 16 * 1024;
+/// Most nodes of a parsed expression, and how deep they nest.
+const NODES_MAX: usize = 4096;
+const DEPTH_MAX: usize = 192;
+/// What one evaluation may cost, in upstream's units.
+pub const CALL_COST_MAX: u64 = 1_000_000;
+/// What all evaluations for one request may cost.
+pub const REQUEST_COST_MAX: u64 = 10_000_000;
+
+/// Why there is no value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The expression is wrong, whatever it is given.
+    #[error("compilation failed: {0}")]
+    Compile(String),
+    /// It went wrong with what it was given.
+    #[error("{0}")]
+    Evaluation(String),
+    /// It cost too much.
+    #[error("actual cost limit exceeded")]
+    Cost,
+}
+
+/// A variable of an expression: its name, and the schema of what it will hold (null: anything).
+pub type Variable<'a> = (&'a str, &'a Json);
+
+/// What is left to spend.
+#[derive(Debug)]
+pub struct Budget {
+    request: Cell<u64>,
+    call: Cell<u64>,
+}
+
+impl Default for Budget {
+    /// For one request.
+    fn default() -> Self {
+        Budget { request: Cell::new(REQUEST_COST_MAX), call: Cell::new(0) }
+    }
+}
+
+impl Budget {
+    /// Pay for `cost` units of work.
+    fn pay(&self, cost: usize) -> Result<(), Error> {
+        let left = self.call.get().checked_sub(cost as u64).ok_or(Error::Cost)?;
+        self.call.set(left);
+        Ok(())
+    }
+
+    /// Pay for going through `bytes` of text: a tenth of a unit each, as upstream counts.
+    fn pay_text(&self, bytes: usize) -> Result<(), Error> {
+        self.pay(1 + bytes / 10)
+    }
+}
+
+/// A compiled expression.
+#[derive(Debug)]
+pub struct Program {
+    expr: IdedExpr,
+    /// Patterns that stand in the expression as text.
+    patterns: HashMap<String, Regex>,
+    /// Variables that it reads.
+    names: Vec<String>,
+}
+
+impl Program {
+    /// Parses `source` and checks it: variables, fields where their schema is known, functions, and that it can give a value
+    /// of type `wanted` (`bool` or `string`).
+    ///
+    /// # Errors
+    /// [`Error::Compile`].
+    pub fn compile(source: &str, variables: &[Variable<'_>], wanted: &str) -> Result<Program, Error> {
+        if source.len() > SOURCE_BYTES_MAX {
+            return Err(Error::Compile(format!("the expression is longer than {SOURCE_BYTES_MAX} bytes")));
+        }
+        let parser = PrattParser::new().max_expression_node_count(NODES_MAX).enable_optional_syntax(true).enable_ident_escape_syntax(true);
+        // The parser is not ours: whatever it may stumble over is the expression's fault, and nobody else's.
+        let parsed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| parser.parse(source)));
+        let parsed = parsed.map_err(|_| Error::Compile("the expression cannot be parsed".to_owned()))?;
+        let expr = parsed.map_err(|err| Error::Compile(err.to_string()))?;
+        if depth(&expr) > DEPTH_MAX {
+            return Err(Error::Compile(format!("the expression nests deeper than {DEPTH_MAX}")));
+        }
+        let mut check = types::Check::new(variables);
+        let kind = check.kind(&expr).map_err(|why| Error::Compile(format!("ERROR: <input>:1:1: {why}")))?;
+        if !kind.may_be(wanted) {
+            return Err(Error::Compile(format!("cel expression must evaluate to a {wanted}")));
+        }
+        let (patterns, names) = check.found();
+        Ok(Program { expr, patterns, names })
+    }
+
+    /// Whether it reads the variable.
+    pub fn reads(&self, name: &str) -> bool {
+        self.names.iter().any(|known| known == name)
+    }
+
+    /// The value of the expression. Variables that it does not find are errors of the evaluation.
+    ///
+    /// # Errors
+    /// [`Error::Evaluation`] and [`Error::Cost`].
+    pub fn run<'a>(&self, variables: &[(&str, Value<'a>)], budget: &Budget) -> Result<Value<'a>, Error> {
+        let allowed = budget.request.get().min(CALL_COST_MAX);
+        budget.call.set(allowed);
+        let outcome = eval::run(self, variables, budget);
+        budget.request.set(budget.request.get() - (allowed - budget.call.get()));
+        outcome
+    }
+}
+
+/// The expressions directly below one.
+fn below(expr: &Expr) -> Vec<&IdedExpr> {
+    match expr {
+        Expr::Call(call) => call.target.iter().map(AsRef::as_ref).chain(&call.args).collect(),
+        Expr::Comprehension(c) => vec![&c.iter_range, &c.accu_init, &c.loop_cond, &c.loop_step, &c.result],
+        Expr::List(list) => list.elements.iter().collect(),
+        Expr::Map(map) => map.entries.iter().flat_map(|entry| entry_parts(&entry.expr)).collect(),
+        Expr::Struct(made) => made.entries.iter().flat_map(|entry| entry_parts(&entry.expr)).collect(),
+        Expr::Select(select) => vec![&select.operand],
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Vec::new(),
+    }
+}
+
+fn entry_parts(entry: &EntryExpr) -> Vec<&IdedExpr> {
+    match entry {
+        EntryExpr::StructField(field) => vec![&field.value],
+        EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+    }
+}
+
+/// How deep an expression nests, found without recursion: it may be deeper than the stack.
+fn depth(expr: &IdedExpr) -> usize {
+    let (mut deepest, mut open) = (0, vec![(expr, 1)]);
+    while let Some((expr, depth)) = open.pop() {
+        deepest = deepest.max(depth);
+        open.extend(below(&expr.expr).into_iter().map(|inner| (inner, depth + 1)));
+    }
+    deepest
+}

@@ -1,0 +1,212 @@
+//! Custom resources: what a CustomResourceDefinition adds to the schema.
+//!
+//! [`add`] turns a definition into resource rows that nothing above the table tells from built-in ones. A row carries its
+//! [`Version`]: the structural schema as the user wrote it, with patterns and rules compiled. [`walk`] prunes and
+//! defaults by it, [`check`] validates by it and by the rules in it ([`rules`]), [`columns`] prints by it; [`rows`] also gives it as rows of the schema table,
+//! which is what server-side apply goes by. [`definition`] validates definitions themselves.
+
+mod check;
+mod columns;
+pub mod definition;
+mod formats;
+mod rows;
+mod rules;
+mod walk;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use regex::Regex;
+use serde_json::{Map, Value};
+
+use crate::resource::{READ_WRITE, Resource, Scope, Subresource, Verb, Verbs};
+use crate::table::Schema;
+
+pub(crate) use check::{create, update};
+pub(crate) use columns::{cells, definitions};
+pub(crate) use walk::conform;
+pub use walk::default;
+
+/// Where a custom resource's `scale` is in its objects, as JSON pointers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScalePaths {
+    /// Wanted replicas.
+    pub spec_replicas: String,
+    /// Replicas that there are.
+    pub status_replicas: String,
+    /// A selector as text; empty when the definition names none.
+    pub selector: String,
+}
+
+/// One version of a definition, ready for use.
+pub struct Version {
+    /// The entry of `spec.versions`.
+    source: Value,
+    /// Whether all versions of the definition say the same in the same words: conversion `None`.
+    plain: bool,
+    patterns: HashMap<String, Regex>,
+    programs: rules::Programs,
+    defaults: bool,
+}
+
+impl Version {
+    /// Compiles an entry of the `versions` of a definition's `spec`. What does not compile was refused with the definition,
+    /// and is left out.
+    pub fn new(spec: &Value, entry: &Value) -> Version {
+        let plain = spec["conversion"]["strategy"] != "Webhook";
+        let mut version = Version { source: entry.clone(), plain, patterns: HashMap::new(), programs: HashMap::new(), defaults: false };
+        let schema = version.schema().clone();
+        version.gather(&schema);
+        version
+    }
+
+    fn gather(&mut self, node: &Value) {
+        self.defaults |= node.get("default").is_some();
+        if let Some(pattern) = node["pattern"].as_str()
+            && let Ok(regex) = Regex::new(pattern)
+        {
+            self.patterns.insert(pattern.to_owned(), regex);
+        }
+        rules::gather(node, &mut self.programs);
+        children(node, |_, child| self.gather(child));
+    }
+
+    /// Its name, such as `v1`.
+    pub fn name(&self) -> &str {
+        self.source["name"].as_str().unwrap_or_default()
+    }
+
+    /// `openAPIV3Schema`; null when the definition has none.
+    pub fn schema(&self) -> &Value {
+        &self.source["schema"]["openAPIV3Schema"]
+    }
+
+    /// Whether objects may lack what the schema gives by default: they are filled in when they are read from storage.
+    pub fn has_defaults(&self) -> bool {
+        self.defaults
+    }
+
+    /// Whether its objects become those of another version by their apiVersion alone.
+    pub fn converts_by_name(&self) -> bool {
+        self.plain
+    }
+
+    /// Where the scale is, if there is one.
+    pub fn scale(&self) -> Option<ScalePaths> {
+        let scale = self.source["subresources"].get("scale").filter(|scale| scale.is_object())?;
+        let pointer = |key: &str| scale[key].as_str().unwrap_or_default().replace('.', "/");
+        Some(ScalePaths {
+            spec_replicas: pointer("specReplicasPath"),
+            status_replicas: pointer("statusReplicasPath"),
+            selector: pointer("labelSelectorPath"),
+        })
+    }
+
+    /// Fields that field selectors may name, as `spec.color`.
+    pub fn selectable_fields(&self) -> impl Iterator<Item = &str> {
+        let fields = self.source["selectableFields"].as_array().into_iter().flatten();
+        fields.filter_map(|field| field["jsonPath"].as_str()).map(|path| path.trim_start_matches('.'))
+    }
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The hash of a document that shows the version is made of this.
+        self.source.fmt(f)
+    }
+}
+
+/// Shows each schema directly below `node`, with its place relative to it, to `visit`.
+fn children<'a>(node: &'a Value, mut visit: impl FnMut(String, &'a Value)) {
+    for (name, child) in node["properties"].as_object().into_iter().flatten() {
+        visit(format!("properties[{name}]"), child);
+    }
+    for key in ["items", "additionalProperties", "not"] {
+        if let Some(child) = node.get(key).filter(|child| child.is_object()) {
+            visit(key.to_owned(), child);
+        }
+    }
+    for key in ["allOf", "anyOf", "oneOf"] {
+        for (index, child) in list(node, key).iter().enumerate() {
+            visit(format!("{key}[{index}]"), child);
+        }
+    }
+}
+
+fn list<'a>(node: &'a Value, key: &str) -> &'a [Value] {
+    node[key].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn flag(node: &Value, key: &str) -> bool {
+    node[key] == Value::Bool(true)
+}
+
+fn text<'a>(node: &'a Value, key: &str) -> &'a str {
+    node[key].as_str().unwrap_or_default()
+}
+
+/// `schema` with the served versions of `definition`, and the row under which its objects are stored. `versions` are those
+/// of the definition, `names` the accepted ones (`status.acceptedNames`).
+pub fn add(schema: &Schema, definition: &Value, names: &Value, versions: &[Arc<Version>]) -> (Schema, Option<Resource>) {
+    let mut next = schema.clone();
+    let mut stored = None;
+    let storage = versions.iter().find(|version| flag(&version.source, "storage")).map(|version| version.name().to_owned());
+    for version in versions {
+        let (served, is_stored) = (flag(&version.source, "served"), storage.as_deref() == Some(version.name()));
+        if !served && !is_stored {
+            continue;
+        }
+        let mut row = row(definition, names, version, storage.as_deref().unwrap_or_default());
+        let types = rows::of(&next, &row, version.schema());
+        let (with, ids) = next.with_types(types);
+        row.type_id = ids.first().copied();
+        next = if served { with.with_resource(row.clone()) } else { with };
+        if is_stored {
+            stored = Some(row);
+        }
+    }
+    (next, stored)
+}
+
+/// Nothing is created any more while the definition is being deleted.
+const ENDING: Verbs = Verbs::of(&[Verb::Delete, Verb::DeleteCollection, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch]);
+
+fn row(definition: &Value, names: &Value, version: &Arc<Version>, storage: &str) -> Resource {
+    let own = |text: &str| -> Cow<'static, str> { Cow::Owned(text.to_owned()) };
+    let texts = |key: &str| list(names, key).iter().filter_map(Value::as_str).map(own).collect();
+    let (group, kind) = (text(&definition["spec"], "group"), text(names, "kind"));
+    let wanted = version.source["subresources"].as_object();
+    let subresource = |name: &str, group: &str, version: &str, kind: &str| {
+        let asked = wanted.is_some_and(|wanted| wanted.get(name).is_some_and(Value::is_object));
+        asked.then(|| Subresource { name: own(name), group: own(group), version: own(version), kind: own(kind), verbs: READ_WRITE })
+    };
+    let subresources = [subresource("scale", "autoscaling", "v1", "Scale"), subresource("status", group, version.name(), kind)];
+    Resource {
+        group: own(group),
+        version: own(version.name()),
+        kind: own(kind),
+        plural: own(text(names, "plural")),
+        singular: own(text(names, "singular")),
+        list_kind: own(text(names, "listKind")),
+        short_names: texts("shortNames"),
+        categories: texts("categories"),
+        scope: if definition["spec"]["scope"] == "Namespaced" { Scope::Namespaced } else { Scope::Cluster },
+        verbs: if definition["metadata"].get("deletionTimestamp").is_some() { ENDING } else { Verbs::ALL },
+        subresources: subresources.into_iter().flatten().collect(),
+        type_id: None,
+        storage_group: own(group),
+        storage_version: own(storage),
+        custom: Some(Arc::clone(version)),
+    }
+}
+
+/// The members that every object has, whatever its schema says.
+fn is_object_member(key: &str) -> bool {
+    matches!(key, "apiVersion" | "kind" | "metadata")
+}
+
+fn entry<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    map.get(key).filter(|value| !value.is_null())
+}

@@ -1,0 +1,93 @@
+//! Pruning and defaulting: what an object gains and loses by its schema before it is validated.
+
+use serde_json::{Map, Value};
+
+use super::{Version, flag, is_object_member};
+use crate::decode::{self, FieldIssue, IssueKind, TypeMismatch};
+use crate::path::Path;
+use crate::table::Schema;
+
+/// Holds the metadata against their type, and removes what the schema does not know, with a note for each.
+pub(crate) fn conform(schema: &Schema, version: &Version, object: &mut Value) -> Result<Vec<FieldIssue>, TypeMismatch> {
+    let mut issues = Vec::new();
+    if let Some(metadata) = object.get_mut("metadata")
+        && let Some(view) = schema.type_named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
+    {
+        let found = decode::conform(view, metadata)?;
+        issues.extend(found.into_iter().map(|issue| FieldIssue { path: format!("metadata.{}", issue.path), ..issue }));
+    }
+    prune(version.schema(), object, true, &Path::Root, &mut issues);
+    Ok(issues)
+}
+
+/// Removes what `node` does not know.
+pub(super) fn prune_below(node: &Value, value: &mut Value) {
+    prune(node, value, flag(node, "x-kubernetes-embedded-resource"), &Path::Root, &mut Vec::new());
+}
+
+fn prune(node: &Value, value: &mut Value, embedded: bool, path: &Path<'_>, issues: &mut Vec<FieldIssue>) {
+    match value {
+        Value::Object(map) => {
+            let keep = node.is_null() || flag(node, "x-kubernetes-preserve-unknown-fields");
+            let properties = node["properties"].as_object();
+            let additional = &node["additionalProperties"];
+            map.retain(|key, value| {
+                let path = path.key(key);
+                if embedded && is_object_member(key) {
+                    return true;
+                }
+                if let Some(child) = properties.and_then(|properties| properties.get(key)) {
+                    prune(child, value, flag(child, "x-kubernetes-embedded-resource"), &path, issues);
+                } else if additional.is_object() {
+                    prune(additional, value, flag(additional, "x-kubernetes-embedded-resource"), &path, issues);
+                } else if !keep && *additional != Value::Bool(true) {
+                    issues.push(FieldIssue { path: path.to_string(), kind: IssueKind::Unknown });
+                    return false;
+                }
+                true
+            });
+        }
+        Value::Array(items) => {
+            let child = &node["items"];
+            for (index, item) in items.iter_mut().enumerate().filter(|_| child.is_object()) {
+                prune(child, item, flag(child, "x-kubernetes-embedded-resource"), &path.index(index), issues);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Fills the schema's defaults in. A null counts as absent where the schema has a default and does not allow null.
+pub fn default(version: &Version, object: &mut Value) {
+    if version.has_defaults() {
+        fill(version.schema(), object);
+    }
+}
+
+fn fill(node: &Value, value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for (key, child) in node["properties"].as_object().into_iter().flatten() {
+                fill_one(child, key, map);
+            }
+            let properties = node["properties"].as_object();
+            for (key, value) in map.iter_mut() {
+                match properties.and_then(|properties| properties.get(key)) {
+                    Some(child) => fill(child, value),
+                    None if node["additionalProperties"].is_object() => fill(&node["additionalProperties"], value),
+                    None => {}
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| fill(&node["items"], item)),
+        _ => {}
+    }
+}
+
+fn fill_one(child: &Value, key: &str, map: &mut Map<String, Value>) {
+    let Some(default) = child.get("default") else { return };
+    let lacks = map.get(key).is_none_or(|value| value.is_null() && !flag(child, "nullable"));
+    if lacks {
+        map.insert(key.to_owned(), default.clone());
+    }
+}
