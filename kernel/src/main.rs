@@ -3,7 +3,6 @@
 //! A thin executable: it parses arguments, assembles the rooms of `kernel/`, and prints errors. It decides nothing.
 
 mod assemble;
-mod cluster;
 mod services;
 
 use clap::{Parser, Subcommand};
@@ -32,9 +31,9 @@ enum Verb {
     /// Runs the kernel in the foreground: storage, API, module host, node link.
     Kernel(assemble::KernelArgs),
     /// Starts a cluster on this machine, or repairs one that lost processes.
-    Up(cluster::UpArgs),
+    Up(pintle_cluster::UpArgs),
     /// Stops a cluster and removes every process, mount, namespace, cgroup and link of it.
-    Down(cluster::DownArgs),
+    Down(pintle_cluster::DownArgs),
     /// Prints the names and addresses that a cluster uses on this machine.
     Layout {
         /// Where the state is kept.
@@ -54,10 +53,10 @@ enum Verb {
 async fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Verb::Kernel(args) => assemble::run(args).await.map_err(|e| Box::new(e) as Box<dyn Error>),
-        Verb::Up(args) => cluster::up(args).await.map_err(Into::into),
-        Verb::Down(args) => cluster::down(&args).map_err(Into::into),
+        Verb::Up(args) => pintle_cluster::up(args).await.map_err(Into::into),
+        Verb::Down(args) => pintle_cluster::down(&args).map_err(Into::into),
         Verb::Module { args } => module(&args),
-        Verb::Layout { data_dir } => cluster::Layout::new(&data_dir).map(|l| print!("{l}")).map_err(Into::into),
+        Verb::Layout { data_dir } => pintle_cluster::Layout::new(&data_dir).map(|l| print!("{l}")).map_err(Into::into),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

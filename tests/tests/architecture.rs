@@ -13,10 +13,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pintle-registry", &["pintle-store", "pintle-api"]),
     ("pintle-server", &["pintle-registry", "pintle-api", "pintle-wit", "pintle-store"]),
     ("pintle-host", &["pintle-registry", "pintle-api", "pintle-wit", "pintle-store"]),
-    ("pintle-kernel", &["pintle-store", "pintle-api", "pintle-registry", "pintle-server", "pintle-host", "pintle-wit"]),
+    ("pintle-kernel", &["pintle-cluster", "pintle-store", "pintle-api", "pintle-registry", "pintle-server", "pintle-host", "pintle-wit"]),
     ("pintle-sdk", &["pintle-wit"]),
     ("pintle-module", &[]),
     ("pintle-runtime-bridge", &["pintle-wit"]),
+    ("pintle-cluster", &["pintle-server"]),
     ("pintle-host-node", &["pintle-runtime-bridge", "pintle-wit"]),
 ];
 

@@ -231,8 +231,7 @@ async fn services(node: &Node, pod: &Pod) -> Vec<(String, String)> {
     let mut told = Vec::new();
     if pod.spec.as_ref().and_then(|spec| spec.enable_service_links) != Some(false) {
         let catalog = node.proxy.catalog.borrow();
-        let mut around =
-            catalog.services.iter().filter(|(key, _)| key.0 == namespace(pod) && (key.0 != "default" || key.1 != "kubernetes"));
+        let around = catalog.services.iter().filter(|(key, _)| key.0 == namespace(pod) && (key.0 != "default" || key.1 != "kubernetes"));
         told.extend(around.flat_map(|(_, service)| variables_of(service)));
     }
     // Asked for, because a pod may start before the Services are known whole.

@@ -170,8 +170,10 @@ impl Gatherer {
 
 /// An object's `spec.selector`: a LabelSelector, or a plain map as ReplicationControllers and Services have. `None`: it selects nothing.
 pub fn selector_of(object: &Object) -> Option<LabelSelector> {
-    let body = object.value().ok()?;
-    let selector = body.pointer("/spec/selector")?;
+    selector_in(object.value().ok()?.pointer("/spec/selector")?)
+}
+
+fn selector_in(selector: &Value) -> Option<LabelSelector> {
     let map = selector.as_object().filter(|s| !s.is_empty())?;
     let plain = !map.contains_key("matchLabels") && !map.contains_key("matchExpressions");
     if plain { Some(LabelSelector::from_map(selector)) } else { LabelSelector::from_object(selector).ok() }
@@ -217,7 +219,7 @@ mod tests {
     #[test]
     fn both_spellings_of_a_selector_select_alike() {
         let labels = json!({"app": "web", "tier": "front"});
-        let select = |v| selector_of(&v).map(|s| s.matches_labels(&labels));
+        let select = |v| selector_in(&v).map(|s| s.matches_labels(&labels));
         assert_eq!(select(json!({"matchLabels": {"app": "web"}})), Some(true));
         assert_eq!(select(json!({"app": "web", "tier": "back"})), Some(false));
         assert_eq!(select(json!({"matchExpressions": [{"key": "tier", "operator": "In", "values": ["front"]}]})), Some(true));

@@ -327,7 +327,8 @@ mod tests {
 
     #[test]
     fn a_row_is_named_by_what_the_kernel_says_or_else_by_the_usual_plural() -> Result<()> {
-        let mut row: Partial = serde_json::from_value(json!({"apiVersion": "x.y/v1", "kind": "Person", "metadata": {"name": "a"}}))?;
+        let person = json!({"apiVersion": "x.y/v1", "kind": "Person", "metadata": {"name": "a"}});
+        let mut row: Partial = serde_json::from_value(person).map_err(Error::Config)?;
         assert_eq!(row.target(), ObjectRef::named("x.y", "persons", "", "a"));
         row.resource = "people".into();
         assert_eq!(row.target(), ObjectRef::named("x.y", "people", "", "a"));

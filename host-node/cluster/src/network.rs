@@ -2,7 +2,7 @@
 //!
 //! Pod networks inside the nodes are host-node's; this only joins "machines" that are namespaces.
 
-use super::{ClusterError, Layout, processes::run};
+use crate::{ClusterError, Layout, processes::run};
 
 fn ip(args: &str) -> Result<String, ClusterError> {
     run("ip", &args.split_whitespace().collect::<Vec<_>>())

@@ -1,6 +1,6 @@
 //! `pintle up`: starts what is not running yet and waits until it is ready. Running it again repairs a cluster.
 
-use super::{ClusterError, Layout, client::Client, network, processes};
+use crate::{ClusterError, Layout, client::Client, network, processes};
 use nix::mount::{MsFlags, mount};
 use std::{
     fs,

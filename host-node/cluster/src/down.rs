@@ -1,6 +1,6 @@
 //! `pintle down`: ends every process of a cluster and removes what it left on the machine, also after a kill.
 
-use super::{ClusterError, Layout, network, processes};
+use crate::{ClusterError, Layout, network, processes};
 use nix::mount::{MntFlags, umount2};
 use std::{
     fs,

@@ -1,6 +1,6 @@
 //! Starting programs that outlive us, and finding and ending them again.
 
-use super::{ClusterError, Layout};
+use crate::{ClusterError, Layout};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
