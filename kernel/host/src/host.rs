@@ -8,7 +8,7 @@ use crate::{
     fault::HostError,
     judge::Judges,
     launch::Context,
-    limits::STATUS_INTERVAL,
+    limits::{STATUS_INTERVAL, THIRD_PARTY_NICENESS},
     policy::{Asker, Policies},
     shard::Shard,
     source::Sources,
@@ -59,7 +59,7 @@ pub struct HostConfig {
     pub artifact_program: Option<PathBuf>,
     /// Where compiled code is kept; `None`: only in memory.
     pub cache_dir: Option<PathBuf>,
-    /// Worker threads for controllers and schedulers.
+    /// Worker threads for built-in controllers and schedulers, and as many for those of others.
     pub shards: usize,
     /// How often a Module's status is written, at most.
     pub status_interval: Duration,
@@ -143,7 +143,10 @@ impl Host {
     /// The engine or a thread cannot be had, or the built-in folder cannot be read.
     pub async fn start(config: HostConfig) -> Result<Self, HostError> {
         let engine = Engine::new(config.cache_dir.clone())?;
-        let shards = (0..config.shards.max(1)).map(Shard::start).collect::<Result<Vec<_>, _>>()?;
+        // The second half is for modules that do not ship with the kernel.
+        let count = config.shards.max(1);
+        let niceness = |number| if number < count { 0 } else { THIRD_PARTY_NICENESS };
+        let shards = (0..2 * count).map(|number| Shard::start(number, niceness(number))).collect::<Result<Vec<_>, _>>()?;
         let registry = config.registry;
         let judges = Judges::new(&registry);
         registry.set_admission(judges.clone());
@@ -323,8 +326,9 @@ impl Follower {
         let state = ModuleState::new(name, self.changed.clone());
         self.modules.lock().insert(name.to_owned(), state.clone());
         // Schedulers have long calls: they live apart from most controllers.
-        let last = self.shards.len() - 1;
-        let shard = if spec["type"] == "scheduler" { last } else { self.next_shard % self.shards.len() };
+        let count = self.shards.len() / 2;
+        let first = if spec["source"]["builtin"].is_string() { 0 } else { count };
+        let shard = first + if spec["type"] == "scheduler" { count - 1 } else { self.next_shard % count };
         self.next_shard += usize::from(spec["type"] != "scheduler");
         let context = self.context.clone();
         self.shards[shard].spawn(move || Supervisor::new(context, state, receiver).run());

@@ -40,6 +40,12 @@ pub const MODULE_WATCHES_MAX: u32 = 64;
 pub const MODULE_TIMERS_MAX: u32 = 256;
 /// The first and the longest pause before a faulted module is started again.
 pub const RESTART_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
+/// After a deadline that was overrun, the pause is at least this many times the deadline: what loops gets that part of a processor.
+pub const DEADLINE_PAUSE_FACTOR: u32 = 9;
+/// How much the threads of third-party controllers yield to the API and to built-in modules, as `nice` counts.
+pub const THIRD_PARTY_NICENESS: i32 = 5;
+/// Bytes of an answer that cost as much of the call rate as a call.
+pub const CALL_BYTES: usize = 64 << 10;
 /// How long an instance must have run before its next fault counts as the first again.
 pub const RESTART_RESET_AFTER: Duration = Duration::from_secs(120);
 /// Faults of a new digest, before it ever answered a call, after which the last good one comes back.

@@ -10,7 +10,7 @@
 use crate::{
     counters::Counters,
     fault::{FaultKind, Generation, ModuleId},
-    limits::ModuleLimits,
+    limits::{CALL_BYTES, ModuleLimits},
 };
 use capnp::{
     MessageSize, any_pointer,
@@ -92,6 +92,11 @@ impl Gate {
             return Ok(());
         }
         Err(self.refuse(format!("more than {} writes a second", self.limits.writes_per_second)))
+    }
+
+    /// Charges an answer of `bytes`: a call that moves much counts for many.
+    pub fn charge(&self, bytes: usize) {
+        self.calls.borrow_mut().tokens -= f64::from(u32::try_from(bytes / CALL_BYTES).unwrap_or(u32::MAX));
     }
 
     /// Takes a long-lived thing (a watch, a timer) from an allowance of `most`; given back on drop.

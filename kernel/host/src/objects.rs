@@ -212,7 +212,9 @@ impl wire::object_reader::Server for Bound {
         let in_namespace = |o: &Object| target.namespace.is_empty() || *o.meta().namespace == *target.namespace;
         let visible: Vec<_> = objects.iter().filter(|o| in_namespace(o) && self.may_see("list", o)).collect();
         let rows: Vec<_> = visible.iter().map(|o| projection.row(o)).collect();
-        if rows.iter().map(|r| r.len()).sum::<usize>() > RECONCILE_BYTES_MAX {
+        let weight = rows.iter().map(|r| r.len()).sum::<usize>();
+        self.holder.gate.charge(weight);
+        if weight > RECONCILE_BYTES_MAX {
             fill_failure(&ApiError::too_large(RECONCILE_BYTES_MAX), results.get().init_failure());
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! Shards: the threads that modules live on. Cap'n Proto RPC is not `Send`, so everything of one module stays on one thread, each with a
 //! local executor of its own.
 
-use crate::fault::HostError;
+use crate::{engine::lower_priority, fault::HostError};
 use futures::future::LocalBoxFuture;
 use std::thread;
 use tokio::sync::mpsc;
@@ -15,15 +15,20 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Starts the thread.
+    /// Starts the thread, which yields to the rest of the process by `niceness`.
     ///
     /// # Errors
     /// `Io` when there can be none.
-    pub fn start(number: usize) -> Result<Self, HostError> {
+    pub fn start(number: usize, niceness: i32) -> Result<Self, HostError> {
         let io = |source| HostError::Io { path: format!("module thread {number}").into(), source };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io)?;
         let (jobs, queue) = mpsc::unbounded_channel();
-        let run = move || tokio::task::LocalSet::new().block_on(&runtime, work(queue));
+        let run = move || {
+            if niceness > 0 {
+                lower_priority(niceness);
+            }
+            tokio::task::LocalSet::new().block_on(&runtime, work(queue))
+        };
         let thread = thread::Builder::new().name(format!("modules-{number}")).spawn(run).map_err(io)?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }

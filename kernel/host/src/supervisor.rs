@@ -12,11 +12,14 @@ use crate::{
     audit::Audit,
     controller::{Running, Work},
     engine::{Code, digest_of},
-    fault::{Fault, HostError, ModuleId},
+    fault::{Fault, FaultKind, HostError, ModuleId},
     grants::{self, Grants},
     judge::{Judge, Pool},
     launch::{Context, HotInstance, Launcher, Started},
-    limits::{DRAIN_TIMEOUT, ModuleLimits, RESTART_BACKOFF, RESTART_RESET_AFTER, ROLLBACK_AFTER_FAULTS, STATELESS_INSTANCES},
+    limits::{
+        DEADLINE_PAUSE_FACTOR, DRAIN_TIMEOUT, ModuleLimits, RESTART_BACKOFF, RESTART_RESET_AFTER, ROLLBACK_AFTER_FAULTS,
+        STATELESS_INSTANCES,
+    },
     policy::{Allowance, Asker},
     scheduler,
     slot::Slot,
@@ -409,7 +412,9 @@ impl Supervisor {
                 (version.code, faults) = (good, 0);
                 continue;
             }
-            let pause = restart_backoff(restarts_of_backoff);
+            let looped =
+                if fault.kind == FaultKind::Deadline { version.limits.slice_deadline * DEADLINE_PAUSE_FACTOR } else { Duration::ZERO };
+            let pause = restart_backoff(restarts_of_backoff).max(looped);
             self.state.update(|f| {
                 f.message = describe_fault(&fault);
                 if self.current.is_none() {

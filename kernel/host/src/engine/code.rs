@@ -149,7 +149,7 @@ impl Cache {
         let permit = self.compilers.clone().acquire_owned().await.map_err(|_| HostError::ShuttingDown)?;
         let (done, result) = oneshot::channel();
         let work = move || {
-            lower_priority();
+            lower_priority(COMPILE_NICENESS);
             let _ = done.send(compile(&engine, &wasm, path.as_deref()));
             drop(permit);
         };
@@ -221,13 +221,13 @@ fn forget_others(dir: &Path, fingerprint: &str) {
     }
 }
 
-/// Makes the calling thread yield to everything else in the process.
-fn lower_priority() {
-    // SAFETY: a plain system call without pointers; on Linux it applies to the calling thread only, which is a compile thread.
+/// Makes the calling thread yield to the rest of the process: by how much, as `nice` counts.
+pub fn lower_priority(niceness: libc::c_int) {
+    // SAFETY: a plain system call without pointers; on Linux it applies to the calling thread only.
     #[allow(unsafe_code, reason = "the standard library has no thread priorities")]
-    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, COMPILE_NICENESS) };
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) };
     if result != 0 {
-        tracing::debug!("compiling at normal priority");
+        tracing::debug!(niceness, "a thread keeps its priority");
     }
 }
 

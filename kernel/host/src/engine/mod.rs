@@ -10,6 +10,7 @@ mod log;
 mod vat;
 mod wasi;
 
+pub(crate) use code::lower_priority;
 pub use code::{Code, digest_of};
 pub use instance::Instance;
 pub use log::ModuleLog;
