@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command};
 /// May depend on: (crate, crates of ours it may name). Third-party crates are free unless listed in `OWNERS`.
 const ARROWS: &[(&str, &[&str])] = &[
     ("pintle-cel", &[]),
+    ("pintle-schema", &[]),
     ("pintle-wit", &[]),
     ("pintle-store", &[]),
     ("pintle-api", &["pintle-cel"]),
