@@ -40,8 +40,8 @@ pub const MODULE_WATCHES_MAX: u32 = 64;
 pub const MODULE_TIMERS_MAX: u32 = 256;
 /// The first and the longest pause before a faulted module is started again.
 pub const RESTART_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
-/// After a deadline that was overrun, the pause is at least this many times the deadline: what loops gets that part of a processor.
-pub const DEADLINE_PAUSE_FACTOR: u32 = 9;
+/// After a fault by taking too much (time, memory, calls) the pause is at least this many times the deadline of a slice.
+pub const GREED_PAUSE_FACTOR: u32 = 9;
 /// How much the threads of third-party controllers yield to the API and to built-in modules, as `nice` counts.
 pub const THIRD_PARTY_NICENESS: i32 = 5;
 /// Bytes of an answer that cost as much of the call rate as a call.

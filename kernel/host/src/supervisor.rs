@@ -17,8 +17,7 @@ use crate::{
     judge::{Judge, Pool},
     launch::{Context, HotInstance, Launcher, Started},
     limits::{
-        DEADLINE_PAUSE_FACTOR, DRAIN_TIMEOUT, ModuleLimits, RESTART_BACKOFF, RESTART_RESET_AFTER, ROLLBACK_AFTER_FAULTS,
-        STATELESS_INSTANCES,
+        DRAIN_TIMEOUT, GREED_PAUSE_FACTOR, ModuleLimits, RESTART_BACKOFF, RESTART_RESET_AFTER, ROLLBACK_AFTER_FAULTS, STATELESS_INSTANCES,
     },
     policy::{Allowance, Asker},
     scheduler,
@@ -412,9 +411,9 @@ impl Supervisor {
                 (version.code, faults) = (good, 0);
                 continue;
             }
-            let looped =
-                if fault.kind == FaultKind::Deadline { version.limits.slice_deadline * DEADLINE_PAUSE_FACTOR } else { Duration::ZERO };
-            let pause = restart_backoff(restarts_of_backoff).max(looped);
+            let greedy = matches!(fault.kind, FaultKind::Deadline | FaultKind::Memory | FaultKind::Misuse);
+            let least = if greedy { version.limits.slice_deadline * GREED_PAUSE_FACTOR } else { Duration::ZERO };
+            let pause = restart_backoff(restarts_of_backoff).max(least);
             self.state.update(|f| {
                 f.message = describe_fault(&fault);
                 if self.current.is_none() {
