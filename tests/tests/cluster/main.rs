@@ -7,6 +7,7 @@
 //! - `web`: what a user does with a Deployment, from apply to delete;
 //! - `nodes`: spreading, killed containers, killed and stopped nodes;
 //! - `services`: Services of every type and their names, with real packets from every node and pod;
+//! - `policies`: who may reach whom, probed for every pair;
 //! - `crash`: the kernel killed under load;
 //! - `modules`: loading, swapping and deleting third-party modules, hostile ones too;
 //! - `input`: what is refused, and how it says so;
@@ -16,6 +17,7 @@ mod crash;
 mod input;
 mod modules;
 mod nodes;
+mod policies;
 mod services;
 mod setup;
 mod teardown;
@@ -34,7 +36,7 @@ fn main() {
     if let Some(reason) = &missing {
         println!("skipped: the whole-system tests need {reason}");
     }
-    let trials = [web::TESTS, nodes::TESTS, services::TESTS, crash::TESTS, modules::TESTS, input::TESTS, teardown::TESTS]
+    let trials = [web::TESTS, nodes::TESTS, services::TESTS, policies::TESTS, crash::TESTS, modules::TESTS, input::TESTS, teardown::TESTS]
         .concat()
         .into_iter()
         .map(|(name, test)| {
