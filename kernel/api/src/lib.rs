@@ -1,6 +1,6 @@
 //! What an object is.
 //!
-//! One schema table, one row a field ([`table`]), drives decoding, unknown-field checks, defaulting, strategic merge,
+//! One schema table, one row a field ([`table`]), drives decoding, unknown-field checks, defaulting, strategic merge, server-side apply,
 //! discovery, OpenAPI and tables for people. Built-in kinds are rows made at compile time; custom resources are rows
 //! added at runtime; nothing above the table tells them apart.
 //!
@@ -11,6 +11,7 @@
 //! Everything here is a pure function of its arguments: no I/O, no clock, no async, no global state beyond the table.
 //! Objects are `serde_json::Value`. Failures are [`ApiError`], which knows the `Status` that a client sees.
 
+pub mod apply;
 pub mod custom;
 pub mod decode;
 pub mod defaults;

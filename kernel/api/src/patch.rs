@@ -1,7 +1,7 @@
 //! The patch languages: JSON patch (RFC 6902), JSON merge patch (RFC 7386) and Kubernetes' strategic merge patch.
 //!
 //! A patch makes a new value out of the current one and says nothing about whether that value is an object: the caller
-//! conforms, defaults and validates it like any other write. Server-side apply is not here.
+//! conforms, defaults and validates it like any other write. Server-side apply is in [`crate::apply`].
 
 mod strategic;
 
@@ -23,18 +23,17 @@ pub enum PatchType {
     Merge,
     /// A partial object; lists merge by the schema table's keys.
     Strategic,
-    /// The fields that a manager wants: server-side apply. Recognized, not carried out here.
+    /// The fields that a manager wants: carried out by [`crate::apply`].
     Apply,
 }
 
 impl PatchType {
+    /// The media type of server-side apply.
+    pub const APPLY: &'static str = "application/apply-patch+yaml";
+
     /// The languages as media types, in the order that messages list them.
-    pub const MEDIA_TYPES: [&'static str; 4] = [
-        "application/json-patch+json",
-        "application/merge-patch+json",
-        "application/strategic-merge-patch+json",
-        "application/apply-patch+yaml",
-    ];
+    pub const MEDIA_TYPES: [&'static str; 4] =
+        ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", PatchType::APPLY];
 
     /// The language of a `Content-Type`, parameters ignored.
     pub fn from_content_type(text: &str) -> Result<PatchType, ApiError> {
@@ -42,7 +41,7 @@ impl PatchType {
             "application/json-patch+json" => Ok(PatchType::Json),
             "application/merge-patch+json" => Ok(PatchType::Merge),
             "application/strategic-merge-patch+json" => Ok(PatchType::Strategic),
-            "application/apply-patch+yaml" => Ok(PatchType::Apply),
+            PatchType::APPLY => Ok(PatchType::Apply),
             _ => Err(ApiError::unsupported_media_type(&PatchType::MEDIA_TYPES)),
         }
     }

@@ -135,12 +135,10 @@ pub fn prepare_update(resource: &Resource, subresource: Option<&str>, new: &mut 
     check_identity(resource, new, old, name)?;
     match subresource {
         None => keep_from_old(resource, new, old),
-        Some("status") => *new = with_status(resource, new, old),
-        Some(other) => *new = with_fields(resource, other, new, old)?,
+        Some(part) => *new = with_fields(resource, part, new, old)?,
     }
     let metadata = metadata(new)?;
     let stored = &old["metadata"];
-    metadata.remove("managedFields");
     metadata.remove("selfLink");
     for key in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
         match stored.get(key) {
@@ -248,24 +246,23 @@ fn keep_from_old(resource: &Resource, new: &mut Value, old: &Value) {
     }
 }
 
-fn with_status(resource: &Resource, new: &Value, old: &Value) -> Value {
-    let mut result = old.clone();
-    copy(new, &mut result, "/status");
-    if resource.custom.is_none() {
-        copy(new, &mut result, "/metadata/annotations");
+/// The fields that a write to a subresource may change, as JSON pointers one or two members deep; `None`: it is not known, or it is
+/// a write to the object itself.
+pub(crate) fn writable(resource: &Resource, subresource: &str) -> Option<Vec<&'static str>> {
+    if subresource == "status" {
+        let mut fields = vec!["/status"];
+        fields.extend(Some("/metadata/annotations").filter(|_| resource.custom.is_none()));
+        fields.extend(Some("/metadata/labels").filter(|_| resource.group.is_empty()));
+        return Some(fields);
     }
-    copy(new, &mut result, "/metadata/resourceVersion");
-    if resource.group.is_empty() {
-        copy(new, &mut result, "/metadata/labels");
-    }
-    result
+    let row = SUBRESOURCE_FIELDS.iter().find(|(plural, name, _)| *plural == resource.plural && *name == subresource);
+    row.map(|(_, _, fields)| fields.to_vec())
 }
 
 fn with_fields(resource: &Resource, subresource: &str, new: &Value, old: &Value) -> Result<Value, ApiError> {
-    let row = SUBRESOURCE_FIELDS.iter().find(|(plural, name, _)| *plural == resource.plural && *name == subresource);
-    let (_, _, fields) = row.ok_or_else(|| ApiError::method_not_allowed(resource, subresource))?;
+    let fields = writable(resource, subresource).ok_or_else(|| ApiError::method_not_allowed(resource, subresource))?;
     let mut result = old.clone();
-    fields.iter().chain(&["/metadata/resourceVersion"]).for_each(|field| copy(new, &mut result, field));
+    fields.into_iter().chain(["/metadata/resourceVersion"]).for_each(|field| copy(new, &mut result, field));
     Ok(result)
 }
 

@@ -96,6 +96,8 @@ pub struct Field<'a> {
     pub target: Option<TypeId>,
     /// Whether OpenAPI names the field as required.
     pub required: bool,
+    /// Whether upstream's struct holds the value itself, not a pointer to it: for field ownership it is there even when empty.
+    pub inline: bool,
     /// Relation of the elements.
     pub relation: Relation,
     /// Comma-separated keys of a [`Relation::Map`] list, as the table stores them.
@@ -176,6 +178,7 @@ pub(crate) struct FieldRow {
     element: Element,
     target: u16,
     required: bool,
+    inline: bool,
     relation: Text,
     keys: Text,
     merge_key: Text,
@@ -391,6 +394,7 @@ impl FieldRow {
             element: self.element,
             target: (self.target != u16::MAX).then_some(TypeId(u32::from(self.target))),
             required: self.required,
+            inline: self.inline,
             relation: Relation::parse(self.relation.string()),
             keys: self.keys.string(),
             merge_key: self.merge_key.string(),
@@ -411,6 +415,7 @@ impl DynamicField {
             element: self.element,
             target: self.target,
             required: self.required,
+            inline: false,
             relation: self.relation,
             keys: &self.list_keys,
             merge_key: &self.merge_key,

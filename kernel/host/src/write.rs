@@ -6,7 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use pintle_api::ApiError;
-use pintle_registry::{Body, Caller, DeleteOptions, Object, Patch, Propagation, Registry, ResourceKey, Target, WriteOptions};
+use pintle_registry::{Body, Caller, DeleteOptions, Missing, Object, Patch, Propagation, Registry, ResourceKey, Target, WriteOptions};
 use pintle_wit::{
     common_capnp::{failure, object_ref},
     objects_capnp as wire,
@@ -194,7 +194,9 @@ impl Writer {
         if matches!(write.action, Action::Update(_) | Action::Patch(_)) {
             self.same_object(&target, name)?;
         }
-        let options = WriteOptions { field_manager: self.caller.user.clone(), ..WriteOptions::default() };
+        let may_create = self.grants.allow(&Use { verb: "create", ..asked });
+        let missing = if may_create { Missing::Create } else { Missing::Refuse };
+        let options = WriteOptions { missing, ..WriteOptions::default() };
         Ok(match write.action {
             Action::Create(body) => Some(self.registry.create(&self.caller, &target, Body::Json(body), &options).await?.object),
             Action::Update(body) => Some(self.registry.update(&self.caller, &target, Body::Json(body), &options).await?.object),

@@ -44,6 +44,11 @@ impl Caller {
         Self::user(format!("system:node:{name}"), ["system:nodes"])
     }
 
+    /// The name under which its writes own fields when they do not say one.
+    pub(crate) fn manager(&self) -> &str {
+        if self.user.starts_with("system:node:") { "kubelet" } else { &self.user }
+    }
+
     /// A request that showed no identity.
     #[must_use]
     pub fn anonymous() -> Self {

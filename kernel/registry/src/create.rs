@@ -1,5 +1,6 @@
 //! Creates.
 
+use pintle_api::apply::{self, Ownership};
 use pintle_api::strategy::{self, Stamp};
 use pintle_api::{ApiError, FieldError};
 use serde_json::Value;
@@ -20,20 +21,22 @@ const NAME_ATTEMPTS: usize = 8;
 impl Registry {
     pub(crate) async fn create_object(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
         let mut writing = self.writing(caller, target, Operation::Create, options.dry_run)?;
-        let decoded = writing.decode(&body, options)?;
+        let mut decoded = writing.decode(&body, options)?;
         drop(body);
         if target.resource.namespaced() && target.namespace.is_empty() {
             return Err(ApiError::bad_request("an empty namespace may not be set during creation"));
         }
+        writing.default(&mut decoded);
+        let ownership = apply::created(&writing.catalog.schema, writing.resource(), writing.writer(options, &kinds::now_text()), &decoded);
         let generated = name_of(&decoded).is_empty() && !text(&decoded, "generateName").is_empty();
         if !generated {
-            let created = self.create_attempt(&mut writing, decoded).await?;
+            let created = self.create_attempt(&mut writing, decoded, ownership).await?;
             let name = writing.target.name.clone();
             return created.ok_or_else(|| ApiError::already_exists(&target.resource, &name));
         }
         for _ in 0..NAME_ATTEMPTS {
             let warned = writing.warnings.len();
-            if let Some(written) = self.create_attempt(&mut writing, decoded.clone()).await? {
+            if let Some(written) = self.create_attempt(&mut writing, decoded.clone(), ownership.clone()).await? {
                 return Ok(written);
             }
             writing.warnings.truncate(warned);
@@ -41,8 +44,13 @@ impl Registry {
         Err(no_name(&writing))
     }
 
-    /// `None`: the name is taken.
-    async fn create_attempt(&self, writing: &mut Writing<'_>, mut value: Value) -> Result<Option<Written>> {
+    /// Of a defaulted object. `None`: the name is taken.
+    pub(crate) async fn create_attempt(
+        &self,
+        writing: &mut Writing<'_>,
+        mut value: Value,
+        ownership: Ownership,
+    ) -> Result<Option<Written>> {
         let uid = uuid::Uuid::new_v4().to_string();
         let now = kinds::now_text();
         let suffix = (self.config.name_suffix)();
@@ -58,12 +66,12 @@ impl Registry {
         if writing.shard.get(&suffix).is_some() {
             return Ok(None);
         }
-        writing.default(&mut value);
         let claims = match kinds::is_service(writing.resource()) {
             true => Some(self.fed.allocators.assign(&mut value, None).map_err(|err| writing.invalid(&value, &[*err]))?),
             false => None,
         };
         writing.mutate(&mut value, None).await?;
+        ownership.put_into(&mut value);
         writing.check_create(&value)?;
         let stored = writing.encode(&value)?;
         drop(value);

@@ -116,6 +116,10 @@ impl Registry {
         patch: &Patch,
         options: &WriteOptions,
     ) -> Result<Written> {
+        if let Patch::Apply(text) = patch {
+            let config = face.to_stored(self.read_config(&face.shown, &target.name, text, options)?.0, None);
+            return face.show_written(self.apply_config(caller, target, &config, options).await?);
+        }
         let (language, text) = language_of(patch)?;
         let catalog = Arc::clone(&self.catalog.read());
         let edit = |stored: &mut Value, _: &Object| {

@@ -1,7 +1,7 @@
 //! The registry: the one write path and the one read path for every party. HTTP clients, modules and machines all come
 //! through here; nobody above touches the store.
 //!
-//! A write meets each of these once, in this order: decode and field validation, metadata, defaults, mutating
+//! A write meets each of these once, in this order: decode and field validation, metadata, defaults, field ownership, mutating
 //! admission, validation against the old object, validating admission, encoding, one transaction with a precondition,
 //! and the cache. A read is answered from the cache, which holds each object's bytes once.
 //!
@@ -15,12 +15,13 @@
 //! 4. An object's bytes are encoded once, at the write, and shared by every get, list and watch.
 //!
 //! Reading order: `caller`, `target`, `options`, `object`, `event`, `admission` (the vocabulary); `registry` (what parties
-//! call); `pipeline`, `create`, `update`, `delete`, `subresource`, `face`, `definitions`, `kinds`, `allocate` (writes); `list`, `watch`,
+//! call); `pipeline`, `create`, `update`, `apply`, `delete`, `subresource`, `face`, `definitions`, `kinds`, `allocate` (writes); `list`, `watch`,
 //! `selector` (reads); `follower`, `cache`, `index`, `history`, `watchers`, `subscription`, `queue` (what reads stand on);
 //! `key`, `encode`, `extract` (bytes); `bootstrap` and `upkeep`.
 
 mod admission;
 mod allocate;
+mod apply;
 mod bootstrap;
 mod cache;
 mod caller;
@@ -60,9 +61,10 @@ pub use event::{Event, EventKind, WatchEvent};
 pub use extract::project;
 pub use object::{Meta, Object, Owner};
 pub use options::{
-    Body, Bookmarks, DeleteOptions, DryRun, GetOptions, InitialEvents, ListOptions, Patch, Propagation, VersionMatch, WatchOptions,
-    WriteOptions,
+    Body, Bookmarks, DeleteOptions, DryRun, GetOptions, InitialEvents, ListOptions, Missing, Patch, Propagation, VersionMatch,
+    WatchOptions, WriteOptions,
 };
+pub use pintle_api::apply::Force;
 pub use pintle_api::decode::FieldValidation;
 pub use pintle_api::{ApiError, Resource, Schema};
 pub use pintle_store::Revision;

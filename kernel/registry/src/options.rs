@@ -3,6 +3,7 @@
 //! Times are seconds, revisions decimal strings as clients send them (parsed and refused in one place, `revision.rs`).
 
 use bytes::Bytes;
+use pintle_api::apply::Force;
 use pintle_api::decode::FieldValidation;
 
 /// Whether the write is stored (`?dryRun=All`).
@@ -22,8 +23,22 @@ pub struct WriteOptions {
     pub dry_run: DryRun,
     /// How unknown fields are met.
     pub field_validation: FieldValidation,
-    /// `?fieldManager=`; carried for server-side apply, which is not there yet.
+    /// `?fieldManager=`: under whose name the write owns fields; empty for the caller's own.
     pub field_manager: String,
+    /// `?force=`: what an apply does about fields that others own.
+    pub force: Force,
+    /// What an apply, and an update of some kinds, does about an object that is not there.
+    pub missing: Missing,
+}
+
+/// Whether a write may make the object that it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Missing {
+    /// 404.
+    #[default]
+    Refuse,
+    /// The caller may create it.
+    Create,
 }
 
 /// An object as a client sent it.
@@ -48,7 +63,7 @@ pub enum Patch {
     Merge(Bytes),
     /// Kubernetes' own (`application/strategic-merge-patch+json`); built-in kinds only.
     Strategic(Bytes),
-    /// Server-side apply (`application/apply-patch+yaml`): answered with an error, it is not there yet.
+    /// Server-side apply (`application/apply-patch+yaml`): YAML or JSON.
     Apply(Bytes),
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pintle_api::apply::Writer;
 use pintle_api::decode::{self, FieldIssue, FieldValidation, Format};
 use pintle_api::patch::{self, PatchType};
 use pintle_api::{ApiError, FieldError, defaults, proto, validate};
@@ -105,6 +106,12 @@ impl Writing<'_> {
         defaults::apply(&self.catalog.schema, &self.target.resource, value);
     }
 
+    /// Who owns the fields that the write sets, and since when.
+    pub(crate) fn writer<'w>(&'w self, options: &'w WriteOptions, now: &'w str) -> Writer<'w> {
+        let manager = if options.field_manager.is_empty() { self.caller.manager() } else { &options.field_manager };
+        Writer { manager, subresource: &self.target.subresource, now }
+    }
+
     pub(crate) fn encode(&self, value: &Value) -> Result<Bytes> {
         encode::encode(&self.target.resource, value).map_err(ApiError::internal)
     }
@@ -142,6 +149,21 @@ impl Writing<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Both phases for what is posted to a subresource and not stored itself: only refusals and warnings count.
+    pub(crate) async fn admit_posted(&mut self, posted: &Value) -> Result<()> {
+        for phase in [Phase::Mutating, Phase::Validating] {
+            if let Some(admission) = self.wanting(phase) {
+                self.judge(admission.as_ref(), phase, posted.to_string().into(), None).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The change of the object that follows from what was admitted: it is not judged again.
+    pub(crate) fn admitted(self) -> Self {
+        Self { operation: Operation::Update, admission: None, ..self }
     }
 
     /// Validation of a new object.

@@ -288,12 +288,13 @@ impl Registry {
     /// resourceVersion.
     ///
     /// # Errors
-    /// The API's. [`Patch::Apply`] is not there yet and says so (415).
+    /// The API's; 409 with the fields in question when [`Patch::Apply`] wants what others own.
     pub async fn patch(&self, caller: &Caller, target: &Target, patch: Patch, options: &WriteOptions) -> Result<Written> {
         let (target, face) = self.unface(target)?;
         match face {
             _ if target.subresource == "scale" => self.patch_scale(caller, &target, &patch, options).await,
             Some(face) => self.patch_through(&face, caller, &target, &patch, options).await,
+            None if matches!(patch, Patch::Apply(_)) => self.apply_object(caller, &target, &patch, options).await,
             None => self.patch_object(caller, &target, &patch, options).await,
         }
     }

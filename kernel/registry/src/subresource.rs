@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pintle_api::resource::kind_type;
 use pintle_api::selector::LabelSelector;
-use pintle_api::{ApiError, FieldError, Schema, decode, patch, proto};
+use pintle_api::{ApiError, FieldError, Schema, apply, decode, patch, proto};
 use serde_json::{Value, json};
 
 use crate::admission::Operation;
@@ -36,10 +36,29 @@ impl Registry {
     }
 
     pub(crate) async fn patch_scale(&self, caller: &Caller, target: &Target, patch: &Patch, options: &WriteOptions) -> Result<Written> {
+        if let Patch::Apply(text) = patch {
+            return self.apply_scale(caller, target, text, options).await;
+        }
         let (language, text) = language_of(patch)?;
         let schema = self.schema();
         let resource = Arc::clone(&target.resource);
         self.set_scale(caller, target, &move |current| patch::apply(&schema, &resource, language, text, current), options).await
+    }
+
+    /// Apply a scale: to the object it is the wish for its replicas and nothing else.
+    async fn apply_scale(&self, caller: &Caller, target: &Target, text: &[u8], options: &WriteOptions) -> Result<Written> {
+        let (scale, _) = apply::read_version(SCALE_VERSION, text)?;
+        let replicas = wanted_replicas(target, &scale)?;
+        let resource = &target.resource;
+        let mut config = json!({"apiVersion": resource.api_version(), "kind": resource.kind, "metadata": {"name": target.name}});
+        if let Some(version) = scale.pointer("/metadata/resourceVersion") {
+            config["metadata"]["resourceVersion"] = version.clone();
+        }
+        if scale.pointer("/spec/replicas").is_some() {
+            put_at(&mut config, &replicas_path(resource), json!(replicas));
+        }
+        let written = self.apply_config(caller, target, &config, options).await?;
+        Ok(Written { object: self.scale_of(&written.object)?, ..written })
     }
 
     /// Store the replicas of the scale that `make` makes of the current one.
@@ -57,13 +76,7 @@ impl Registry {
             if !asked.is_empty() && asked != current.revision.to_string() {
                 return Err(ApiError::stale(&target.resource, &target.name));
             }
-            let path = target
-                .resource
-                .custom
-                .as_ref()
-                .and_then(|version| version.scale())
-                .map_or("/spec/replicas".to_owned(), |at| at.spec_replicas);
-            put_at(value, &path, json!(replicas));
+            put_at(value, &replicas_path(&target.resource), json!(replicas));
             Ok(())
         };
         let writing = self.writing(caller, target, Operation::Update, options.dry_run)?;
@@ -84,7 +97,7 @@ impl Registry {
 
     /// Bind a pod to a machine: 409 if it is bound, or being deleted.
     pub(crate) async fn bind(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
-        let binding = parse_body(&body, ("", "v1", "Binding"))?;
+        let binding = name_type(parse_body(&body, ("", "v1", "Binding"))?, "v1", "Binding", target);
         let node = binding.pointer("/target/name").and_then(Value::as_str).unwrap_or_default().to_owned();
         let kind = binding.pointer("/target/kind").and_then(Value::as_str).unwrap_or_default();
         if node.is_empty() || !matches!(kind, "" | "Node") {
@@ -110,15 +123,16 @@ impl Registry {
             set_condition(pod, "PodScheduled", &now);
             Ok(())
         };
-        // The pod as a whole changes, status included; judges see it as the `binding` that it is.
-        let writing = self.writing(caller, target, Operation::Update, options.dry_run)?;
-        let written = self.revise(writing, Source::Edit(&edit), options).await?;
+        // The pod as a whole changes, status included; judges see the creation of a binding.
+        let mut writing = self.writing(caller, target, Operation::Create, options.dry_run)?;
+        writing.admit_posted(&binding).await?;
+        let written = self.revise(writing.admitted(), Source::Edit(&edit), options).await?;
         Ok(Written { created: true, ..written })
     }
 
     /// Evict a pod: delete it, unless a disruption budget has nothing left.
     pub(crate) async fn evict(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
-        let eviction = parse_body(&body, ("policy", "v1", "Eviction"))?;
+        let eviction = name_type(parse_body(&body, ("policy", "v1", "Eviction"))?, "policy/v1", "Eviction", target);
         let pod = self.current(target)?;
         let ask = eviction.get("deleteOptions").cloned().unwrap_or_default();
         let text = |pointer: &str| ask.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
@@ -130,6 +144,7 @@ impl Registry {
             propagation: None,
             dry_run: if dry { DryRun::All } else { DryRun::No },
         };
+        self.writing(caller, target, Operation::Create, delete.dry_run)?.admit_posted(&eviction).await?;
         self.charge_budget(caller, &pod, delete.dry_run).await?;
         let deleted = self.delete_object(caller, &target.subresource(""), &delete).await?;
         Ok(Written { object: deleted.object, created: true, warnings: deleted.warnings })
@@ -189,6 +204,24 @@ fn check_budget(name: &str, budget: &Value) -> Result<()> {
     };
     let refusal = ApiError::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", seconds);
     Err(refusal.because("DisruptionBudget", &why, ""))
+}
+
+/// What is posted to a subresource, as a whole object: clients may leave out what the path says.
+fn name_type(mut posted: Value, api_version: &str, kind: &str, target: &Target) -> Value {
+    posted["apiVersion"] = json!(api_version);
+    posted["kind"] = json!(kind);
+    if !posted["metadata"].is_object() {
+        posted["metadata"] = json!({});
+    }
+    posted["metadata"]["name"] = json!(target.name);
+    posted["metadata"]["namespace"] = json!(target.namespace);
+    posted
+}
+
+/// Where a resource's objects have their wanted replicas.
+fn replicas_path(resource: &ResourceInfo) -> String {
+    let scale = resource.custom.as_ref().and_then(|version| version.scale());
+    scale.map_or("/spec/replicas".to_owned(), |at| at.spec_replicas)
 }
 
 impl ResourceInfo {

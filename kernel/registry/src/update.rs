@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use pintle_api::apply::{self, Ownership};
 use pintle_api::patch::{self, PatchType};
 use pintle_api::{ApiError, FieldError, strategy};
 use serde_json::Value;
@@ -14,13 +15,13 @@ use crate::caller::Caller;
 use crate::key;
 use crate::kinds;
 use crate::object::Object;
-use crate::options::{Body, DryRun, Patch, WriteOptions};
+use crate::options::{Body, DryRun, Missing, Patch, WriteOptions};
 use crate::pipeline::{Commit, Writing};
 use crate::registry::{Registry, Result, Written};
 use crate::target::Target;
 
 /// Attempts of a write that may be made again, before the client is told 409.
-const RACE_ATTEMPTS: usize = 30;
+pub(crate) const RACE_ATTEMPTS: usize = 30;
 
 /// What a new object is made of.
 pub(crate) enum Source<'a> {
@@ -28,6 +29,8 @@ pub(crate) enum Source<'a> {
     Body(Value),
     /// A patch of what is stored.
     Patch(PatchType, &'a Bytes),
+    /// What a manager wants of it.
+    Apply(&'a Value),
     /// A change that the kernel itself makes (binding, scale).
     Edit(&'a Edit<'a>),
 }
@@ -42,7 +45,7 @@ impl Registry {
         let versioned = value.pointer("/metadata/resourceVersion").and_then(Value::as_str).is_some_and(|version| !version.is_empty());
         if !versioned && target.subresource.is_empty() {
             let exists = self.current(target).is_ok();
-            if !exists && strategy::created_by_update(&target.resource) {
+            if !exists && options.missing == Missing::Create && strategy::created_by_update(&target.resource) {
                 strategy::check_name(&value, &target.name)?;
                 return self.create_object(caller, &target.named(&target.namespace, ""), body, options).await;
             }
@@ -68,12 +71,12 @@ impl Registry {
         for _ in 0..RACE_ATTEMPTS {
             let current = self.current(&writing.target)?;
             let old = current.value().map_err(ApiError::internal)?;
-            let new = make(&mut writing, &source, &current, &old, options)?;
+            let (new, ownership) = make(&mut writing, &source, &current, &old, options)?;
             let asked = new.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default();
             if !asked.is_empty() && asked != "0" && asked != current.revision.to_string() {
                 return Err(ApiError::stale(writing.resource(), &writing.target.name));
             }
-            if let Some(written) = self.revise_attempt(&mut writing, new, &current, &old).await? {
+            if let Some(written) = self.revise_attempt(&mut writing, (new, ownership), (&current, &old), options).await? {
                 return Ok(written);
             }
             writing.warnings.truncate(warned);
@@ -85,12 +88,16 @@ impl Registry {
     async fn revise_attempt(
         &self,
         writing: &mut Writing<'_>,
-        mut new: Value,
-        current: &Arc<Object>,
-        old: &Value,
+        (mut new, ownership): (Value, Option<Ownership>),
+        (current, old): (&Arc<Object>, &Value),
+        options: &WriteOptions,
     ) -> Result<Option<Written>> {
         // Before the successor is made: what it keeps, and whether the generation grows, is seen on the whole object.
         writing.default(&mut new);
+        let ownership = ownership.unwrap_or_else(|| {
+            let now = kinds::now_text();
+            apply::updated(&writing.catalog.schema, writing.resource(), writing.writer(options, &now), old, &new)
+        });
         writing.mutate(&mut new, Some(current)).await?;
         let subresource = writing.target.subresource.clone();
         // A scale changes the object itself. A binding is the kernel's own edit, of spec and status alike, and changes no
@@ -100,13 +107,17 @@ impl Registry {
             strategy::prepare_update(writing.resource(), rules, &mut new, old)?;
             kinds::prepare_update(writing.resource(), &subresource, &mut new, old);
         }
+        let changes_owners = ownership.changed && subresource != "binding";
+        if subresource != "binding" {
+            ownership.put_into(&mut new);
+        }
         let claims = match kinds::is_service(writing.resource()) && rules.is_none() {
             true => Some(self.fed.allocators.assign(&mut new, Some(old)).map_err(|err| writing.invalid(&new, &[*err]))?),
             false => None,
         };
         check_finalizers(writing, &new, old)?;
         writing.check_update(&new, old)?;
-        if strategy::is_noop(&new, old) && !is_finished(writing, &new) {
+        if strategy::is_noop(&new, old) && !changes_owners && !is_finished(writing, &new) {
             return Ok(Some(self.written(writing, Arc::clone(current))));
         }
         let stored = writing.encode(&new)?;
@@ -136,18 +147,26 @@ impl Registry {
     }
 }
 
-fn make(writing: &mut Writing<'_>, source: &Source<'_>, current: &Object, old: &Value, options: &WriteOptions) -> Result<Value> {
+/// The successor, and who owns what in it if that is known already.
+fn make(
+    writing: &mut Writing<'_>,
+    source: &Source<'_>,
+    current: &Object,
+    old: &Value,
+    options: &WriteOptions,
+) -> Result<(Value, Option<Ownership>)> {
     match source {
-        Source::Body(value) => Ok(value.clone()),
+        Source::Body(value) => Ok((value.clone(), None)),
         Source::Patch(language, text) => {
             let mut value = patch::apply(&writing.catalog.schema, writing.resource(), *language, text, old)?;
             writing.conform(&mut value, text, options)?;
-            Ok(value)
+            Ok((value, None))
         }
+        Source::Apply(config) => writing.apply(config, old, options).map(|(value, ownership)| (value, Some(ownership))),
         Source::Edit(edit) => {
             let mut value = old.clone();
             edit(&mut value, current)?;
-            Ok(value)
+            Ok((value, None))
         }
     }
 }

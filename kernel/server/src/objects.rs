@@ -6,11 +6,13 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use pintle_api::{ApiError, FieldError, FieldErrorKind, Resource, Schema, TypeView, Verb, proto};
+use pintle_api::apply::MANAGER_BYTES_MAX;
+use pintle_api::patch::PatchType;
+use pintle_api::{ApiError, FieldError, FieldErrorKind, Resource, Schema, TypeView, Verb, proto, strategy};
 use pintle_registry as registry;
 use pintle_registry::{
-    Body as Content, DeleteOptions, DryRun, FieldValidation, GetOptions, ListOptions, Patch, Propagation, Registry, Target, VersionMatch,
-    WriteOptions,
+    Body as Content, DeleteOptions, DryRun, FieldValidation, Force, GetOptions, ListOptions, Missing, Patch, Propagation, Registry, Target,
+    VersionMatch, WriteOptions,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -18,6 +20,7 @@ use serde_json::Value;
 use crate::body::Body;
 use crate::encode::{self, Answer};
 use crate::identity::escalation;
+use crate::identity::rbac::Action;
 use crate::limits::{BODY_BYTES_MAX, DRAIN_BYTES_MAX, DRAIN_TIME_MAX};
 use crate::negotiate::{self, Format, Shape};
 use crate::pipeline::Exchange;
@@ -146,7 +149,10 @@ async fn create(server: &Shared, exchange: Exchange, target: &Target) -> Result<
 }
 
 async fn update(server: &Shared, exchange: Exchange, target: &Target) -> Result<Answer, ApiError> {
-    let options = write_options(&exchange, "UpdateOptions")?;
+    let mut options = write_options(&exchange, "UpdateOptions")?;
+    if strategy::created_by_update(&target.resource) {
+        options.missing = may_create(server, &exchange, target)?;
+    }
     let caller = exchange.caller.clone();
     let content = content(exchange).await?;
     if escalation::concerns(&caller, &target.resource.group) {
@@ -158,20 +164,20 @@ async fn update(server: &Shared, exchange: Exchange, target: &Target) -> Result<
 }
 
 async fn patch(server: &Shared, exchange: Exchange, target: &Target) -> Result<Answer, ApiError> {
-    const TYPES: [&str; 4] = [
-        "application/json-patch+json",
-        "application/merge-patch+json",
-        "application/strategic-merge-patch+json",
-        "application/apply-patch+yaml",
-    ];
-    let options = write_options(&exchange, "PatchOptions")?;
+    let mut options = write_options(&exchange, "PatchOptions")?;
     let kind = match negotiate::content_type(exchange.headers()) {
         "application/json-patch+json" => Patch::Json,
         "application/merge-patch+json" => Patch::Merge,
         "application/strategic-merge-patch+json" => Patch::Strategic,
-        "application/apply-patch+yaml" => Patch::Apply,
-        _ => return Err(ApiError::unsupported_media_type(&TYPES)),
+        PatchType::APPLY => Patch::Apply,
+        _ => return Err(ApiError::unsupported_media_type(&PatchType::MEDIA_TYPES)),
     };
+    let applies = negotiate::content_type(exchange.headers()) == PatchType::APPLY;
+    check_manager(&exchange.query, applies)?;
+    options.force = if exchange.query.flag("force") { Force::Yes } else { Force::No };
+    if applies {
+        options.missing = may_create(server, &exchange, target)?;
+    }
     let caller = exchange.caller.clone();
     let patch = kind(read(exchange).await?);
     if escalation::concerns(&caller, &target.resource.group) {
@@ -180,6 +186,31 @@ async fn patch(server: &Shared, exchange: Exchange, target: &Target) -> Result<A
     }
     let written = server.registry.patch(&caller, target, patch, &options).await?;
     Ok(written_answer(written))
+}
+
+/// Whether the write may make its object. If it would have to and may not, that is the answer.
+fn may_create(server: &Shared, exchange: &Exchange, target: &Target) -> Result<Missing, ApiError> {
+    let create = Action { verb: "create", ..Action::of(&exchange.info) };
+    match server.authorizer.check(&exchange.caller, &create) {
+        Ok(()) => Ok(Missing::Create),
+        Err(refused) => match server.registry.get_cached(target.resource.key(), &target.namespace, &target.name) {
+            Some(_) => Ok(Missing::Refuse),
+            None if target.subresource.is_empty() => Err(refused),
+            None => Ok(Missing::Refuse),
+        },
+    }
+}
+
+/// `?fieldManager=` is asked of an apply, and `?force=` is an apply's alone.
+fn check_manager(query: &Query, applies: bool) -> Result<(), ApiError> {
+    let invalid = |error| Err(ApiError::invalid_kind("meta.k8s.io", "PatchOptions", "", &[error]));
+    if applies && query.text("fieldManager").is_empty() {
+        return invalid(FieldError::required("fieldManager", "is required for apply patch"));
+    }
+    if !applies && query.get("force").is_some() {
+        return invalid(FieldError::forbidden("force", "may not be specified for non-apply patch"));
+    }
+    Ok(())
 }
 
 /// The same write, not carried out.
@@ -314,17 +345,25 @@ fn write_options(exchange: &Exchange, options: &str) -> Result<WriteOptions, Api
         }
     };
     let words: Vec<&str> = query.all("dryRun").filter(|word| !word.is_empty()).collect();
-    Ok(WriteOptions { dry_run: dry_run(&words, options)?, field_validation, field_manager: field_manager(exchange) })
+    let field_manager = field_manager(exchange, options)?;
+    Ok(WriteOptions { dry_run: dry_run(&words, options)?, field_validation, field_manager, ..WriteOptions::default() })
 }
 
 /// As said, else the user agent up to its first slash.
-fn field_manager(exchange: &Exchange) -> String {
+fn field_manager(exchange: &Exchange, options: &str) -> Result<String, ApiError> {
     let said = exchange.query.text("fieldManager");
-    if !said.is_empty() {
-        return said.to_owned();
+    let invalid = |error| Err(ApiError::invalid_kind("meta.k8s.io", options, "", &[error]));
+    match said.chars().position(char::is_control) {
+        _ if said.len() > MANAGER_BYTES_MAX => return invalid(FieldError::too_long("fieldManager", MANAGER_BYTES_MAX)),
+        Some(at) => return invalid(FieldError::invalid("fieldManager", said, format!("invalid character (at position {at})"))),
+        None if !said.is_empty() => return Ok(said.to_owned()),
+        None => {}
     }
     let agent = exchange.headers().get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    agent.split('/').next().unwrap_or_default().to_owned()
+    // A header's text is ASCII: any cut falls between characters.
+    let agent = agent.split('/').next().unwrap_or_default();
+    let agent = agent.get(..MANAGER_BYTES_MAX).unwrap_or(agent);
+    Ok(if agent.is_empty() { "unknown" } else { agent }.to_owned())
 }
 
 /// # Errors

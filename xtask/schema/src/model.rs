@@ -39,6 +39,8 @@ pub struct FieldDef {
     pub doc: String,
     pub shape: Shape,
     pub required: bool,
+    /// Whether upstream's struct holds the value itself, not a pointer to it: it is there even where nobody set it.
+    pub inline: bool,
     /// "", "atomic", "set" or "map": of the list, or "atomic" or "granular" of the map or struct.
     pub element: String,
     pub list_keys: Vec<String>,

@@ -64,6 +64,7 @@ fn read_type(model: &mut Model, name: &str, text: &str) {
                 FieldDef { doc: docs(doc.drain(..)), shape: shape(name, type_text.trim_end_matches(',')), ..FieldDef::default() };
             // The source marks metadata and spec as required for its users' comfort; upstream's schema does not.
             field.required = required.contains(&json) && json != "metadata" && !(json == "spec" && names.iter().any(|(j, _)| j == "kind"));
+            field.inline = matches!(json.as_str(), "metadata" | "spec" | "status") && field.shape.element == Element::Object;
             field.json = json;
             merge_strategy(text, rust, &mut field);
             def.fields.push(field);

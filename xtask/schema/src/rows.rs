@@ -85,6 +85,7 @@ fn set(field: &mut FieldDef, word: &str) {
     let tags = || list().iter().map(|v| v.parse::<u16>().unwrap_or_else(|_| panic!("{word}"))).collect::<Vec<_>>();
     match key {
         "required" => field.required = value != "no",
+        "inline" => field.inline = true,
         "element" => field.element = value.to_owned(),
         "keys" => field.list_keys = list(),
         "merge" => field.merge_key = value.to_owned(),

@@ -1,5 +1,6 @@
 //! The crate against upstream's facts. Data that lives outside the project is read where it is there, and skipped aloud where not.
 
+mod apply;
 mod custom;
 mod decode;
 mod defaults;

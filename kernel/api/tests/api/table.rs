@@ -74,7 +74,7 @@ fn list_types_and_keys_agree_with_upstreams_merge_schema() {
     let (mut held, mut missing, mut disagreements) = (0, BTreeMap::new(), Vec::new());
     for line in text.lines().skip(1) {
         let columns: Vec<&str> = line.split('\t').collect();
-        let [type_name, field_name, shape, relation, keys, ..] = columns[..] else { panic!("{line}") };
+        let [type_name, field_name, shape, relation, keys, default] = columns[..] else { panic!("{line}") };
         let Some(view) = schema.type_named(type_name) else {
             *missing.entry(type_name.to_owned()).or_insert(0) += 1;
             continue;
@@ -84,6 +84,11 @@ fn list_types_and_keys_agree_with_upstreams_merge_schema() {
                 disagreements.push(format!("{type_name}: ours atomic={}, upstream's {relation}", view.is_atomic()));
             }
             continue;
+        }
+        if let Some(field) = view.field(field_name).filter(|_| shape.starts_with("ref"))
+            && field.inline != (default == "{}")
+        {
+            disagreements.push(format!("{type_name}.{field_name}: ours inline={}, upstream's default {default:?}", field.inline));
         }
         if !(shape.starts_with("list") || shape.starts_with("map")) {
             continue;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use pintle_registry::{Admission, AdmissionRequest, Edit, EditOp, Failure, Operation, Phase, ResourceInfo, Verdict};
+use pintle_registry::{Admission, AdmissionRequest, Body, Edit, EditOp, Failure, Operation, Phase, ResourceInfo, Verdict};
 use serde_json::{Value, json};
 
-use crate::world::{World, code, config_map};
+use crate::world::{World, code, config_map, pod};
 
 /// Judges ConfigMaps: labels those that come, refuses those that say so, and writes down what it was asked.
 #[derive(Default)]
@@ -17,13 +17,13 @@ struct Judge {
 
 impl Admission for Judge {
     fn wants(&self, resource: &ResourceInfo, _: &str, _: Operation, _: Phase) -> bool {
-        resource.plural == "configmaps"
+        matches!(resource.plural.as_ref(), "configmaps" | "pods")
     }
 
     fn mutate<'a>(&'a self, request: &'a AdmissionRequest<'a>) -> BoxFuture<'a, Verdict> {
         Box::pin(async move {
             self.note("mutate", request);
-            if request.operation == Operation::Delete {
+            if request.operation == Operation::Delete || request.target.resource.plural == "pods" {
                 return Verdict::allowed();
             }
             let edit = Edit { op: EditOp::Add, path: "/metadata/labels".to_owned(), value: json!({"judged": "yes"}) };
@@ -51,7 +51,9 @@ impl Admission for Judge {
 
 impl Judge {
     fn note(&self, phase: &str, request: &AdmissionRequest<'_>) {
-        self.asked.lock().push(format!("{phase} {:?} {}", request.operation, request.target.name));
+        let place = [request.target.name.as_str(), request.target.subresource.as_str()].join("/");
+        let kind = serde_json::from_slice::<Value>(&request.object).unwrap_or_default()["kind"].as_str().unwrap_or("nothing").to_owned();
+        self.asked.lock().push(format!("{phase} {:?} {} {kind}", request.operation, place.trim_end_matches('/')));
     }
 }
 
@@ -70,7 +72,34 @@ async fn edits_are_stored_and_both_phases_see_each_write() {
     assert_eq!(written.warnings, ["labelled"]);
     world.merge("configmaps", "default", "a", json!({"data": {"value": "2"}})).await.expect("patched");
     world.delete("configmaps", "default", "a", &Default::default()).await.expect("deleted");
-    let expected = ["mutate Create a", "validate Create a", "mutate Update a", "validate Update a", "mutate Delete a", "validate Delete a"];
+    let expected = [
+        "mutate Create a ConfigMap",
+        "validate Create a ConfigMap",
+        "mutate Update a ConfigMap",
+        "validate Update a ConfigMap",
+        "mutate Delete a nothing",
+        "validate Delete a nothing",
+    ];
+    assert_eq!(*judge.asked.lock(), expected);
+}
+
+#[tokio::test]
+async fn bindings_and_evictions_are_judged_as_what_they_create() {
+    let (world, judge) = judged().await;
+    world.create("pods", pod("a")).await.expect("created");
+    judge.asked.lock().clear();
+    for (subresource, body) in [("binding", json!({"target": {"name": "n1"}})), ("eviction", json!({}))] {
+        let target = world.target("pods", "default", "a").subresource(subresource);
+        world.registry.create(&world.caller, &target, Body::Value(body), &Default::default()).await.expect("done");
+    }
+    let expected = [
+        "mutate Create a/binding Binding",
+        "validate Create a/binding Binding",
+        "mutate Create a/eviction Eviction",
+        "validate Create a/eviction Eviction",
+        "mutate Delete a nothing",
+        "validate Delete a nothing",
+    ];
     assert_eq!(*judge.asked.lock(), expected);
 }
 

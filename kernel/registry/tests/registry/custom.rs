@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pintle_registry::{Caller, DeleteOptions, ListOptions, RegistryConfig, WatchOptions};
+use pintle_registry::{Caller, DeleteOptions, ListOptions, Missing, Patch, RegistryConfig, WatchOptions, WriteOptions};
 use serde_json::{Value, json};
 
 use crate::world::{World, code, names, next};
@@ -183,4 +183,29 @@ async fn a_deleted_definition_takes_its_objects_with_it_and_waits_for_them() {
     until(&world, "widgets.example.com", "established", established).await;
     assert!(world.list(WIDGETS, "", &ListOptions::default()).await.expect("a list").items.is_empty());
     assert_eq!(world.caller, Caller::kernel());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_are_applied_by_the_keys_of_their_schema() {
+    let world = World::new().await;
+    let mut definition = definition();
+    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["parts"] = json!({
+        "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+        "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}, "count": {"type": "integer"}}},
+    });
+    world.create(DEFINITIONS, definition).await.expect("the definition");
+    until(&world, "widgets.example.com", "established", established).await;
+    let apply = async |manager: &str, parts: Value| {
+        let config = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a"}, "spec": {"parts": parts}});
+        let target = world.target("widgets.example.com", "default", "a");
+        let options = WriteOptions { field_manager: manager.to_owned(), missing: Missing::Create, ..WriteOptions::default() };
+        world.registry.patch(&world.caller, &target, Patch::Apply(config.to_string().into()), &options).await
+    };
+    apply("a", json!([{"name": "x", "count": 1}])).await.expect("made");
+    let both = apply("b", json!([{"name": "y", "count": 2}])).await.expect("another element").object.value().expect("JSON");
+    assert_eq!(both["spec"]["parts"], json!([{"name": "x", "count": 1}, {"name": "y", "count": 2}]));
+    let err = apply("b", json!([{"name": "x", "count": 3}, {"name": "y", "count": 2}])).await.expect_err("a conflict");
+    assert_eq!(err.message, "Apply failed with 1 conflict: conflict with \"a\": .spec.parts[name=\"x\"].count");
+    let left = apply("a", json!([])).await.expect("lets go").object.value().expect("JSON");
+    assert_eq!(left["spec"]["parts"], json!([{"name": "y", "count": 2}]));
 }

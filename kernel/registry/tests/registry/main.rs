@@ -2,6 +2,7 @@
 //! page.
 
 mod admission;
+mod apply;
 mod custom;
 mod deletes;
 mod interrupted;

@@ -42,6 +42,45 @@ async fn nobody_gets_401_and_a_bad_token_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_may_patch_but_not_create_cannot_create_by_an_apply() {
+    let cluster = Cluster::start().await;
+    let token = token(&cluster, "robot", json!({})).await;
+    check(
+        &mut cluster.admin().await,
+        r#"
+        POST /apis/rbac.authorization.k8s.io/v1/namespaces/default/roles
+        {"metadata":{"name":"patcher"},"rules":[{"apiGroups":[""],"resources":["configmaps"],"verbs":["patch"]}]}
+        => 201
+
+        POST /apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings
+        {"metadata":{"name":"patcher"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"Role","name":"patcher"},"subjects":[{"kind":"ServiceAccount","name":"robot"}]}
+        => 201
+
+        POST /api/v1/namespaces/default/configmaps
+        {"metadata":{"name":"there"}}
+        => 201
+        "#,
+    )
+    .await;
+    check(
+        &mut bearer(&cluster, &token).await,
+        r#"
+        PATCH /api/v1/namespaces/default/configmaps/there?fieldManager=m
+        Content-Type: application/apply-patch+yaml
+        {"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"there"},"data":{"k":"v"}}
+        => 200
+
+        PATCH /api/v1/namespaces/default/configmaps/absent?fieldManager=m
+        Content-Type: application/apply-patch+yaml
+        {"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"absent"},"data":{"k":"v"}}
+        => 403
+        /reason = "Forbidden"
+        "#,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_service_account_may_what_a_role_grants_and_no_more() {
     let cluster = Cluster::start().await;
     let token = token(&cluster, "robot", json!({})).await;

@@ -8,6 +8,65 @@ use crate::cluster::{As, Cluster};
 use crate::transcript::check;
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_apply_says_its_manager_and_is_told_of_conflicts() {
+    let cluster = Cluster::start().await;
+    check(
+        &mut cluster.admin().await,
+        r#"
+        PATCH /api/v1/namespaces/default/configmaps/a
+        Content-Type: application/apply-patch+yaml
+        {"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"k":"v"}}
+        => 422
+        /message = "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"
+
+        PATCH /api/v1/namespaces/default/configmaps/a?force=true
+        Content-Type: application/merge-patch+json
+        {}
+        => 422
+        /details/causes/0/field = "force"
+
+        PATCH /api/v1/namespaces/default/configmaps/a?fieldManager=m
+        Content-Type: application/apply-patch+cbor
+        {}
+        => 415
+
+        PATCH /api/v1/namespaces/default/configmaps/a?fieldManager=m
+        Content-Type: application/apply-patch+yaml
+        {apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {k: v}}
+        => 201
+        /data/k = "v"
+        /metadata/managedFields/0/manager = "m"
+        /metadata/managedFields/0/operation = "Apply"
+        /metadata/managedFields/0/fieldsV1 = {"f:data":{"f:k":{}}}
+
+        PATCH /api/v1/namespaces/default/configmaps/a
+        Content-Type: application/merge-patch+json
+        User-Agent: agent/v1.0 (linux)
+        {"data":{"l":"w"}}
+        => 200
+        /metadata/managedFields/1/manager = "agent"
+        /metadata/managedFields/1/operation = "Update"
+
+        PATCH /api/v1/namespaces/default/configmaps/a?fieldManager=m
+        Content-Type: application/apply-patch+yaml
+        {"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"l":"x"}}
+        => 409
+        /reason = "Conflict"
+        /details/causes/0/reason = "FieldManagerConflict"
+        /details/causes/0/field = ".data.l"
+        /details/causes/0/message = "conflict with \"agent\" using v1"
+
+        PATCH /api/v1/namespaces/default/configmaps/a?fieldManager=m&force=true
+        Content-Type: application/apply-patch+yaml
+        {"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"l":"x"}}
+        => 200
+        /data = {"l":"x"}
+        "#,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn objects_are_created_read_changed_and_deleted() {
     let cluster = Cluster::start().await;
     check(

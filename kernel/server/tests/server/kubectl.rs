@@ -101,6 +101,36 @@ async fn kubectl_applies_gets_explains_and_deletes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn kubectl_applies_on_the_server_and_sees_conflicts() {
+    if missing() {
+        return;
+    }
+    let cluster = Cluster::start().await;
+    let kubectl = Kubectl(&cluster);
+    let (code, text) = kubectl.run_with("apply --server-side -f -", OBJECTS).await;
+    assert!(code == 0 && text.contains("deployment.apps/web serverside-applied"), "{text}");
+    let changed = OBJECTS.replace("replicas: 2", "replicas: 3").replace("k: v", "k: w");
+    let (code, text) = kubectl.run_with("diff --server-side -f -", &changed).await;
+    assert!(code == 1 && text.contains("-  replicas: 2") && text.contains("+  replicas: 3"), "{code} {text}");
+    let (code, text) = kubectl.run_with("apply --server-side --field-manager=other -f -", &changed).await;
+    assert!(code == 1 && text.contains("conflict with \"kubectl\": .spec.replicas"), "{text}");
+    let (code, text) = kubectl.run_with("apply --server-side --field-manager=other --force-conflicts -f -", &changed).await;
+    assert!(code == 0, "{text}");
+    kubectl.ok("get configmap settings -o jsonpath={.data.k}", "w").await;
+    // An object of client-side apply is taken over without a conflict.
+    let own = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: own}\ndata: {k: v}\n";
+    let (code, text) = kubectl.run_with("apply -f -", own).await;
+    assert!(code == 0, "{text}");
+    let (code, text) = kubectl.run_with("apply --server-side -f -", &own.replace("k: v", "k: w")).await;
+    assert!(code == 0 && text.contains("configmap/own serverside-applied"), "{text}");
+    kubectl.ok("get configmap own -o jsonpath={.data.k}", "w").await;
+    let (code, text) = kubectl.run_with("apply -f -", &own.replace("k: v", "k: x")).await;
+    assert!(code == 0, "{text}");
+    let (code, text) = kubectl.run_with("apply --server-side -f -", &own.replace("data:", "dta:")).await;
+    assert!(code == 1 && text.contains(".dta: field not declared in schema"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn kubectl_watches_tables() {
     if missing() {
         return;
