@@ -81,6 +81,7 @@ impl Network {
         let index = self.make_bridge(cidr).await?;
         let bridge = ["send_redirects", "route_localnet"].map(|key| format!("conf/{}/{key}", self.bridge));
         set_ipv4(&bridge.into_iter().zip(["0", "1"]).collect::<Vec<_>>());
+        pass_bridged_packets_by();
         tracing::info!(bridge = self.bridge, index, %cidr, "the pods' network is ready");
         *self.pool.borrow_mut() = Some(Pool::open(self.directory.clone(), cidr)?);
         self.ready.send_replace(true);
@@ -235,6 +236,17 @@ fn set_ipv4(settings: &[(String, &str)]) {
         let path = format!("/proc/sys/net/ipv4/{key}");
         if let Err(error) = std::fs::write(&path, value) {
             tracing::warn!(%path, %error, "cannot set");
+        }
+    }
+}
+
+/// Has the kernel route what pods of one machine send each other through a Service, where it offers to rewrite it within the bridge: a
+/// rewritten packet would go from port to port, which isolated ports refuse. Absent where the kernel cannot filter bridges.
+fn pass_bridged_packets_by() {
+    for path in ["/proc/sys/net/bridge/bridge-nf-call-iptables", "/proc/sys/net/bridge/bridge-nf-call-ip6tables"] {
+        match std::fs::write(path, "0") {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => tracing::warn!(path, %error, "cannot set"),
+            _ => {}
         }
     }
 }
