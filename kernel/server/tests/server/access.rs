@@ -53,7 +53,7 @@ async fn who_may_patch_but_not_create_cannot_create_by_an_apply() {
         => 201
 
         POST /apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings
-        {"metadata":{"name":"patcher"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"Role","name":"patcher"},"subjects":[{"kind":"ServiceAccount","name":"robot"}]}
+        {"metadata":{"name":"patcher"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"Role","name":"patcher"},"subjects":[{"kind":"ServiceAccount","name":"robot","namespace":"default"}]}
         => 201
 
         POST /api/v1/namespaces/default/configmaps

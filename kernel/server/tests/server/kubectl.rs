@@ -126,7 +126,7 @@ async fn kubectl_applies_on_the_server_and_sees_conflicts() {
     kubectl.ok("get configmap own -o jsonpath={.data.k}", "w").await;
     let (code, text) = kubectl.run_with("apply -f -", &own.replace("k: v", "k: x")).await;
     assert!(code == 0, "{text}");
-    let (code, text) = kubectl.run_with("apply --server-side -f -", &own.replace("data:", "dta:")).await;
+    let (code, text) = kubectl.run_with("apply --server-side -f -", &own.replace("\ndata:", "\ndta:")).await;
     assert!(code == 1 && text.contains(".dta: field not declared in schema"), "{text}");
 }
 
