@@ -9,11 +9,13 @@
 //! - `services`: Services of every type and their names, with real packets from every node and pod;
 //! - `policies`: who may reach whom, probed for every pair;
 //! - `crash`: the kernel killed under load;
+//! - `disk`: no room left for the store;
 //! - `modules`: loading, swapping and deleting third-party modules, hostile ones too;
 //! - `input`: what is refused, and how it says so;
 //! - `teardown`: nothing is left behind.
 
 mod crash;
+mod disk;
 mod input;
 mod modules;
 mod nodes;
@@ -36,17 +38,27 @@ fn main() {
     if let Some(reason) = &missing {
         println!("skipped: the whole-system tests need {reason}");
     }
-    let trials = [web::TESTS, nodes::TESTS, services::TESTS, policies::TESTS, crash::TESTS, modules::TESTS, input::TESTS, teardown::TESTS]
-        .concat()
-        .into_iter()
-        .map(|(name, test)| {
-            Trial::test(name, move || {
-                let setup = Setup::get().map_err(Failed::from)?;
-                test(setup).map_err(|e| Failed::from(e.to_string()))
-            })
-            .with_ignored_flag(missing.is_some())
+    let trials = [
+        web::TESTS,
+        nodes::TESTS,
+        services::TESTS,
+        policies::TESTS,
+        crash::TESTS,
+        disk::TESTS,
+        modules::TESTS,
+        input::TESTS,
+        teardown::TESTS,
+    ]
+    .concat()
+    .into_iter()
+    .map(|(name, test)| {
+        Trial::test(name, move || {
+            let setup = Setup::get().map_err(Failed::from)?;
+            test(setup).map_err(|e| Failed::from(e.to_string()))
         })
-        .collect();
+        .with_ignored_flag(missing.is_some())
+    })
+    .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     setup::finish();
     conclusion.exit();
