@@ -26,10 +26,9 @@ pub async fn webhook(options: &Options) -> Result<Value, Error> {
     let address = listener.local_addr().map_err(|e| fail(&e))?;
     tokio::spawn(serve(listener, acceptor));
 
-    let stream = connector
-        .connect(ServerName::from(address.ip()), TcpStream::connect(address).await.map_err(|e| fail(&e))?)
-        .await
-        .map_err(|e| fail(&e))?;
+    let stream = TcpStream::connect(address).await.map_err(|e| fail(&e))?;
+    stream.set_nodelay(true).map_err(|e| fail(&e))?;
+    let stream = connector.connect(ServerName::from(address.ip()), stream).await.map_err(|e| fail(&e))?;
     let (mut sender, connection) = client::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(|e| fail(&e))?;
     tokio::spawn(connection);
     let review = review();
@@ -86,6 +85,7 @@ fn tls() -> Result<(TlsAcceptor, TlsConnector), Error> {
 
 async fn serve(listener: TcpListener, acceptor: TlsAcceptor) {
     while let Ok((tcp, _)) = listener.accept().await {
+        let _ = tcp.set_nodelay(true);
         let Ok(stream) = acceptor.accept(tcp).await else { continue };
         tokio::spawn(server::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service_fn(validate)));
     }
