@@ -8,9 +8,10 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command};
 const ARROWS: &[(&str, &[&str])] = &[
     ("pintle-cel", &[]),
     ("pintle-schema", &[]),
+    ("pintle-structural", &["pintle-cel"]),
     ("pintle-wit", &[]),
     ("pintle-store", &[]),
-    ("pintle-api", &["pintle-cel"]),
+    ("pintle-api", &["pintle-structural"]),
     ("pintle-registry", &["pintle-store", "pintle-api"]),
     ("pintle-server", &["pintle-registry", "pintle-api", "pintle-wit", "pintle-store"]),
     ("pintle-host", &["pintle-registry", "pintle-api", "pintle-wit", "pintle-store"]),

@@ -13,7 +13,6 @@ use base64::Engine as _;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::custom;
 use crate::path::Path;
 use crate::quantity::{self, Quantity};
 use crate::resource::Resource;
@@ -122,7 +121,7 @@ pub fn decode(schema: &Schema, resource: &Resource, body: &[u8], format: Format)
 /// Holds an object of `resource` against its type. See the module's documentation.
 pub fn conform_resource(schema: &Schema, resource: &Resource, value: &mut Value) -> Result<Vec<FieldIssue>, ApiError> {
     if let Some(version) = &resource.custom {
-        return custom::conform(schema, version, value).map_err(|e| ApiError::bad_request(format!("{}{e}", prefix(resource))));
+        return version.conform(schema, value).map_err(|e| ApiError::bad_request(format!("{}{e}", prefix(resource))));
     }
     match resource.type_id.and_then(|id| schema.get(id)) {
         Some(view) => conform(view, value).map_err(|e| ApiError::bad_request(format!("{}{e}", prefix(resource)))),

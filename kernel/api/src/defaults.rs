@@ -18,7 +18,7 @@ use crate::table::{Container, Element, Field, Schema, TypeView};
 /// Fills defaults into `object`, an object of `resource`.
 pub fn apply(schema: &Schema, resource: &Resource, object: &mut Value) {
     if let Some(version) = &resource.custom {
-        return crate::custom::default(version, object);
+        return version.default(object);
     }
     if let (Some(view), Value::Object(map)) = (resource.type_id.and_then(|id| schema.get(id)), object) {
         fill(view, map);

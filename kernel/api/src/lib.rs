@@ -18,7 +18,6 @@ pub mod defaults;
 pub mod discovery;
 pub mod openapi;
 pub mod patch;
-pub mod path;
 pub mod pod;
 pub mod printer;
 pub mod proto;
@@ -30,7 +29,7 @@ pub mod strategy;
 pub mod table;
 pub mod validate;
 
-pub use path::Path;
+pub use pintle_structural::path::{self, Path};
 pub use resource::{Resource, Scope, Subresource, Verb, Verbs, resources};
 pub use status::{ApiError, FieldError, FieldErrorKind, Reason};
 pub use table::{Container, Element, Field, Relation, Schema, TypeId, TypeView};

@@ -27,7 +27,6 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-use crate::custom;
 use crate::path::Path;
 use crate::quantity::Quantity;
 use crate::resource::Resource;
@@ -94,7 +93,7 @@ pub fn create(schema: &Schema, resource: &Resource, object: &Value) -> Vec<Field
     let mut failures = Failures::default();
     metadata::check(resource, object, &mut failures);
     check_object(schema, resource, object, &mut failures);
-    failures.0.extend(resource.custom.iter().flat_map(|version| custom::create(version, object)));
+    failures.0.extend(resource.custom.iter().flat_map(|version| version.check(object, None)));
     failures.0
 }
 
@@ -105,7 +104,7 @@ pub fn update(schema: &Schema, resource: &Resource, new: &Value, old: &Value) ->
     metadata::check_update(new, old, &mut failures);
     immutable::check(resource, new, old, &mut failures);
     check_object(schema, resource, new, &mut failures);
-    failures.0.extend(resource.custom.iter().flat_map(|version| custom::update(version, new, old)));
+    failures.0.extend(resource.custom.iter().flat_map(|version| version.check(new, Some(old))));
     failures.0
 }
 
@@ -124,7 +123,7 @@ pub fn update_status(resource: &Resource, new: &Value, old: &Value) -> Vec<Field
     let mut failures = Failures::default();
     metadata::check(resource, new, &mut failures);
     metadata::check_update(new, old, &mut failures);
-    failures.0.extend(resource.custom.iter().flat_map(|version| custom::update(version, new, old)));
+    failures.0.extend(resource.custom.iter().flat_map(|version| version.check(new, Some(old))));
     failures.0
 }
 

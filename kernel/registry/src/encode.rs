@@ -69,7 +69,7 @@ fn refreshed<'a>(resource: &ResourceInfo, stored: &'a [u8]) -> Result<Cow<'a, [u
     };
     let unreadable = |err: serde_json::Error| Unreadable { detail: err.to_string() };
     let mut value: Value = serde_json::from_slice(stored).map_err(unreadable)?;
-    pintle_api::custom::default(version, &mut value);
+    version.default(&mut value);
     encode(resource, &value).map(|bytes| Cow::Owned(bytes.into())).map_err(unreadable)
 }
 

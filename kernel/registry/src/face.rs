@@ -170,7 +170,7 @@ impl Face {
         match self.words {
             Words::Event => rename(&mut value, EVENT_MEMBERS.map(|(shown, stored)| (stored, shown))),
             Words::Autoscaler => autoscaler_to_v1(&mut value),
-            Words::Version => self.shown.custom.iter().for_each(|version| pintle_api::custom::default(version, &mut value)),
+            Words::Version => self.shown.custom.iter().for_each(|version| version.default(&mut value)),
         }
         self.name_type(value, &self.shown)
     }

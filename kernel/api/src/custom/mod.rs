@@ -1,33 +1,28 @@
 //! Custom resources: what a CustomResourceDefinition adds to the schema.
 //!
 //! [`add`] turns a definition into resource rows that nothing above the table tells from built-in ones. A row carries its
-//! [`Version`]: the structural schema as the user wrote it, with patterns and rules compiled. [`walk`] prunes and
-//! defaults by it, [`check`] validates by it and by the rules in it ([`rules`]), [`columns`] prints by it; [`rows`] also gives it as rows of the schema table,
-//! which is what server-side apply goes by. [`definition`] validates definitions themselves.
+//! [`Version`]: the structural schema as the user
+//! wrote it, compiled, by which objects are pruned, filled in and validated (`pintle_structural`), and what it says of scale,
+//! columns and selectable fields. [`rows`] also gives the schema as rows of the table, which is what server-side apply goes
+//! by. [`definition`] validates definitions themselves.
 
-mod check;
 mod columns;
 pub mod definition;
-mod formats;
 mod rows;
-mod rules;
-mod walk;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use regex::Regex;
-use serde_json::{Map, Value};
+use pintle_structural::Structural;
+use serde_json::Value;
 
+use crate::decode::{self, FieldIssue, IssueKind, TypeMismatch};
 use crate::resource::{READ_WRITE, Resource, Scope, Subresource, Verb, Verbs};
+use crate::status::FieldError;
 use crate::table::Schema;
 
-pub(crate) use check::{create, update};
 pub(crate) use columns::{cells, definitions};
-pub(crate) use walk::conform;
-pub use walk::default;
 
 /// Where a custom resource's `scale` is in its objects, as JSON pointers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,9 +41,7 @@ pub struct Version {
     source: Value,
     /// Whether all versions of the definition say the same in the same words: conversion `None`.
     plain: bool,
-    patterns: HashMap<String, Regex>,
-    programs: rules::Programs,
-    defaults: bool,
+    schema: Structural,
 }
 
 impl Version {
@@ -56,21 +49,7 @@ impl Version {
     /// and is left out.
     pub fn new(spec: &Value, entry: &Value) -> Version {
         let plain = spec["conversion"]["strategy"] != "Webhook";
-        let mut version = Version { source: entry.clone(), plain, patterns: HashMap::new(), programs: HashMap::new(), defaults: false };
-        let schema = version.schema().clone();
-        version.gather(&schema);
-        version
-    }
-
-    fn gather(&mut self, node: &Value) {
-        self.defaults |= node.get("default").is_some();
-        if let Some(pattern) = node["pattern"].as_str()
-            && let Ok(regex) = Regex::new(pattern)
-        {
-            self.patterns.insert(pattern.to_owned(), regex);
-        }
-        rules::gather(node, &mut self.programs);
-        children(node, |_, child| self.gather(child));
+        Version { source: entry.clone(), plain, schema: Structural::new(&entry["schema"]["openAPIV3Schema"]) }
     }
 
     /// Its name, such as `v1`.
@@ -80,12 +59,35 @@ impl Version {
 
     /// `openAPIV3Schema`; null when the definition has none.
     pub fn schema(&self) -> &Value {
-        &self.source["schema"]["openAPIV3Schema"]
+        self.schema.root()
     }
 
     /// Whether objects may lack what the schema gives by default: they are filled in when they are read from storage.
     pub fn has_defaults(&self) -> bool {
-        self.defaults
+        self.schema.has_defaults()
+    }
+
+    /// Holds an object's metadata against their type, and removes what the schema does not know, with a note for each.
+    pub(crate) fn conform(&self, types: &Schema, object: &mut Value) -> Result<Vec<FieldIssue>, TypeMismatch> {
+        let mut issues = Vec::new();
+        if let Some(metadata) = object.get_mut("metadata")
+            && let Some(view) = types.type_named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
+        {
+            let found = decode::conform(view, metadata)?;
+            issues.extend(found.into_iter().map(|issue| FieldIssue { path: format!("metadata.{}", issue.path), ..issue }));
+        }
+        issues.extend(self.schema.prune(object).into_iter().map(|path| FieldIssue { path, kind: IssueKind::Unknown }));
+        Ok(issues)
+    }
+
+    /// Fills the schema's defaults in.
+    pub fn default(&self, object: &mut Value) {
+        self.schema.default(object);
+    }
+
+    /// What the schema says against an object: a new one, or the successor of `old`.
+    pub(crate) fn check(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        self.schema.check(object, old)
     }
 
     /// Whether its objects become those of another version by their apiVersion alone.
@@ -115,23 +117,6 @@ impl fmt::Debug for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The hash of a document that shows the version is made of this.
         self.source.fmt(f)
-    }
-}
-
-/// Shows each schema directly below `node`, with its place relative to it, to `visit`.
-fn children<'a>(node: &'a Value, mut visit: impl FnMut(String, &'a Value)) {
-    for (name, child) in node["properties"].as_object().into_iter().flatten() {
-        visit(format!("properties[{name}]"), child);
-    }
-    for key in ["items", "additionalProperties", "not"] {
-        if let Some(child) = node.get(key).filter(|child| child.is_object()) {
-            visit(key.to_owned(), child);
-        }
-    }
-    for key in ["allOf", "anyOf", "oneOf"] {
-        for (index, child) in list(node, key).iter().enumerate() {
-            visit(format!("{key}[{index}]"), child);
-        }
     }
 }
 
@@ -200,13 +185,4 @@ fn row(definition: &Value, names: &Value, version: &Arc<Version>, storage: &str)
         storage_version: own(storage),
         custom: Some(Arc::clone(version)),
     }
-}
-
-/// The members that every object has, whatever its schema says.
-fn is_object_member(key: &str) -> bool {
-    matches!(key, "apiVersion" | "kind" | "metadata")
-}
-
-fn entry<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
-    map.get(key).filter(|value| !value.is_null())
 }

@@ -2,30 +2,36 @@
 
 use serde_json::{Map, Value};
 
-use super::{Version, flag, is_object_member};
-use crate::decode::{self, FieldIssue, IssueKind, TypeMismatch};
 use crate::path::Path;
-use crate::table::Schema;
+use crate::{Structural, flag};
 
-/// Holds the metadata against their type, and removes what the schema does not know, with a note for each.
-pub(crate) fn conform(schema: &Schema, version: &Version, object: &mut Value) -> Result<Vec<FieldIssue>, TypeMismatch> {
-    let mut issues = Vec::new();
-    if let Some(metadata) = object.get_mut("metadata")
-        && let Some(view) = schema.type_named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
-    {
-        let found = decode::conform(view, metadata)?;
-        issues.extend(found.into_iter().map(|issue| FieldIssue { path: format!("metadata.{}", issue.path), ..issue }));
+impl Structural {
+    /// Removes what the schema does not know from an object, whose type and metadata are its own. Returns the places.
+    pub fn prune(&self, object: &mut Value) -> Vec<String> {
+        let mut removed = Vec::new();
+        prune(&self.root, object, true, &Path::Root, &mut removed);
+        removed
     }
-    prune(version.schema(), object, true, &Path::Root, &mut issues);
-    Ok(issues)
+
+    /// Fills the schema's defaults in. A null counts as absent where the schema has a default and does not allow null.
+    pub fn default(&self, object: &mut Value) {
+        if self.defaults {
+            fill(&self.root, object);
+        }
+    }
+}
+
+/// The members that every object has, whatever its schema says.
+fn is_object_member(key: &str) -> bool {
+    matches!(key, "apiVersion" | "kind" | "metadata")
 }
 
 /// Removes what `node` does not know.
-pub(super) fn prune_below(node: &Value, value: &mut Value) {
+pub(crate) fn prune_below(node: &Value, value: &mut Value) {
     prune(node, value, flag(node, "x-kubernetes-embedded-resource"), &Path::Root, &mut Vec::new());
 }
 
-fn prune(node: &Value, value: &mut Value, embedded: bool, path: &Path<'_>, issues: &mut Vec<FieldIssue>) {
+fn prune(node: &Value, value: &mut Value, embedded: bool, path: &Path<'_>, removed: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
             let keep = node.is_null() || flag(node, "x-kubernetes-preserve-unknown-fields");
@@ -37,11 +43,11 @@ fn prune(node: &Value, value: &mut Value, embedded: bool, path: &Path<'_>, issue
                     return true;
                 }
                 if let Some(child) = properties.and_then(|properties| properties.get(key)) {
-                    prune(child, value, flag(child, "x-kubernetes-embedded-resource"), &path, issues);
+                    prune(child, value, flag(child, "x-kubernetes-embedded-resource"), &path, removed);
                 } else if additional.is_object() {
-                    prune(additional, value, flag(additional, "x-kubernetes-embedded-resource"), &path, issues);
+                    prune(additional, value, flag(additional, "x-kubernetes-embedded-resource"), &path, removed);
                 } else if !keep && *additional != Value::Bool(true) {
-                    issues.push(FieldIssue { path: path.to_string(), kind: IssueKind::Unknown });
+                    removed.push(path.to_string());
                     return false;
                 }
                 true
@@ -50,17 +56,10 @@ fn prune(node: &Value, value: &mut Value, embedded: bool, path: &Path<'_>, issue
         Value::Array(items) => {
             let child = &node["items"];
             for (index, item) in items.iter_mut().enumerate().filter(|_| child.is_object()) {
-                prune(child, item, flag(child, "x-kubernetes-embedded-resource"), &path.index(index), issues);
+                prune(child, item, flag(child, "x-kubernetes-embedded-resource"), &path.index(index), removed);
             }
         }
         _ => {}
-    }
-}
-
-/// Fills the schema's defaults in. A null counts as absent where the schema has a default and does not allow null.
-pub fn default(version: &Version, object: &mut Value) {
-    if version.has_defaults() {
-        fill(version.schema(), object);
     }
 }
 

@@ -6,48 +6,39 @@
 use pintle_cel::Budget;
 use serde_json::{Map, Value, json};
 
-use super::rules::Run;
-use super::{Version, entry, flag, formats, list, text};
 use crate::path::Path;
-use crate::status::{FieldError, FieldErrorKind};
-use crate::validate::FAILURES_MAX;
+use crate::rules::Run;
+use crate::{FAILURES_MAX, FieldError, FieldErrorKind, Structural, flag, formats, list, text};
 
-/// What the schema says against a new object.
-pub(crate) fn create(version: &Version, object: &Value) -> Vec<FieldError> {
-    whole(version, object, None)
-}
-
-/// What the schema says against the successor of `old`.
-pub(crate) fn update(version: &Version, object: &Value, old: &Value) -> Vec<FieldError> {
-    whole(version, object, Some(old))
-}
-
-fn whole(version: &Version, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let mut check = Check { version, failures: Vec::new() };
-    check.value(version.schema(), object, old, &Path::Root);
-    if version.programs.is_empty() {
-        return check.failures;
+impl Structural {
+    /// What the schema says against an object: a new one, or the successor of `old`.
+    pub fn check(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let mut check = Check { schema: self, failures: Vec::new() };
+        check.value(&self.root, object, old, &Path::Root);
+        if self.programs.is_empty() {
+            return check.failures;
+        }
+        if !check.failures.is_empty() {
+            let why =
+                "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+            check.push(FieldError::invalid("<nil>", Value::Null, why));
+            return check.failures;
+        }
+        let mut run = Run { programs: &self.programs, budget: Budget::default(), failures: Vec::new() };
+        run.value(&self.root, object, old, &Path::Root);
+        run.failures
     }
-    if !check.failures.is_empty() {
-        let why =
-            "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
-        check.push(FieldError::invalid("<nil>", Value::Null, why));
-        return check.failures;
-    }
-    let mut run = Run { programs: &version.programs, budget: Budget::default(), failures: Vec::new() };
-    run.value(version.schema(), object, old, &Path::Root);
-    run.failures
-}
 
-/// What `node`, a schema on its own, says against a value at `path`: for defaults.
-pub(super) fn alone(version: &Version, node: &Value, value: &Value, path: &Path<'_>) -> Vec<FieldError> {
-    let mut check = Check { version, failures: Vec::new() };
-    check.value(node, value, None, path);
-    check.failures
+    /// What `node`, a part of the schema, says against a value at `path`: for defaults.
+    pub(crate) fn alone(&self, node: &Value, value: &Value, path: &Path<'_>) -> Vec<FieldError> {
+        let mut check = Check { schema: self, failures: Vec::new() };
+        check.value(node, value, None, path);
+        check.failures
+    }
 }
 
 struct Check<'a> {
-    version: &'a Version,
+    schema: &'a Structural,
     failures: Vec<FieldError>,
 }
 
@@ -111,7 +102,7 @@ impl Check<'_> {
             }
         }
         if flag(node, "x-kubernetes-embedded-resource") {
-            for key in ["apiVersion", "kind"].iter().filter(|key| entry(map, key).is_none_or(|value| value == "")) {
+            for key in ["apiVersion", "kind"].iter().filter(|key| map.get(**key).and_then(Value::as_str).is_none_or(str::is_empty)) {
                 self.push(FieldError::required(path.key(key), "must not be empty"));
             }
         }
@@ -151,7 +142,7 @@ impl Check<'_> {
             self.say(path, json!(value), &format!("should be at least {min} chars long"));
         }
         let pattern = text(node, "pattern");
-        if self.version.patterns.get(pattern).is_some_and(|regex| !regex.is_match(value)) {
+        if self.schema.patterns.get(pattern).is_some_and(|regex| !regex.is_match(value)) {
             self.say(path, json!(value), &format!("should match '{pattern}'"));
         }
         let format = text(node, "format");
@@ -184,7 +175,7 @@ impl Check<'_> {
     fn junctors(&mut self, node: &Value, value: &Value, old: Option<&Value>, path: &Path<'_>) {
         let outcomes = |check: &Self, key: &str| -> Vec<Vec<FieldError>> {
             let try_one = |node: &Value| {
-                let mut inner = Check { version: check.version, failures: Vec::new() };
+                let mut inner = Check { schema: check.schema, failures: Vec::new() };
                 inner.value(node, value, old, path);
                 inner.failures
             };
@@ -212,14 +203,14 @@ impl Check<'_> {
                 refuse(self, &format!("{many} {valid} valid alternatives"), Vec::new());
             }
         }
-        if node["not"].is_object() && alone(self.version, &node["not"], value, path).is_empty() {
+        if node["not"].is_object() && self.schema.alone(&node["not"], value, path).is_empty() {
             refuse(self, "not validate the schema (not)", Vec::new());
         }
     }
 }
 
 /// How the elements of a list are told apart, if the schema says so.
-pub(super) fn identity(node: &Value) -> Option<Box<dyn Fn(&Value) -> Value + '_>> {
+pub(crate) fn identity(node: &Value) -> Option<Box<dyn Fn(&Value) -> Value + '_>> {
     match text(node, "x-kubernetes-list-type") {
         "set" => Some(Box::new(Value::clone)),
         "map" => {

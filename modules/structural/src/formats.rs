@@ -8,7 +8,7 @@ type Format = fn(&str) -> bool;
 
 static FORMATS: &[(&str, Format)] = &[
     ("byte", |text| base64::engine::general_purpose::STANDARD.decode(text).is_ok()),
-    ("cidr", |text| crate::validate::names::cidr(text).is_none()),
+    ("cidr", is_cidr),
     ("date", |text| text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok()),
     ("date-time", |text| text.contains(['T', 't']) && text.parse::<jiff::Timestamp>().is_ok()),
     ("datetime", |text| text.contains(['T', 't']) && text.parse::<jiff::Timestamp>().is_ok()),
@@ -24,7 +24,7 @@ static FORMATS: &[(&str, Format)] = &[
 ];
 
 /// Whether `text` is of `format`.
-pub(super) fn is(format: &str, text: &str) -> bool {
+pub(crate) fn is(format: &str, text: &str) -> bool {
     FORMATS.iter().find(|(name, _)| *name == format).is_none_or(|(_, check)| check(text))
 }
 
@@ -34,6 +34,12 @@ fn is_hostname(text: &str) -> bool {
         !label.is_empty() && label.len() <= 63 && inside && !label.starts_with('-') && !label.ends_with('-')
     };
     text.len() <= 255 && text.trim_end_matches('.').split('.').all(label)
+}
+
+fn is_cidr(text: &str) -> bool {
+    let Some((address, bits)) = text.split_once('/') else { return false };
+    let most = if address.contains(':') { 128 } else { 32 };
+    address.parse::<IpAddr>().is_ok() && bits.parse::<u8>().is_ok_and(|bits| bits <= most)
 }
 
 fn is_mac(text: &str) -> bool {

@@ -6,16 +6,15 @@ use std::collections::HashMap;
 use pintle_cel::{Budget, Error, Program, Value as Cel};
 use serde_json::Value;
 
-use super::check::identity;
-use super::{flag, list, text};
+use crate::check::identity;
 use crate::path::Path;
-use crate::status::{FieldError, FieldErrorKind};
+use crate::{FAILURES_MAX, FieldError, FieldErrorKind, flag, list, text};
 
 const KEY: &str = "x-kubernetes-validations";
 const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 
 /// Compiled expressions, by their text.
-pub(super) type Programs = HashMap<String, Program>;
+pub(crate) type Programs = HashMap<String, Program>;
 
 /// The expressions at a node, each with the type that it must give and its key in the rule.
 fn expressions(rule: &Value) -> impl Iterator<Item = (&'static str, &str, &'static str)> {
@@ -29,7 +28,7 @@ fn compile(node: &Value, rule: &Value, source: &str, wanted: &str) -> Result<Pro
 }
 
 /// Compiles the expressions at a node; those that do not compile were refused with the definition.
-pub(super) fn gather(node: &Value, programs: &mut Programs) {
+pub(crate) fn gather(node: &Value, programs: &mut Programs) {
     for rule in list(node, KEY) {
         let made = expressions(rule).filter_map(|(_, source, wanted)| Some((source.to_owned(), compile(node, rule, source, wanted).ok()?)));
         programs.extend(made);
@@ -37,7 +36,7 @@ pub(super) fn gather(node: &Value, programs: &mut Programs) {
 }
 
 /// What is wrong with the rules at a node of a definition.
-pub(super) fn check(node: &Value, at: &str, failures: &mut impl FnMut(FieldError)) {
+pub(crate) fn check(node: &Value, at: &str, failures: &mut impl FnMut(FieldError)) {
     for (index, rule) in list(node, KEY).iter().enumerate() {
         let at = format!("{at}.{KEY}[{index}]");
         if text(rule, "rule").trim().is_empty() {
@@ -65,15 +64,15 @@ pub(super) fn check(node: &Value, at: &str, failures: &mut impl FnMut(FieldError
 }
 
 /// One run of all rules over an object.
-pub(super) struct Run<'a> {
-    pub(super) programs: &'a Programs,
-    pub(super) budget: Budget,
-    pub(super) failures: Vec<FieldError>,
+pub(crate) struct Run<'a> {
+    pub(crate) programs: &'a Programs,
+    pub(crate) budget: Budget,
+    pub(crate) failures: Vec<FieldError>,
 }
 
 impl Run<'_> {
     /// The rules at `node` and below it. What is as it was is not judged again.
-    pub(super) fn value(&mut self, node: &Value, value: &Value, old: Option<&Value>, path: &Path<'_>) {
+    pub(crate) fn value(&mut self, node: &Value, value: &Value, old: Option<&Value>, path: &Path<'_>) {
         if old == Some(value) {
             return;
         }
@@ -139,7 +138,7 @@ impl Run<'_> {
             Err(err) => FieldError::invalid(path, shown, format!("rule evaluation error: {err}; rule: {source}")),
         };
         self.failures.push(failure);
-        self.failures.len() < crate::validate::FAILURES_MAX
+        self.failures.len() < FAILURES_MAX
     }
 
     fn message(&self, rule: &Value, variables: &[(&str, Cel<'_>)]) -> String {
