@@ -27,7 +27,7 @@ pub const TESTS: &[Test] = &[
     ("services_local_policies_and_host_ports_stay_on_the_node", local),
     ("services_names_are_those_of_the_dns_specification", names),
     ("services_pods_reach_the_api_by_its_name_with_their_own_token", api),
-    ("services_a_rolling_update_under_load_loses_no_requests_to_speak_of", rolling_update),
+    ("services_a_rolling_update_under_load_loses_no_request", rolling_update),
     ("services_connections_live_through_killed_daemons", killed_daemons),
     ("services_without_endpoints_refuse_at_once_and_go_with_their_object", refuse),
 ];
@@ -98,7 +98,7 @@ spec:
   template:
     metadata: {labels: {app: backend}}
     spec:
-      terminationGracePeriodSeconds: 1
+      terminationGracePeriodSeconds: 5
       containers:
       - name: main
         image: registry.pintle.test/web:1
@@ -314,15 +314,19 @@ fn rolling_update(setup: &Setup) -> Outcome {
         .map(|node| {
             let (setup_kubectl, stop) = (setup.kubectl.clone(), stop.clone());
             std::thread::spawn(move || {
-                let mut counted = (0, 0);
+                let (mut fine, mut failed) = (0, Vec::new());
                 while !stop.load(Ordering::Relaxed) {
-                    let script =
-                        "for i in $(seq 20); do timeout 3 wget -q -O - http://backend/ > /dev/null && echo ok || echo FAILED; done";
-                    let printed = setup_kubectl.run(&["exec", &format!("client-{node}"), "--", "sh", "-c", script]).unwrap_or_default();
-                    counted.0 += printed.matches("ok").count();
-                    counted.1 += printed.matches("FAILED").count();
+                    let script = "for i in $(seq 20); do \
+                                  w=$(timeout 10 wget -q -O /dev/null http://backend/ 2>&1) && echo ok || echo \"FAILED $? $w\"; done";
+                    match setup_kubectl.run(&["exec", &format!("client-{node}"), "--", "sh", "-c", script]) {
+                        Ok(printed) => {
+                            fine += printed.lines().filter(|l| *l == "ok").count();
+                            failed.extend(printed.lines().filter(|l| *l != "ok").map(|l| format!("{node}: {l}")));
+                        }
+                        Err(error) => failed.push(format!("{node}: {error}")),
+                    }
                 }
-                counted
+                (fine, failed)
             })
         })
         .collect();
@@ -335,16 +339,16 @@ fn rolling_update(setup: &Setup) -> Outcome {
         if old == 0 && items(l).len() == 3 { Ok(()) } else { Err(format!("{old} old ones")) }
     });
     stop.store(true, Ordering::Relaxed);
-    let (mut fine, mut failed) = (0, 0);
+    let (mut fine, mut failed) = (0, Vec::new());
     for thread in load {
         let counted = thread.join().map_err(|_| "a client panicked")?;
-        (fine, failed) = (fine + counted.0, failed + counted.1);
+        fine += counted.0;
+        failed.extend(counted.1);
     }
     rolled?;
     gone?;
-    println!("{fine} requests during the rollout, {failed} failed");
-    // None should; on a busy machine one in a thousand was seen to, and README says so until it is understood.
-    ensure!(failed * 500 <= fine && fine > 40, "{failed} of {} requests failed", fine + failed);
+    println!("{fine} requests during the rollout, {} failed", failed.len());
+    ensure!(failed.is_empty() && fine > 40, "of {} requests failed {failed:?}", fine + failed.len());
     Ok(())
 }
 
