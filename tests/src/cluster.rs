@@ -57,11 +57,13 @@ impl Cluster {
     pub fn kill(&self, process: &str) -> Result<(), Error> {
         let pid = self.pid(process)?.to_string();
         run(Command::new("kill").args(["-9", &pid]))?;
-        // It holds its files and ports until it is gone.
+        // It holds its files and ports until its last thread is gone, and its first is a zombie before that.
         let gone = || {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
-            if state.is_empty() || state.starts_with('Z') { Ok(()) } else { Err(format!("{process} is still there")) }
+            let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+            let ended = state.is_empty() || (state.starts_with('Z') && threads <= 1);
+            if ended { Ok(()) } else { Err(format!("{process} is still there")) }
         };
         eventually("a killed process is gone", Duration::from_secs(10), gone)
     }
