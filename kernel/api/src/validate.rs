@@ -21,6 +21,7 @@ mod volumes;
 mod warnings;
 mod workloads;
 
+pub use access::match_condition;
 pub use warnings::warnings;
 
 use std::sync::LazyLock;

@@ -17,20 +17,17 @@ use crate::{
     gather::{Centre, FieldNames, Gatherer, fill_rows},
     grants::Grants,
     limits::ModuleLimits,
-    spec::{AdmissionRule, AdmissionSpec},
+    spec::AdmissionSpec,
 };
 use bytes::Bytes;
 use capnp::{message, serialize, traits::HasTypeId};
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
-use pintle_api::{Scope, selector::LabelSelector};
 use pintle_registry::{
-    Admission, AdmissionRequest, DryRun, Edit, EditOp, Failure, Operation, Phase, Registry, ResourceInfo, ResourceKey, Verdict,
+    Admission, AdmissionRequest, DryRun, Edit, EditOp, Failure, Operation, Phase, Registry, ResourceInfo, Verdict, edited, review_of,
 };
 use pintle_wit::admission_capnp::{self as wire, admission};
-use serde::Deserialize;
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Weak,
         atomic::{
@@ -156,27 +153,7 @@ impl Judge {
             Phase::Mutating => self.spec.mutating,
             Phase::Validating => self.spec.validating,
         };
-        in_phase && self.spec.rules.iter().any(|rule| rule_matches(rule, resource, subresource, operation))
-    }
-
-    /// Whether its selectors select this request.
-    fn selects(&self, registry: &Registry, request: &AdmissionRequest<'_>, object: &Bytes) -> bool {
-        let old = || request.old.as_ref();
-        let by_object = |selector: &LabelSelector| {
-            selector.is_empty() || matches_body(selector, object) || old().is_some_and(|o| selector.matches_with(|l| o.meta().label(l)))
-        };
-        let (target, selector) = (request.target, &self.spec.namespace_selector);
-        let is_namespace = target.resource.group.is_empty() && &*target.resource.plural == "namespaces";
-        let by_namespace = match target.resource.scope {
-            _ if selector.is_empty() => true,
-            Scope::Namespaced => registry
-                .get_cached(&ResourceKey::new("", "namespaces"), "", &target.namespace)
-                .is_some_and(|namespace| selector.matches_with(|label| namespace.meta().label(label))),
-            // A Namespace is held against its own labels; on delete there are only the old ones.
-            _ if is_namespace && object.is_empty() => old().is_some_and(|o| selector.matches_with(|l| o.meta().label(l))),
-            _ => !is_namespace || matches_body(selector, object),
-        };
-        by_namespace && by_object(&self.spec.object_selector)
+        in_phase && self.spec.rules.iter().any(|rule| rule.matches(resource, subresource, operation))
     }
 
     /// The verdict, or why there is none.
@@ -263,43 +240,6 @@ fn operation_on_wire(operation: Operation) -> wire::Operation {
         Operation::Delete => wire::Operation::Delete,
         Operation::Connect => wire::Operation::Connect,
     }
-}
-
-fn rule_matches(rule: &AdmissionRule, resource: &ResourceInfo, subresource: &str, operation: Operation) -> bool {
-    let has = |list: &[String], word: &str| list.iter().any(|entry| entry == "*" || entry == word);
-    let operation = match operation {
-        Operation::Create => "CREATE",
-        Operation::Update => "UPDATE",
-        Operation::Delete => "DELETE",
-        Operation::Connect => "CONNECT",
-    };
-    let named = rule.resources.iter().any(|entry| match entry.split_once('/') {
-        Some((r, s)) => (r == "*" || r == resource.plural) && (s == "*" || s == subresource),
-        None => subresource.is_empty() && (entry == "*" || *entry == resource.plural),
-    });
-    let versions_match = rule.api_versions.is_empty() || has(&rule.api_versions, &resource.version);
-    let groups_match = if rule.api_groups.is_empty() { resource.group.is_empty() } else { has(&rule.api_groups, &resource.group) };
-    let scope_matches = match rule.scope.as_str() {
-        "Cluster" => resource.scope == Scope::Cluster,
-        "Namespaced" => resource.scope == Scope::Namespaced,
-        _ => true,
-    };
-    named && scope_matches && versions_match && groups_match && has(&rule.operations, operation)
-}
-
-/// Whether the labels of an object's text match; what cannot be read has none.
-fn matches_body(selector: &LabelSelector, body: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Labelled {
-        metadata: Metadata,
-    }
-    #[derive(Deserialize)]
-    struct Metadata {
-        #[serde(default)]
-        labels: HashMap<String, String>,
-    }
-    let labels = serde_json::from_slice(body).map(|object: Labelled| object.metadata.labels).unwrap_or_default();
-    !body.is_empty() && selector.matches_with(|label| labels.get(label).map(String::as_str))
 }
 
 fn read_verdict(mut results: &[u8]) -> capnp::Result<Verdict> {
@@ -401,11 +341,19 @@ struct Course<'a> {
 impl Course<'_> {
     /// Asks one judge. True: the request is refused.
     fn ask(&mut self, judge: &Judge) -> bool {
-        if !judge.selects(self.registry, self.request, &self.object) {
+        if !judge.spec.selectors.select(self.registry, self.request, &self.object) {
             return false;
         }
-        let edited = judge.judge(self.registry, self.request, &self.object, self.phase).and_then(|verdict| {
-            let object = if verdict.edits.is_empty() { self.object.clone() } else { edit(&self.object, &verdict.edits)? };
+        let meant = match &judge.spec.conditions {
+            conditions if conditions.is_empty() => Ok(true),
+            conditions => conditions.hold(&review_of(self.request, &self.object, &self.request.target.resource.version)),
+        };
+        if meant == Ok(false) {
+            return false;
+        }
+        let verdict = meant.and_then(|_| judge.judge(self.registry, self.request, &self.object, self.phase));
+        let edited = verdict.and_then(|verdict| {
+            let object = edited(&self.object, &verdict.edits)?;
             Ok((verdict, object))
         });
         let verdict = match edited {
@@ -422,22 +370,6 @@ impl Course<'_> {
         }
         self.sum.refused.is_some()
     }
-}
-
-/// The object as the next judge sees it.
-fn edit(object: &Bytes, edits: &[Edit]) -> Result<Bytes, String> {
-    let mut value: serde_json::Value = serde_json::from_slice(object).map_err(|e| e.to_string())?;
-    for edit in edits {
-        let path = &edit.path;
-        let operation = match edit.op {
-            EditOp::Add => serde_json::json!([{"op": "add", "path": path, "value": edit.value}]),
-            EditOp::Replace => serde_json::json!([{"op": "replace", "path": path, "value": edit.value}]),
-            EditOp::Remove => serde_json::json!([{"op": "remove", "path": path}]),
-        };
-        let patch: json_patch::Patch = serde_json::from_value(operation).map_err(|e| e.to_string())?;
-        json_patch::patch(&mut value, &patch).map_err(|e| format!("an edit does not apply: {e}"))?;
-    }
-    Ok(value.to_string().into())
 }
 
 impl Admission for Judges {

@@ -6,7 +6,7 @@ use crate::{
     limits::{INSTANCE_MEMORY_BYTES_MAX, ModuleLimits},
 };
 use pintle_api::selector::LabelSelector;
-use pintle_registry::ResourceKey;
+use pintle_registry::{AdmissionRule, Conditions, ResourceKey, Selectors};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -145,22 +145,11 @@ pub struct AdmissionSpec {
     pub ignore_failures: bool,
     pub order: i64,
     pub related: Vec<RelatedSpec>,
-    pub namespace_selector: LabelSelector,
-    pub object_selector: LabelSelector,
+    pub selectors: Selectors,
+    /// CEL; all must hold.
+    pub conditions: Conditions,
     /// Ask once more when a later module edited the object.
     pub reinvoke: bool,
-}
-
-/// Which requests; `*` matches anything.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct AdmissionRule {
-    pub api_groups: Vec<String>,
-    pub api_versions: Vec<String>,
-    pub resources: Vec<String>,
-    pub operations: Vec<String>,
-    /// `Cluster`, `Namespaced`, or everything.
-    pub scope: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -244,6 +233,7 @@ struct RawAdmission {
     related: Vec<RawRelated>,
     namespace_selector: Option<serde_json::Value>,
     object_selector: Option<serde_json::Value>,
+    match_conditions: serde_json::Value,
     reinvocation_policy: String,
 }
 
@@ -442,9 +432,16 @@ impl AdmissionSpec {
             None | Some(serde_json::Value::Null) => Ok(LabelSelector::default()),
             Some(value) => LabelSelector::from_object(&value).map_err(|e| bad(field, e.message)),
         };
+        let conditions = Conditions::new(&raw.match_conditions);
+        if let Some((name, why)) = conditions.broken() {
+            return Err(bad("spec.admission.matchConditions", format!("{name:?}: {why}")));
+        }
         Ok(Self {
-            namespace_selector: selector("spec.admission.namespaceSelector", raw.namespace_selector)?,
-            object_selector: selector("spec.admission.objectSelector", raw.object_selector)?,
+            conditions,
+            selectors: Selectors {
+                namespace: selector("spec.admission.namespaceSelector", raw.namespace_selector)?,
+                object: selector("spec.admission.objectSelector", raw.object_selector)?,
+            },
             reinvoke,
             mutating: phases.iter().any(|p| p == "mutating"),
             validating: phases.iter().any(|p| p == "validating"),

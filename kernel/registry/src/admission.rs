@@ -52,7 +52,7 @@ pub struct AdmissionRequest<'a> {
 /// Why a request is refused: a `Status` in short.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Failure {
-    /// HTTP status; 0 means 403.
+    /// HTTP status; 0 means 403, with a message that says what is forbidden before it says why.
     pub code: u16,
     /// `metav1.StatusReason`; empty means Forbidden.
     pub reason: String,
@@ -69,6 +69,33 @@ pub struct Edit {
     pub path: String,
     /// The new value; unused by `Remove`.
     pub value: serde_json::Value,
+}
+
+impl Edit {
+    /// As it stands in a JSON patch.
+    pub(crate) fn operation(&self) -> serde_json::Value {
+        let (op, path) = (self.op, &self.path);
+        match op {
+            EditOp::Add => serde_json::json!({"op": "add", "path": path, "value": self.value}),
+            EditOp::Replace => serde_json::json!({"op": "replace", "path": path, "value": self.value}),
+            EditOp::Remove => serde_json::json!({"op": "remove", "path": path}),
+        }
+    }
+}
+
+/// An object's JSON after edits, as the next judge sees it.
+///
+/// # Errors
+/// An edit that does not apply.
+pub fn edited(object: &Bytes, edits: &[Edit]) -> Result<Bytes, String> {
+    if edits.is_empty() {
+        return Ok(object.clone());
+    }
+    let mut value: serde_json::Value = serde_json::from_slice(object).map_err(|e| e.to_string())?;
+    let operations = edits.iter().map(Edit::operation).collect();
+    let patch: json_patch::Patch = serde_json::from_value(serde_json::Value::Array(operations)).map_err(|e| e.to_string())?;
+    json_patch::patch(&mut value, &patch).map_err(|e| format!("an edit does not apply: {e}"))?;
+    Ok(value.to_string().into())
 }
 
 /// Operations that an edit may be.
@@ -107,7 +134,7 @@ impl Verdict {
     }
 }
 
-/// Implemented by the module host. Called on every write, so `wants` must be cheap.
+/// Implemented by the module host, and by the server for webhooks. Called on every write, so `wants` must be cheap.
 pub trait Admission: Send + Sync + 'static {
     /// Whether anybody judges these requests. Kinds nobody admits skip encoding for admission altogether.
     fn wants(&self, resource: &ResourceInfo, subresource: &str, operation: Operation, phase: Phase) -> bool;

@@ -39,6 +39,7 @@ mod index;
 mod key;
 mod kinds;
 mod list;
+mod matching;
 mod object;
 mod options;
 mod pipeline;
@@ -55,10 +56,11 @@ mod upkeep;
 mod watch;
 mod watchers;
 
-pub use admission::{Admission, AdmissionRequest, Edit, EditOp, Failure, Operation, Phase, Verdict};
+pub use admission::{Admission, AdmissionRequest, Edit, EditOp, Failure, Operation, Phase, Verdict, edited};
 pub use caller::Caller;
 pub use event::{Event, EventKind, WatchEvent};
 pub use extract::project;
+pub use matching::{AdmissionRule, Conditions, Selectors, review_of};
 pub use object::{Meta, Object, Owner};
 pub use options::{
     Body, Bookmarks, DeleteOptions, DryRun, GetOptions, InitialEvents, ListOptions, Missing, Patch, Propagation, VersionMatch,

@@ -13,9 +13,9 @@ use pintle_api::decode::{self, FieldIssue, FieldValidation, Format};
 use pintle_api::patch::{self, PatchType};
 use pintle_api::{ApiError, FieldError, defaults, proto, validate};
 use pintle_store::{Revision, Txn};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::admission::{Admission, AdmissionRequest, Edit, EditOp, Failure, Operation, Phase};
+use crate::admission::{Admission, AdmissionRequest, Edit, Failure, Operation, Phase};
 use crate::cache::Shard;
 use crate::caller::Caller;
 use crate::catalog::Catalog;
@@ -67,6 +67,14 @@ impl Registry {
             warnings: Vec::new(),
             admission: self.admission.read().clone(),
         })
+    }
+
+    /// Ask who judges about a connection to an object (exec, attach, portforward, proxy); `options` is what the client wants of it.
+    ///
+    /// # Errors
+    /// A refusal.
+    pub async fn admit_connect(&self, caller: &Caller, target: &Target, options: &Value) -> Result<()> {
+        self.writing(caller, target, Operation::Connect, DryRun::No)?.admit_posted(options).await
     }
 
     /// Wait until reads see a transaction that was committed.
@@ -322,20 +330,12 @@ fn conform_after(
 
 fn refusal(target: &Target, failure: Failure) -> ApiError {
     match (failure.code, failure.reason.as_str()) {
-        (0 | 403, "" | "Forbidden") => ApiError::forbidden(&target.resource, &target.name, &failure.message),
+        (0, "" | "Forbidden") => ApiError::forbidden(&target.resource, &target.name, &failure.message),
         (0, reason) => ApiError::from_code(403, reason, failure.message),
         (code, reason) => ApiError::from_code(code, reason, failure.message),
     }
 }
 
 fn edits_text(edits: &[Edit]) -> Vec<u8> {
-    let operations: Vec<Value> = edits
-        .iter()
-        .map(|edit| match edit.op {
-            EditOp::Add => json!({"op": "add", "path": edit.path, "value": edit.value}),
-            EditOp::Replace => json!({"op": "replace", "path": edit.path, "value": edit.value}),
-            EditOp::Remove => json!({"op": "remove", "path": edit.path}),
-        })
-        .collect();
-    Value::Array(operations).to_string().into_bytes()
+    Value::Array(edits.iter().map(Edit::operation).collect()).to_string().into_bytes()
 }

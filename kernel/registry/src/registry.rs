@@ -197,6 +197,12 @@ impl Registry {
         self.create_system_objects().await
     }
 
+    /// Who judges writes now.
+    #[must_use]
+    pub fn admission(&self) -> Option<Arc<dyn Admission>> {
+        self.admission.read().clone()
+    }
+
     /// Install who judges writes. Until then nothing is judged.
     pub fn set_admission(&self, admission: Arc<dyn Admission>) {
         *self.admission.write() = Some(admission);

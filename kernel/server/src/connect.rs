@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use pintle_api::{ApiError, FieldError};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -91,11 +91,18 @@ impl Place {
     }
 }
 
-async fn ask(server: &Shared, node: &str, make: impl FnOnce(crate::node::Reply) -> Call) -> Result<(), ApiError> {
+pub(crate) async fn ask(server: &Shared, node: &str, make: impl FnOnce(crate::node::Reply) -> Call) -> Result<(), ApiError> {
     match tokio::time::timeout(BEGIN_TIMEOUT, server.nodes.ask(node, make)).await {
         Ok(answer) => answer,
         Err(_) => Err(ApiError::timeout(format!("node {node:?} did not answer"))),
     }
+}
+
+/// Admission of a connection: `options` is what the client wants of it.
+pub(crate) async fn admit(server: &Shared, exchange: &Exchange, options: &Value) -> Result<(), ApiError> {
+    let info = &exchange.info;
+    let target = server.registry.resolve(&info.group, &info.version, &info.resource, &info.subresource, &info.namespace, &info.name)?;
+    server.registry.admit_connect(&exchange.caller, &target, options).await
 }
 
 /// `GET .../pods/{name}/log`.
@@ -190,6 +197,11 @@ pub(crate) async fn process(server: &Arc<Shared>, exchange: Exchange, permit: Pe
     }
     let target = place.target(place.container(exchange.query.text("container"))?);
     let (wanted, command) = process_options(&exchange.query, attach)?;
+    let options = json!({
+        "kind": if attach { "PodAttachOptions" } else { "PodExecOptions" }, "apiVersion": "v1", "container": target.container, "command": command,
+        "stdin": wanted.stdin, "stdout": wanted.stdout, "stderr": wanted.stderr, "tty": wanted.tty,
+    });
+    admit(server, &exchange, &options).await?;
     let node = place.host()?;
     let (transport, upgrade) = Transport::choose(exchange)?;
 
@@ -242,6 +254,7 @@ impl Transport {
 /// `GET` or `POST .../pods/{name}/portforward`.
 pub(crate) async fn port_forward(server: &Arc<Shared>, exchange: Exchange, permit: Permit) -> Result<Response<Body>, ApiError> {
     let place = Place::find(server, &exchange)?;
+    admit(server, &exchange, &json!({"kind": "PodPortForwardOptions", "apiVersion": "v1"})).await?;
     let node = place.host()?.to_owned();
     if place.pod.pointer("/status/phase").and_then(Value::as_str) != Some("Running") {
         return Err(ApiError::bad_request(format!("unable to forward port because pod is not running: {}", place.name)));

@@ -9,7 +9,7 @@ use crate::body::Body;
 use crate::limits::Permit;
 use crate::pipeline::Exchange;
 use crate::server::Shared;
-use crate::{connect, discovery, health, objects, openapi, reviews, watching};
+use crate::{connect, discovery, health, objects, openapi, proxy, reviews, watching};
 
 /// Carry out a request. The permit is held for as long as the answer is being made; by a watch or stream, for as long as that lasts.
 pub(crate) async fn dispatch(server: &Arc<Shared>, exchange: Exchange, permit: Permit) -> Result<Response<Body>, ApiError> {
@@ -24,7 +24,8 @@ pub(crate) async fn dispatch(server: &Arc<Shared>, exchange: Exchange, permit: P
         ("", "pods", "log") => connect::log(server, exchange, permit).await,
         ("", "pods", "exec" | "attach") => connect::process(server, exchange, permit).await,
         ("", "pods", "portforward") => connect::port_forward(server, exchange, permit).await,
-        ("", "pods" | "services" | "nodes", "proxy") => Err(ApiError::from_code(501, "", "the proxy subresource is not there yet")),
+        ("", "pods" | "services", "proxy") => proxy::serve(server, exchange, permit).await,
+        ("", "nodes", "proxy") => Err(ApiError::from_code(501, "", "the proxy subresource of nodes is not there yet")),
         ("", "serviceaccounts", "token") => reviews::token_request(server, exchange).await,
         _ if info.verb == "watch" => watching::serve(server, exchange, permit).await,
         _ => objects::serve(server, exchange).await,

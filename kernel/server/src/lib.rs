@@ -11,8 +11,9 @@
 //! 5. A machine's connection can do what its node may do, and no more, whatever it sends.
 //!
 //! Reading order: `config`, `server` (start and stop), `listener`, `pipeline` (the heart), then what it calls: `request`, `identity`,
-//! `limits`, `dispatch` with `objects`, `watching`, `connect`, `reviews`, `discovery`, `openapi`, `health`; `negotiate`, `encode`, `shape`, `body`.
-//! Beside them `stream` (sessions with clients) and `node` (the link to machines).
+//! `limits`, `dispatch` with `objects`, `watching`, `connect`, `proxy`, `reviews`, `discovery`, `openapi`, `health`; `negotiate`, `encode`, `shape`, `body`.
+//! Beside them `stream` (sessions with clients), `node` (the link to machines), `outbound` (calls to pods, Services and webhooks) and
+//! `webhook` (admission by other people's servers).
 
 mod body;
 mod config;
@@ -30,8 +31,10 @@ mod negotiate;
 mod node;
 mod objects;
 mod openapi;
+mod outbound;
 mod pipeline;
 mod pki;
+mod proxy;
 mod request;
 mod reviews;
 mod server;
@@ -41,6 +44,7 @@ mod stream;
 mod testing;
 mod tls;
 mod watching;
+mod webhook;
 
 pub use config::{Check, ClusterSettings, Introspection, Metric, Nothing, ServerConfig};
 pub use error::{Error, Result};

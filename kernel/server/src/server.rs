@@ -20,7 +20,7 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::node::{Nodes, Threads};
 use crate::pki::Pki;
-use crate::{listener, tls};
+use crate::{listener, tls, webhook};
 
 /// Requests that are under way may take this long when the server stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -111,6 +111,7 @@ impl Server {
             open: AtomicUsize::new(0),
             stop: CancellationToken::new(),
         });
+        webhook::Webhooks::install(&shared);
         let threads = Arc::new(Threads::start(&shared)?);
         let doors = Arc::new(listener::Doors::new(shared.clone(), threads.clone(), tls));
         for listener in listeners {

@@ -27,6 +27,7 @@ pub const TESTS: &[Test] = &[
     ("services_local_policies_and_host_ports_stay_on_the_node", local),
     ("services_names_are_those_of_the_dns_specification", names),
     ("services_pods_reach_the_api_by_its_name_with_their_own_token", api),
+    ("services_and_pods_are_reached_through_the_api_by_proxy", proxied),
     ("services_a_rolling_update_under_load_loses_no_request", rolling_update),
     ("services_connections_live_through_killed_daemons", killed_daemons),
     ("services_without_endpoints_refuse_at_once_and_go_with_their_object", refuse),
@@ -304,6 +305,23 @@ fn api(setup: &Setup) -> Outcome {
         let inside = in_pod(setup, node, script)?;
         ensure!(inside.trim_start().starts_with("15 03"), "from the pod {inside:?}");
     }
+    Ok(())
+}
+
+fn proxied(setup: &Setup) -> Outcome {
+    let all = backends(setup)?;
+    let raw = |path: &str| setup.kubectl.run(&["get", "--raw", &format!("/api/v1/namespaces/default/{path}")]);
+    let one = |path: &str| raw(path).map(|text| text.trim().to_owned());
+    for path in ["services/backend/proxy/", "services/backend:80/proxy/index.html", "services/http:backend:/proxy/"] {
+        let said = one(path)?;
+        ensure!(all.contains(said.as_str()), "{path}: {said:?}");
+    }
+    for pod in &all {
+        // Without a port it is the first that the pod declares.
+        ensure!(one(&format!("pods/{pod}/proxy/"))? == *pod && one(&format!("pods/{pod}:8080/proxy/"))? == *pod, "{pod} by proxy");
+    }
+    let Err(none) = raw("services/nobody/proxy/") else { return Err("a Service without endpoints answered".into()) };
+    ensure!(none.to_string().contains("no endpoints available for service"), "{none}");
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Rules about who may what, and who is asked first: roles, certificates, webhooks, admission policies, priority and fairness.
 
+use pintle_cel::Program;
 use serde_json::Value;
 
 use super::{Failures, Object, Rule, list, names, number, text};
@@ -9,7 +10,7 @@ use crate::status::FieldError;
 const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
 const FAILURE_POLICIES: &[&str] = &["Fail", "Ignore"];
 const RBAC: &str = "rbac.authorization.k8s.io";
-const MATCHING: &[Rule] = &[Rule::Required(&["name", "expression"]), Rule::Format("name", names::qualified)];
+const MATCHING: &[Rule] = &[Rule::Required(&["name", "expression"]), Rule::Format("name", names::qualified), Rule::Check(compiles)];
 const RULE: &[Rule] = &[
     Rule::Required(&["operations", "apiGroups", "apiVersions", "resources"]),
     Rule::OneOf("scope", &["*", "Cluster", "Namespaced"]),
@@ -171,6 +172,24 @@ fn https(config: &Object, path: &Path<'_>, failures: &mut Failures) {
     let url = text(config, "url");
     if !url.is_empty() && !url.starts_with("https://") {
         failures.push(FieldError::invalid(path.key("url"), url, "'https' is the only allowed URL scheme"));
+    }
+}
+
+/// Compile a match condition; the error says "compilation failed".
+///
+/// # Errors
+/// It is not an expression of `object`, `oldObject`, `request` (and, in policies, `params`) with a value of type bool.
+pub fn match_condition(source: &str) -> Result<Program, String> {
+    let variables = ["object", "oldObject", "request", "params", "namespaceObject"].map(|name| (name, &Value::Null));
+    Program::compile(source, &variables, "bool").map_err(|error| error.to_string())
+}
+
+fn compiles(condition: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let source = text(condition, "expression");
+    if !source.is_empty()
+        && let Err(why) = match_condition(source)
+    {
+        failures.push(FieldError::invalid(path.key("expression"), source, why));
     }
 }
 

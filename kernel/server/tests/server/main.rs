@@ -1,7 +1,8 @@
 //! The server against a real registry on a real store in a temporary directory, through real TLS on loopback.
 //!
 //! `cluster` starts and speaks; `transcript` reads requests and expectations from text; then one module a subject: `api` (objects, negotiation,
-//! discovery), `surface` (the items that clients rely on, case by case), `access` (who may what), `watch`, `node` (the link, with a pretended machine), `kubectl` (the real one, where it is installed).
+//! discovery), `surface` (the items that clients rely on, case by case), `access` (who may what), `watch`, `node` (the link, with a pretended machine), `webhooks` (with a real HTTPS
+//! server that judges), `kubectl` (the real one, where it is installed).
 
 mod access;
 mod api;
@@ -12,3 +13,4 @@ mod node;
 mod surface;
 mod transcript;
 mod watch;
+mod webhooks;
