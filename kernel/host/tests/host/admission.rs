@@ -102,6 +102,7 @@ async fn a_judge_is_asked_about_what_its_rules_and_selectors_match() {
         rule.as_object_mut().expect("an object").extend(change.as_object().expect("an object").clone());
         json!([rule])
     };
+    let only = |expression: &str| json!([{"name": "only", "expression": expression}]);
     let front = json!({"matchLabels": {"tier": "front"}});
     let default = json!({"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["default"]}]});
     for (change, expected) in [
@@ -114,6 +115,10 @@ async fn a_judge_is_asked_about_what_its_rules_and_selectors_match() {
         (json!({"rules": rule(json!({})), "namespaceSelector": front}), [false, false, true]),
         (json!({"rules": rule(json!({})), "namespaceSelector": default}), [true, true, false]),
         (json!({"rules": rule(json!({})), "namespaceSelector": default, "objectSelector": front}), [true, false, false]),
+        (
+            json!({"rules": rule(json!({})), "matchConditions": only(r#"request.resource.resource == "pods" && object.metadata.name == 'labelled'"#)}),
+            [true, false, false],
+        ),
     ] {
         check_matching(change, expected).await;
     }

@@ -33,9 +33,10 @@ async fn answer(path: &str, request: &Value) -> Value {
     let patch = |operations: Value| json!({"allowed": true, "patchType": "JSONPatch", "patch": base64(operations.to_string())});
     match path {
         "/deny" => {
-            json!({"allowed": false, "status": {"message": "not today", "code": 409, "reason": "Conflict"}, "warnings": ["ask tomorrow"]})
+            json!({"allowed": false, "status": {"message": "not today", "code": 409, "reason": "Conflict"}})
         }
         "/silent" => json!({"allowed": false}),
+        "/warn" => json!({"allowed": true, "warnings": ["ask tomorrow"]}),
         "/patch" => patch(json!([{"op": "add", "path": "/data/patched", "value": request["userInfo"]["username"]}])),
         "/move" => patch(json!([{"op": "move", "from": "/data/a", "path": "/data/b"}])),
         "/count" => {
@@ -149,14 +150,16 @@ async fn a_refusal_comes_in_upstreams_words_with_its_code_and_warnings() {
     let (cluster, judge) = (Cluster::start().await, judge().await);
     let mut client = cluster.admin().await;
     register(&mut client, "Validating", json!([judge.webhook("/deny", json!({}))])).await;
-    let (body, warning) = create_until(&mut client, json!({}), |status, _| status == 409).await;
+    let (body, _) = create_until(&mut client, json!({}), |status, _| status == 409).await;
     assert_eq!(body["message"], r#"admission webhook "judge.example.com" denied the request: not today"#);
     assert_eq!(body["reason"], "Conflict");
-    assert!(warning.unwrap().contains("ask tomorrow"));
     register(&mut client, "Validating", json!([judge.webhook("/silent", json!({}))])).await;
     let silent =
         |status, body: &Value| status == 400 && body["message"].as_str().unwrap().ends_with("denied the request without explanation");
     create_until(&mut client, json!({}), silent).await;
+    register(&mut client, "Validating", json!([judge.webhook("/warn", json!({}))])).await;
+    let (_, warning) = create_until(&mut client, json!({}), |status, _| status == 201).await;
+    assert!(warning.unwrap().contains("ask tomorrow"));
     // What registers judges is not judged, and stays removable.
     let any = json!([{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"]}]);
     register(&mut client, "Validating", json!([judge.webhook("/deny", json!({"rules": any}))])).await;
