@@ -27,6 +27,8 @@ pub const TESTS: &[Test] = &[
     ("services_local_policies_and_host_ports_stay_on_the_node", local),
     ("services_names_are_those_of_the_dns_specification", names),
     ("services_pods_reach_the_api_by_its_name_with_their_own_token", api),
+    ("services_are_balanced_at_an_address_of_the_pool", balanced),
+    ("services_with_endpoints_kept_by_hand_lead_to_them", by_hand),
     ("services_and_pods_are_reached_through_the_api_by_proxy", proxied),
     ("services_a_rolling_update_under_load_loses_no_request", rolling_update),
     ("services_connections_live_through_killed_daemons", killed_daemons),
@@ -306,6 +308,45 @@ fn api(setup: &Setup) -> Outcome {
         ensure!(inside.trim_start().starts_with("15 03"), "from the pod {inside:?}");
     }
     Ok(())
+}
+
+fn balanced(setup: &Setup) -> Outcome {
+    let all = backends(setup)?;
+    setup.kubectl.apply(
+        r#"
+apiVersion: v1
+kind: Service
+metadata: {name: balanced}
+spec: {type: LoadBalancer, selector: {app: backend}, ports: [{port: 80, targetPort: web}]}
+"#,
+    )?;
+    let pools = r#"{"spec": {"config": {"pools": ["192.0.2.17-192.0.2.18"]}}}"#;
+    setup.kubectl.run(&["patch", "module", "load-balancer", "--type=merge", "-p", pools])?;
+    setup.kubectl.wait_for("the Service has an address of the pool", &["service", "balanced"], MINUTE, |service| {
+        let ingress = &service["status"]["loadBalancer"]["ingress"];
+        if ingress[0]["ip"] == "192.0.2.17" { Ok(()) } else { Err(ingress.to_string()) }
+    })?;
+    for node in NODES {
+        eventually("the balanced address leads to every endpoint", MINUTE, || {
+            let printed = in_pod(setup, node, &thirty("http://192.0.2.17/")).map_err(|e| e.to_string())?;
+            if seen(&printed) == all { Ok(()) } else { Err(format!("{node}: {:?}", seen(&printed))) }
+        })?;
+    }
+    setup.kubectl.run(&["delete", "service", "balanced"]).map(drop).map_err(Into::into)
+}
+
+fn by_hand(setup: &Setup) -> Outcome {
+    let pod = setup.kubectl.get(&["pod", backends(setup)?.first().ok_or("no pod")?])?;
+    let (name, ip) = (&pod["metadata"]["name"], pod["status"]["podIP"].as_str().ok_or("no address")?);
+    setup.kubectl.apply(&format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: by-hand}}\nspec: {{ports: [{{port: 80}}]}}\n---\napiVersion: v1\nkind: Endpoints\n\
+         metadata: {{name: by-hand}}\nsubsets: [{{addresses: [{{ip: {ip}}}], ports: [{{port: 8080}}]}}]\n"
+    ))?;
+    eventually("the Service leads to the address", MINUTE, || {
+        let printed = in_pod(setup, "node-1", "timeout 3 wget -q -O - http://by-hand/ || echo FAILED").map_err(|e| e.to_string())?;
+        if Some(printed.trim()) == name.as_str() { Ok(()) } else { Err(printed) }
+    })?;
+    setup.kubectl.run(&["delete", "service,endpoints", "by-hand"]).map(drop).map_err(Into::into)
 }
 
 fn proxied(setup: &Setup) -> Outcome {
