@@ -23,7 +23,7 @@ use crate::{
     membrane::Gate,
     queue::{Done, Queue, sleep_until},
     slot::Slot,
-    spec::ControllerSpec,
+    spec::{ControllerSpec, ResourcePattern},
     write::{Action, ObjectName, Write, WriteError, Writer},
 };
 use bytes::Bytes;
@@ -78,6 +78,13 @@ impl Drop for Busy {
     }
 }
 
+/// Whether a controller is its module's only one: events name the module then, else what the controller reconciles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alone {
+    No,
+    Yes,
+}
+
 /// The loop of one controller.
 pub struct Work {
     spec: ControllerSpec,
@@ -91,6 +98,8 @@ pub struct Work {
     counters: Arc<Counters>,
     events: Rc<EventRecorder>,
     queue: Queue<Key>,
+    /// What the counter knows of it.
+    queued: u64,
     done: Returns,
     /// Batches to take one key at a time, because one of them ended the module.
     careful: usize,
@@ -114,12 +123,13 @@ struct Decided {
 }
 
 impl Work {
-    /// A loop for a controller called `name`. `last_words` takes what people should see in the module's status.
+    /// A loop for a controller of the module called `name`. `last_words` takes what people should see in the module's status.
     ///
     /// # Errors
     /// `BadSpec` when the manifest names a resource that is not served, or a bad selector.
     pub fn new(
         name: &str,
+        alone: Alone,
         spec: ControllerSpec,
         registry: Arc<Registry>,
         slot: Rc<Slot<Running>>,
@@ -129,7 +139,11 @@ impl Work {
     ) -> Result<Self, crate::HostError> {
         let mapper = Mapper::new(&spec, &registry)?;
         let gatherers = Rc::new(spec.related.iter().map(Gatherer::new).collect());
-        let component = if name.ends_with("-controller") { name.to_owned() } else { format!("{name}-controller") };
+        let component = match &spec.primary {
+            ResourcePattern::One(key) if alone == Alone::No => format!("{}-controller", key.resource.trim_end_matches('s')),
+            _ if name.ends_with("-controller") => name.to_owned(),
+            _ => format!("{name}-controller"),
+        };
         let events = Rc::new(EventRecorder::new(registry.clone(), name, &component));
         Ok(Self {
             spec,
@@ -142,6 +156,7 @@ impl Work {
             counters,
             events,
             queue: Queue::default(),
+            queued: 0,
             done: mpsc::unbounded_channel(),
             careful: 0,
             working: None,
@@ -161,7 +176,8 @@ impl Work {
             while let Ok((key, how)) = self.done.1.try_recv() {
                 self.queue.done(&key, how, Instant::now());
             }
-            self.counters.queue_length.store(self.queue.len() as u64, Relaxed);
+            let known = std::mem::replace(&mut self.queued, self.queue.len() as u64);
+            self.counters.queue_length.fetch_add(self.queued.wrapping_sub(known), Relaxed);
             let running = self.slot.now();
             let workers = running.as_ref().map_or(0, |running| running.gate.limits().workers);
             let regranted = std::mem::replace(&mut self.grants_seen, self.grants.version()) != self.grants_seen;

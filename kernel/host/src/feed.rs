@@ -164,6 +164,7 @@ impl Mapper {
         let beside = if primary.is_namespaced() { &*meta.namespace } else { "" };
         match &watch.map {
             Mapping::Own | Mapping::Name => keys.push(key(&primary.key, beside, &meta.name)),
+            Mapping::Namespace if primary.is_namespaced() && !meta.namespace.is_empty() => keys.extend(self.around(registry, beside)),
             Mapping::Namespace if !meta.namespace.is_empty() => keys.push(key(&primary.key, "", &meta.namespace)),
             Mapping::Namespace => {}
             Mapping::Selector => {

@@ -88,7 +88,7 @@ impl Policies {
         let permissions: Vec<Permission> = admitting.iter().flat_map(|policy| policy.spec.permissions.clone()).collect();
         if spec.kind == ModuleType::Scheduler {
             // It is shown whole snapshots: part of one would only mislead it.
-            must_see(spec.kind, None, &permissions).map_err(|e| HostError::Denied(format!("the policies' permissions: {e}")))?;
+            must_see(spec.kind, &[], &permissions).map_err(|e| HostError::Denied(format!("the policies' permissions: {e}")))?;
         }
         let bounds: Vec<&RawLimits> = admitting.iter().map(|policy| &policy.spec.limits).collect();
         Ok(Allowance { bounds: vec![permissions], limits: RawLimits::largest(&bounds).cut(spec.limits.clone()) })

@@ -63,7 +63,8 @@ pub struct ModuleSpec {
     pub limits: ModuleLimits,
     /// JSON text.
     pub config: String,
-    pub controller: Option<ControllerSpec>,
+    /// Of a controller module: each has its queue, all are served by one instance.
+    pub controllers: Vec<ControllerSpec>,
     pub admission: Option<AdmissionSpec>,
     pub scheduler_name: String,
     pub suspend: bool,
@@ -163,6 +164,7 @@ struct RawSpec {
     limits: RawLimits,
     config: Option<serde_json::Value>,
     controller: Option<RawController>,
+    controllers: Vec<RawController>,
     admission: Option<RawAdmission>,
     scheduler_name: String,
     api_level: Option<u16>,
@@ -263,11 +265,11 @@ impl ModuleSpec {
         if let Some(level) = raw.api_level.filter(|level| *level > pintle_wit::API_LEVEL) {
             return Err(bad("spec.apiLevel", format!("this kernel has level {}, not {level}", pintle_wit::API_LEVEL)));
         }
-        let controller = raw.controller.map(ControllerSpec::check).transpose()?;
+        let controllers: Vec<_> = raw.controller.into_iter().chain(raw.controllers).map(ControllerSpec::check).collect::<Result<_, _>>()?;
         let timeout = raw.admission.as_ref().and_then(|a| a.timeout_milliseconds);
         let admission = raw.admission.map(AdmissionSpec::check).transpose()?;
         match kind {
-            ModuleType::Controller if controller.is_none() => return Err(bad("spec.controller", "is required for a controller")),
+            ModuleType::Controller if controllers.is_empty() => return Err(bad("spec.controller", "is required for a controller")),
             ModuleType::Admission if admission.is_none() => return Err(bad("spec.admission", "is required for an admission module")),
             _ => {}
         }
@@ -285,12 +287,12 @@ impl ModuleSpec {
             grants: raw.grants,
             limits: raw.limits.check(timeout)?,
             config: raw.config.map_or_else(|| "{}".to_owned(), |c| c.to_string()),
-            controller,
+            controllers,
             admission,
             scheduler_name,
             suspend: raw.suspend,
         };
-        must_see(spec.kind, spec.controller.as_ref(), &spec.permissions)?;
+        must_see(spec.kind, &spec.controllers, &spec.permissions)?;
         Ok(spec)
     }
 }
@@ -308,14 +310,13 @@ impl RawSource {
 }
 
 /// Nobody is shown what nothing grants: the manifest must say so.
-pub fn must_see(kind: ModuleType, controller: Option<&ControllerSpec>, permissions: &[Permission]) -> Result<(), HostError> {
+pub fn must_see(kind: ModuleType, controllers: &[ControllerSpec], permissions: &[Permission]) -> Result<(), HostError> {
     let core = |resource| ResourcePattern::One(ResourceKey::new("", resource));
-    let seen: Vec<ResourcePattern> = match (kind, controller) {
-        (ModuleType::Scheduler, _) => ["pods", "nodes", "namespaces"].map(core).into(),
-        (ModuleType::Controller, Some(spec)) => {
-            std::iter::once(&spec.primary).chain(spec.watches.iter().map(|w| &w.resource)).cloned().collect()
-        }
-        _ => Vec::new(),
+    let shown = |spec: &ControllerSpec| std::iter::once(&spec.primary).chain(spec.watches.iter().map(|w| &w.resource)).cloned().collect();
+    let seen: Vec<ResourcePattern> = match kind {
+        ModuleType::Scheduler => ["pods", "nodes", "namespaces"].map(core).into(),
+        ModuleType::Controller => controllers.iter().flat_map(|spec| -> Vec<_> { shown(spec) }).collect(),
+        ModuleType::Admission => Vec::new(),
     };
     for pattern in &seen {
         let key = if let ResourcePattern::One(key) = pattern { Some(key) } else { None };

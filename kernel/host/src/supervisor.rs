@@ -10,7 +10,7 @@
 
 use crate::{
     audit::Audit,
-    controller::{Running, Work},
+    controller::{Alone, Running, Work},
     engine::{Code, digest_of},
     fault::{Fault, FaultKind, HostError, ModuleId},
     grants::{self, Grants},
@@ -120,7 +120,7 @@ impl Incarnation {
 /// The part of a module that outlives its incarnations.
 enum Lasting {
     None,
-    Controller { slot: Rc<Slot<Running>>, spec: ControllerSpec, task: JoinHandle<()> },
+    Controller { slot: Rc<Slot<Running>>, specs: Vec<ControllerSpec>, tasks: Vec<JoinHandle<()>> },
     Scheduler { slot: Rc<Slot<HotInstance>>, name: String, task: JoinHandle<()> },
     Admission,
 }
@@ -128,7 +128,8 @@ enum Lasting {
 impl Drop for Lasting {
     fn drop(&mut self) {
         match self {
-            Self::Controller { task, .. } | Self::Scheduler { task, .. } => task.abort(),
+            Self::Controller { tasks, .. } => tasks.iter().for_each(JoinHandle::abort),
+            Self::Scheduler { task, .. } => task.abort(),
             Self::None | Self::Admission => {}
         }
     }
@@ -324,9 +325,9 @@ impl Supervisor {
 
     /// Sets up what outlives incarnations, and keeps it when it is the same as before.
     async fn prepare(&mut self, spec: &ModuleSpec, trusted: bool) -> Result<(), HostError> {
-        let same = match (&self.work, &spec.controller) {
-            (Lasting::Controller { spec: old, .. }, Some(new)) => spec.kind == ModuleType::Controller && old == new,
-            (Lasting::Scheduler { name, .. }, _) => spec.kind == ModuleType::Scheduler && *name == spec.scheduler_name,
+        let same = match &self.work {
+            Lasting::Controller { specs, .. } => spec.kind == ModuleType::Controller && *specs == spec.controllers,
+            Lasting::Scheduler { name, .. } => spec.kind == ModuleType::Scheduler && *name == spec.scheduler_name,
             _ => false,
         };
         if same {
@@ -337,10 +338,10 @@ impl Supervisor {
             return Ok(());
         }
         self.tear_down().await;
-        self.work = match (spec.kind, &spec.controller) {
-            (ModuleType::Controller, Some(controller)) => self.controller_work(controller)?,
-            (ModuleType::Scheduler, _) => self.scheduler_work(spec),
-            _ => Lasting::Admission,
+        self.work = match spec.kind {
+            ModuleType::Controller => self.controller_work(&spec.controllers)?,
+            ModuleType::Scheduler => self.scheduler_work(spec),
+            ModuleType::Admission => Lasting::Admission,
         };
         if spec.kind == ModuleType::Admission && trusted {
             self.install_judge(spec, &spec.limits, None);
@@ -348,20 +349,26 @@ impl Supervisor {
         Ok(())
     }
 
-    fn controller_work(&self, spec: &ControllerSpec) -> Result<Lasting, HostError> {
+    fn controller_work(&self, specs: &[ControllerSpec]) -> Result<Lasting, HostError> {
         let slot = Rc::new(Slot::default());
         let state = self.state.clone();
-        let last_words = Rc::new(move |message: String| state.update(|f| f.message = message));
-        let work = Work::new(
-            self.id.as_str(),
-            spec.clone(),
-            self.context.registry.clone(),
-            slot.clone(),
-            self.grants.clone(),
-            self.state.counters.clone(),
-            last_words,
-        )?;
-        Ok(Lasting::Controller { slot, spec: spec.clone(), task: tokio::task::spawn_local(work.run()) })
+        let last_words: Rc<dyn Fn(String)> = Rc::new(move |message: String| state.update(|f| f.message = message));
+        let alone = if specs.len() == 1 { Alone::Yes } else { Alone::No };
+        let one = |spec: &ControllerSpec| {
+            Work::new(
+                self.id.as_str(),
+                alone,
+                spec.clone(),
+                self.context.registry.clone(),
+                slot.clone(),
+                self.grants.clone(),
+                self.state.counters.clone(),
+                last_words.clone(),
+            )
+        };
+        let works = specs.iter().map(one).collect::<Result<Vec<_>, _>>()?;
+        let tasks = works.into_iter().map(|work| tokio::task::spawn_local(work.run())).collect();
+        Ok(Lasting::Controller { slot, specs: specs.to_vec(), tasks })
     }
 
     fn scheduler_work(&self, spec: &ModuleSpec) -> Lasting {

@@ -383,7 +383,8 @@ fn module(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     for (kind, why) in
         [("admission", "an admission module says which requests it is asked about"), ("controller", "a controller says what it is about")]
     {
-        if text(spec, "type") == kind && !spec.contains_key(kind) {
+        let several = kind == "controller" && spec.get("controllers").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+        if text(spec, "type") == kind && !spec.contains_key(kind) && !several {
             failures.push(FieldError::required(path.key(kind), why));
         }
     }

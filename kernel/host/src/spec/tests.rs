@@ -24,6 +24,13 @@ fn a_spec_that_cannot_be_acted_on_names_its_field() {
         json!({"type": "controller", "source": {"builtin": "x"}, "permissions": reads("apps", &["*"]), "controller": {"primary": "*/*"}}),
         Err("*/*"),
     );
+    let two = json!([{"primary": "/pods"}, {"primary": "apps/replicasets"}]);
+    check_says(json!({"type": "controller", "source": {"builtin": "x"}, "permissions": all, "controllers": two}), Ok(()));
+    check_says(
+        json!({"type": "controller", "source": {"builtin": "x"}, "permissions": reads("", &["pods"]), "controllers": two}),
+        Err("apps/replicasets"),
+    );
+    check_says(json!({"type": "controller", "source": {"builtin": "x"}, "controllers": []}), Err("spec.controller"));
     check_says(json!({"type": "scheduler", "source": {"file": "x"}, "permissions": reads("", &["pods", "nodes", "namespaces"])}), Ok(()));
     check_says(json!({"type": "scheduler", "source": {"file": "x"}, "permissions": reads("", &["pods", "nodes"])}), Err("namespaces"));
     check_says(json!({"type": "scheduler", "source": {"file": "x"}, "permissions": all, "shadow": true}), Err("shadow"));

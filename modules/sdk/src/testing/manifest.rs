@@ -14,10 +14,12 @@ pub struct Manifest {
 
 #[derive(Clone, Debug, Deserialize)]
 struct Spec {
-    controller: ControllerManifest,
+    controller: Option<ControllerManifest>,
+    #[serde(default)]
+    controllers: Vec<ControllerManifest>,
 }
 
-/// `spec.controller` of a Module.
+/// `spec.controller` of a Module, or one of its `spec.controllers`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ControllerManifest {
@@ -58,34 +60,50 @@ impl Manifest {
         serde_json::from_str(manifest).map_err(|source| Error::Shape { what: "the manifest".into(), source })
     }
 
+    fn all(&self) -> impl Iterator<Item = &ControllerManifest> {
+        self.spec.controller.iter().chain(&self.spec.controllers)
+    }
+
+    fn of(&self, resource: &str) -> Option<&ControllerManifest> {
+        self.all().find(|controller| controller.is_about(resource))
+    }
+
     pub(super) fn controls(&self, resource: &str) -> bool {
-        self.spec.controller.primary == resource || self.spec.controller.primary == EVERYTHING
+        self.of(resource).is_some()
     }
 
     pub(super) fn primaries(&self, store: &Store) -> Vec<ObjectRef> {
-        let controller = &self.spec.controller;
-        store
-            .iter()
-            .filter(|(key, object)| self.controls(&key.resource) && labels_match(&controller.selector, object))
-            .map(|(key, object)| reference(&key.resource, object))
-            .collect()
+        let of_one = |controller: &ControllerManifest| -> Vec<ObjectRef> {
+            let about =
+                store.iter().filter(|(key, object)| controller.is_about(&key.resource) && labels_match(&controller.selector, object));
+            about.map(|(key, object)| reference(&key.resource, object)).collect()
+        };
+        self.all().flat_map(of_one).collect()
     }
 
     pub(super) fn object(&self, store: &Store, target: &ObjectRef) -> Option<Value> {
         let object =
             store.get_key(&Key::of(target)).filter(|object| target.uid.is_empty() || text(object, "/metadata/uid") == target.uid)?;
-        Some(if self.spec.controller.primary == EVERYTHING { project(object, &["/metadata".into()]) } else { object.clone() })
+        let everything = self.of(&Key::of(target).resource).is_some_and(|controller| controller.primary == EVERYTHING);
+        Some(if everything { project(object, &["/metadata".into()]) } else { object.clone() })
     }
 
     pub(super) fn related(&self, store: &Store, target: &ObjectRef, object: Option<&Value>) -> Vec<(String, Vec<Value>)> {
         let deleting = object.is_some_and(|object| object.pointer("/metadata/deletionTimestamp").is_some());
-        let rules = self.spec.controller.related.iter().filter(|rule| rule.when.as_deref() != Some("deleting") || deleting);
+        let rules = self.of(&Key::of(target).resource).map_or(&[][..], |controller| &controller.related);
+        let rules = rules.iter().filter(|rule| rule.when.as_deref() != Some("deleting") || deleting);
         rules
             .map(|rule| {
                 let chosen = store.iter().filter(|(key, candidate)| rule.chooses(key, candidate, target, object));
                 (rule.name.clone(), chosen.map(|(_, candidate)| rule.row(candidate)).collect())
             })
             .collect()
+    }
+}
+
+impl ControllerManifest {
+    fn is_about(&self, resource: &str) -> bool {
+        self.primary == resource || self.primary == EVERYTHING
     }
 }
 
