@@ -3,6 +3,7 @@
 use pintle_sdk::Condition;
 use pintle_sdk::prelude::*;
 use pintle_sdk::serde_json::Value;
+use pintle_sdk::workload::{Owned, Rounding, amount};
 use serde::{Deserialize, Serialize};
 
 /// The revision of a ReplicaSet, and the newest of a Deployment.
@@ -153,6 +154,16 @@ impl ReplicaSet {
     }
 }
 
+impl Owned for ReplicaSet {
+    fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    fn target(&self) -> ObjectRef {
+        ReplicaSet::target(self)
+    }
+}
+
 impl Deployment {
     /// Pods asked for.
     pub fn replicas(&self) -> i64 {
@@ -177,8 +188,10 @@ impl Deployment {
     /// `(maxSurge, maxUnavailable)` in pods: percentages round so that a rollout can go on, and both cannot be zero.
     fn fenceposts(&self) -> (i64, i64) {
         let update = self.spec.strategy.rolling_update.clone().unwrap_or_default();
-        let surge = pods(update.max_surge.as_ref(), self.replicas(), Rounding::Up);
-        let unavailable = pods(update.max_unavailable.as_ref(), self.replicas(), Rounding::Down);
+        let quarter = json!("25%");
+        let pods = |value: Option<Value>, rounding| amount(Some(&value.unwrap_or(quarter.clone())), self.replicas(), rounding).unwrap_or(0);
+        let surge = pods(update.max_surge, Rounding::Up);
+        let unavailable = pods(update.max_unavailable, Rounding::Down);
         if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
     }
 
@@ -190,24 +203,5 @@ impl Deployment {
     /// Pods that may be missing during a rollout.
     pub fn max_unavailable(&self) -> i64 {
         if self.is_recreate() || self.replicas() == 0 { 0 } else { self.fenceposts().1.min(self.replicas()) }
-    }
-}
-
-enum Rounding {
-    Up,
-    Down,
-}
-
-/// An `IntOrString` in pods; 25 % when it is not given.
-fn pods(value: Option<&Value>, replicas: i64, rounding: Rounding) -> i64 {
-    let percent = match value {
-        Some(Value::Number(number)) => return number.as_i64().unwrap_or(0).max(0),
-        Some(Value::String(text)) => text.trim_end_matches('%').parse().unwrap_or(0i64).max(0),
-        _ => 25,
-    };
-    let hundredths = percent.saturating_mul(replicas);
-    match rounding {
-        Rounding::Up => hundredths.saturating_add(99) / 100,
-        Rounding::Down => hundredths / 100,
     }
 }

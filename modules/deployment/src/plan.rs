@@ -3,9 +3,10 @@
 //! A rollout goes one step a plan: the set of the newest template grows, or the others shrink, and the ReplicaSets' own news bring the next
 //! look. Each step is computed from what was seen alone.
 
+use pintle_sdk::Action;
 use pintle_sdk::prelude::*;
 use pintle_sdk::serde_json::Value;
-use pintle_sdk::{Action, OwnerReference};
+use pintle_sdk::workload::{Claimed, Owner, claim};
 
 use crate::conditions::{self, Newest};
 use crate::model::{DESIRED, Deployment, HASH_LABEL, MAX, REVISION, REVISION_HISTORY, ReplicaSet};
@@ -24,42 +25,15 @@ pub fn plan(now: Time, attempt: u32, deployment: &Deployment, related: Vec<Repli
     if deployment.spec.selector.is_empty() {
         return Ok(Plan::new().warning("SelectingAll", "This deployment is selecting all pods. A non-empty selector is required."));
     }
-    let (claims, sets) = claim(deployment, related);
-    if !claims.is_empty() {
-        return Ok(claims.into_iter().collect());
+    let (metadata, selector) = (&deployment.metadata, &deployment.spec.selector);
+    let Claimed { writes, ours: sets } =
+        claim(&Owner { metadata, api_version: "apps/v1", kind: "Deployment", selector, finalizer: None }, related);
+    if !writes.is_empty() {
+        // An adopted set counts from the next look on, when its resourceVersion is known.
+        return Ok(writes.into_iter().collect());
     }
     let rollout = Rollout { now, attempt, deployment, newest: template::find(&sets, &deployment.spec.template), sets: &sets };
     rollout.plan()
-}
-
-/// Sorts out whose the sets are, as the ReplicaSets do with pods.
-fn claim(deployment: &Deployment, sets: Vec<ReplicaSet>) -> (Vec<Write>, Vec<ReplicaSet>) {
-    let (mut writes, mut ours) = (Vec::new(), Vec::new());
-    let (uid, going) = (&deployment.metadata.uid, deployment.metadata.is_terminating());
-    for set in sets {
-        let matches = deployment.spec.selector.matches(&set.metadata.labels);
-        match set.metadata.controller() {
-            Some(owner) if owner.uid == *uid && matches => ours.push(set),
-            Some(owner) if owner.uid == *uid && !going => {
-                let kept = set.metadata.owner_references.iter().filter(|owner| owner.uid != *uid).cloned().collect();
-                writes.push(set_owners(&set, kept));
-            }
-            None if matches && !going && !set.metadata.is_terminating() => {
-                let mut owners = set.metadata.owner_references.clone();
-                owners.push(deployment.metadata.as_controller("apps/v1", "Deployment"));
-                writes.push(set_owners(&set, owners));
-            }
-            _ => {}
-        }
-    }
-    (writes, ours)
-}
-
-/// An adopted set counts from the next look on, when its resourceVersion is known.
-fn set_owners(set: &ReplicaSet, owners: Vec<OwnerReference>) -> Write {
-    let mut body = set.metadata.precondition();
-    body["metadata"]["ownerReferences"] = json!(owners);
-    Write::merge(set.target(), body)
 }
 
 struct Rollout<'a> {

@@ -2,7 +2,8 @@
 
 use pintle_sdk::Condition;
 use pintle_sdk::prelude::*;
-use serde::{Deserialize, Serialize};
+pub use pintle_sdk::workload::{Taint, Toleration};
+use serde::Deserialize;
 
 /// `v1` Node.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -34,22 +35,6 @@ pub struct Status {
     pub phase: String,
     /// Conditions.
     pub conditions: Vec<Condition>,
-}
-
-/// A taint on a node.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Taint {
-    /// What it is about.
-    pub key: String,
-    /// Empty for those of this module.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub value: String,
-    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
-    pub effect: String,
-    /// Since when, for `NoExecute`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub time_added: Option<Time>,
 }
 
 /// `coordination.k8s.io/v1` Lease.
@@ -86,27 +71,6 @@ pub struct Pod {
 pub struct PodSpec {
     /// What it puts up with.
     pub tolerations: Vec<Toleration>,
-}
-
-/// What a pod puts up with, and for how long.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Toleration {
-    key: String,
-    operator: String,
-    value: String,
-    effect: String,
-    /// For ever when absent; not at all when 0 or less.
-    pub toleration_seconds: Option<i64>,
-}
-
-impl Toleration {
-    /// Whether it covers a taint.
-    pub fn tolerates(&self, taint: &Taint) -> bool {
-        let effect = self.effect.is_empty() || self.effect == taint.effect;
-        let key = self.key.is_empty() || self.key == taint.key;
-        effect && key && (self.operator == "Exists" || (!self.key.is_empty() && self.value == taint.value))
-    }
 }
 
 impl Node {

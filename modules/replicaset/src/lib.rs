@@ -1,10 +1,9 @@
-//! Keeps as many pods of a kind as a ReplicaSet asks for.
+//! Keeps as many pods of a kind as a ReplicaSet or a ReplicationController asks for.
 //!
 //! Not here: which pods run where (the scheduler), rollouts (the deployment module), and restarts (the machines).
 //! Invariant: a plan made from an old view does no harm. Names of new pods follow from what was seen, so the same view makes the same names and
 //! the second create fails; a delete names the uid it means.
 
-mod names;
 mod plan;
 mod status;
 
@@ -20,7 +19,9 @@ impl Controller for ReplicaSets {
 
     fn reconcile(&mut self, now: Time, request: &Request<'_>) -> Result<Plan> {
         let Some(set) = request.object::<plan::ReplicaSet<'_>>()? else { return Ok(Plan::new()) };
-        plan::plan(now, request.attempt, &set, request.related("pods")?)
+        let [sets, controllers] = &plan::KINDS;
+        let kind = if request.target.resource == controllers.resource { controllers } else { sets };
+        plan::plan(kind, now, request.attempt, &set, request.related("pods")?)
     }
 }
 

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use pintle_sdk::Condition;
 use pintle_sdk::prelude::*;
 use pintle_sdk::serde_json::Value;
+use pintle_sdk::workload::Pod;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Pod, ReplicaSet};
+use crate::plan::ReplicaSet;
 
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 
@@ -20,7 +21,8 @@ pub struct Status {
     fully_labeled_replicas: usize,
     ready_replicas: usize,
     available_replicas: usize,
-    terminating_replicas: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    terminating_replicas: Option<usize>,
     observed_generation: i64,
     conditions: Vec<Condition>,
 }
@@ -31,7 +33,7 @@ pub fn observe(
     set: &ReplicaSet<'_>,
     active: &[Pod],
     template_labels: &BTreeMap<String, String>,
-    terminating: usize,
+    terminating: Option<usize>,
     failing: Option<&'static str>,
 ) -> (Status, Option<Duration>) {
     let ready: Vec<Time> = active.iter().filter_map(Pod::ready_since).collect();

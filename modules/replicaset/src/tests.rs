@@ -4,6 +4,7 @@ use pintle_sdk::serde_json::Value;
 use pintle_sdk::testing::{Disturbed, FakeKernel, Round};
 
 const MANIFEST: &str = include_str!("../module.json");
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 fn kernel() -> Result<FakeKernel> {
     FakeKernel::new(MANIFEST)
@@ -55,6 +56,27 @@ fn pods_are_made_from_the_template_and_counted() -> Result<()> {
     assert_eq!(pod["spec"]["containers"][0]["image"], "i");
     assert_eq!((&status(&kernel)["replicas"], &status(&kernel)["readyReplicas"]), (&json!(3), &json!(0)));
     assert_eq!(status(&kernel)["observedGeneration"], 1);
+    Ok(())
+}
+
+#[test]
+fn a_replication_controller_is_the_same_under_another_name() -> Result<()> {
+    let mut kernel = kernel()?;
+    let mut controller = set(2);
+    (controller["apiVersion"], controller["kind"]) = (json!("v1"), json!("ReplicationController"));
+    controller["spec"]["selector"] = json!({"app": "web"});
+    kernel.put(controller)?;
+    kernel.put(pod("orphan", |_| {}))?;
+    kernel.put(pod("stranger", |pod| pod["metadata"]["labels"]["app"] = json!("other")))?;
+    kernel.settle(&mut ReplicaSets)?;
+    let owned = |pod: &&&Value| pod["metadata"]["ownerReferences"][0]["kind"] == "ReplicationController";
+    assert_eq!((kernel.list("/pods").len(), kernel.list("/pods").iter().filter(owned).count()), (3, 2));
+    let status = kernel.get("/replicationcontrollers", "shop", "web").map(|set| set["status"].clone()).unwrap_or_default();
+    assert_eq!((&status["replicas"], &status["readyReplicas"], &status["terminatingReplicas"]), (&json!(2), &json!(1), &Value::Null));
+    kernel.edit("/pods", "shop", "orphan", |pod| pod["metadata"]["labels"]["app"] = json!("released"));
+    kernel.settle(&mut ReplicaSets)?;
+    assert_eq!(kernel.get("/pods", "shop", "orphan").map(|pod| pod["metadata"]["ownerReferences"].clone()), Some(json!([])));
+    assert_eq!(kernel.list("/pods").len(), 4);
     Ok(())
 }
 

@@ -75,14 +75,14 @@ pub fn untolerated<'a>(pod: &Pod, node: &'a Node) -> Option<&'a Taint> {
 }
 
 fn tolerates_unschedulable(pod: &Pod) -> bool {
-    let taint = Taint { key: UNSCHEDULABLE_TAINT.into(), value: String::new(), effect: "NoSchedule".into() };
+    let taint = Taint { key: UNSCHEDULABLE_TAINT.into(), value: String::new(), effect: "NoSchedule".into(), ..Taint::default() };
     pod.tolerations.iter().any(|toleration| toleration.tolerates(&taint))
 }
 
 /// Whether the node is one of those that the pod asks for.
 pub fn affinity_matches(pod: &Pod, node: &Node) -> bool {
     pod.selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
-        && pod.required_nodes.as_ref().is_none_or(|terms| terms.iter().any(|term| term.matches(node)))
+        && pod.required_nodes.as_ref().is_none_or(|terms| terms.iter().any(|term| term.matches(&node.name, &node.labels)))
 }
 
 /// Whether there is room. Room that is being made for a pod of the same or higher priority is taken.

@@ -9,7 +9,6 @@ mod interpod;
 mod model;
 mod plan;
 mod preempt;
-mod quantity;
 mod score;
 mod snapshot;
 mod spread;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use pintle_sdk::prelude::*;
-use pintle_sdk::{Requirement, serde_json};
+use pintle_sdk::serde_json;
+pub use pintle_sdk::workload::{NodeTerm, Taint, Toleration};
 use serde::Deserialize;
 
-use crate::quantity::{milli, units};
+use pintle_sdk::workload::{milli, units};
 
 pub type Labels = BTreeMap<String, String>;
 
@@ -76,33 +77,6 @@ pub struct Node {
     pub pods_max: i64,
 }
 
-/// A taint on a node.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Taint {
-    pub key: String,
-    pub value: String,
-    pub effect: String,
-}
-
-/// What a pod puts up with.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Toleration {
-    pub key: String,
-    pub operator: String,
-    pub value: String,
-    pub effect: String,
-}
-
-impl Toleration {
-    pub fn tolerates(&self, taint: &Taint) -> bool {
-        let effect = self.effect.is_empty() || self.effect == taint.effect;
-        let key = self.key.is_empty() || self.key == taint.key;
-        effect && key && (self.operator == "Exists" || (!self.key.is_empty() && self.value == taint.value))
-    }
-}
-
 /// A pod.
 #[derive(Clone, Debug, Default)]
 pub struct Pod {
@@ -147,22 +121,6 @@ impl HostPort {
         let wild = |port: &HostPort| port.address.is_empty() || port.address == "0.0.0.0";
         let same_address = wild(self) || wild(other) || self.address == other.address;
         self.port == other.port && self.protocol == other.protocol && same_address
-    }
-}
-
-/// One alternative of a node selector. An empty one matches nothing.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct NodeTerm {
-    match_expressions: Vec<Requirement>,
-    match_fields: Vec<Requirement>,
-}
-
-impl NodeTerm {
-    pub fn matches(&self, node: &Node) -> bool {
-        let labels = self.match_expressions.iter().all(|r| r.holds(node.labels.get(&r.key).map(String::as_str)));
-        let fields = self.match_fields.iter().all(|r| r.holds((r.key == "metadata.name").then_some(node.name.as_str())));
-        !(self.match_expressions.is_empty() && self.match_fields.is_empty()) && labels && fields
     }
 }
 

@@ -88,7 +88,7 @@ fn avoided_taints(pod: &Pod, place: &Place) -> i64 {
 }
 
 fn preferred(pod: &Pod, place: &Place) -> i64 {
-    pod.preferred_nodes.iter().filter(|(_, term)| term.matches(&place.node)).map(|(weight, _)| weight).sum()
+    pod.preferred_nodes.iter().filter(|(_, term)| term.matches(&place.node.name, &place.node.labels)).map(|(weight, _)| weight).sum()
 }
 
 /// Nodes that lack a label of the constraints come last.

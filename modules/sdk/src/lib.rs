@@ -45,6 +45,7 @@ pub mod testing;
 mod time;
 #[cfg(target_family = "wasm")]
 pub mod wasm;
+pub mod workload;
 
 pub use admission::{Admission, Edit, Failure, Operation, Phase, Review, Verdict};
 pub use controller::{Controller, Request};

@@ -5,8 +5,24 @@ use std::collections::BTreeSet;
 /// The letters and digits that Kubernetes makes names of: no vowels, so no words.
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX_LENGTH: usize = 5;
+const HASH_LENGTH: usize = 10;
 /// A generated name is a DNS label.
 const NAME_LENGTH_MAX: usize = 63;
+
+/// Ten letters and digits that follow from a text and, should they be taken, from a count of collisions.
+pub fn hash(text: &str, collisions: i64) -> String {
+    let seed = fnv(fnv(FNV_OFFSET, text.as_bytes()), &collisions.to_le_bytes());
+    letters(mix(seed), HASH_LENGTH)
+}
+
+fn letters(mut rest: u64, count: usize) -> String {
+    let mut text = String::with_capacity(count);
+    for _ in 0..count {
+        text.push(char::from(ALPHABET[(rest % 27) as usize]));
+        rest /= 27;
+    }
+    text
+}
 
 /// An endless supply of names `<base>-xxxxx`, the same for the same seed, without those that are taken.
 pub struct Names {
@@ -33,12 +49,7 @@ impl Iterator for Names {
     fn next(&mut self) -> Option<String> {
         loop {
             self.seed = fnv(self.seed, b"+");
-            let mut rest = mix(self.seed);
-            let mut name = self.base.clone();
-            for _ in 0..SUFFIX_LENGTH {
-                name.push(char::from(ALPHABET[(rest % 27) as usize]));
-                rest /= 27;
-            }
+            let name = format!("{}{}", self.base, letters(mix(self.seed), SUFFIX_LENGTH));
             if self.taken.insert(name.clone()) {
                 return Some(name);
             }
