@@ -146,8 +146,29 @@ impl Registry {
         };
         self.writing(caller, target, Operation::Create, delete.dry_run)?.admit_posted(&eviction).await?;
         self.charge_budget(caller, &pod, delete.dry_run).await?;
+        if delete.dry_run == DryRun::No && delete.precondition_resource_version.is_none() {
+            self.note_disruption(caller, target).await?;
+        }
         let deleted = self.delete_object(caller, &target.subresource(""), &delete).await?;
         Ok(Written { object: deleted.object, created: true, warnings: deleted.warnings })
+    }
+
+    /// A pod says that it was evicted: its owner may look on that otherwise than on a failure of its own.
+    async fn note_disruption(&self, caller: &Caller, target: &Target) -> Result<()> {
+        let target = target.subresource("status");
+        let condition = json!({
+            "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
+            "lastTransitionTime": kinds::now_text(),
+        });
+        let edit = |value: &mut Value, _: &Object| {
+            let mut conditions = value["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            conditions.retain(|known| known["type"] != condition["type"]);
+            conditions.push(condition.clone());
+            value["status"]["conditions"] = json!(conditions);
+            Ok(())
+        };
+        let writing = self.writing(caller, &target, Operation::Update, DryRun::No)?;
+        self.revise(writing, Source::Edit(&edit), &WriteOptions::default()).await.map(drop)
     }
 
     /// Take a disruption off the budget that covers the pod: 429 when it has none left. A pod that is over, or already going, disrupts
