@@ -1,17 +1,18 @@
-//! What Kubernetes' own admission plugins do for every cluster: NamespaceLifecycle, ServiceAccount, DefaultTolerationSeconds, Priority and
-//! TaintNodesByCondition.
+//! What Kubernetes' own admission plugins do for every cluster: NamespaceLifecycle, ServiceAccount, DefaultTolerationSeconds, Priority,
+//! TaintNodesByCondition and, when all edits are made, ResourceQuota.
 //!
-//! Not here: defaults of fields (the schema's), quotas and limits, and who may do what (authorization).
+//! Not here: defaults of fields (the schema's), limit ranges, and who may do what (authorization).
 //! Invariant: it looks only at what came with the call, and parses of it only what it decides by.
 
 mod lifecycle;
 mod plan;
 mod pod;
 mod priority;
+mod quota;
 mod service_account;
 
-use pintle_sdk::Operation;
 use pintle_sdk::prelude::*;
+use pintle_sdk::{Operation, Phase};
 use serde::Deserialize;
 
 /// Seconds that pods stay on a machine in trouble, unless they say otherwise.
@@ -45,6 +46,9 @@ impl Admission for Defaults {
         }
         if review.operation != Operation::Create || !review.subresource.is_empty() {
             return Ok(Verdict::allow());
+        }
+        if review.phase == Phase::Validating {
+            return quota::review(review);
         }
         let verdict = lifecycle::create(review)?;
         match target {
