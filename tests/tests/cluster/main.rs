@@ -5,6 +5,7 @@
 //! anything left behind. With `PINTLE_KEEP=1` the cluster stays for a look. Modules:
 //!
 //! - `web`: what a user does with a Deployment, from apply to delete;
+//! - `workloads`: Jobs, CronJobs, DaemonSets and StatefulSets;
 //! - `nodes`: spreading, killed containers, killed and stopped nodes;
 //! - `services`: Services of every type and their names, with real packets from every node and pod;
 //! - `policies`: who may reach whom, probed for every pair;
@@ -24,6 +25,7 @@ mod services;
 mod setup;
 mod teardown;
 mod web;
+mod workloads;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use setup::Setup;
@@ -40,6 +42,7 @@ fn main() {
     }
     let trials = [
         web::TESTS,
+        workloads::TESTS,
         nodes::TESTS,
         services::TESTS,
         policies::TESTS,

@@ -45,6 +45,7 @@ fn built_in(setup: &Setup) -> Outcome {
         "garbage-collector",
         "node-lifecycle",
         "endpointslice",
+        "workloads",
     ];
     for name in expected {
         ensure!(names.contains(name), "{name} is not among {names:?}");
