@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+const KERNEL: &str = "system:pintle-kernel";
+
 /// The authenticated identity behind a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caller {
@@ -29,7 +31,13 @@ impl Caller {
     /// The kernel itself: bootstrap, and what it records on its own account.
     #[must_use]
     pub fn kernel() -> Self {
-        Self::user("system:pintle-kernel", ["system:masters"])
+        Self::user(KERNEL, ["system:masters"])
+    }
+
+    /// Whether this is the kernel itself.
+    #[must_use]
+    pub fn is_kernel(&self) -> bool {
+        self.user == KERNEL
     }
 
     /// The module of this name.

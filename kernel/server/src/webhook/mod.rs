@@ -2,7 +2,8 @@
 //!
 //! The registered configurations are followed from the registry and kept compiled, so a write that no webhook wants costs one look at a list. Order, as
 //! upstream: modules edit, then mutating webhooks one after the other (once more those that asked for it, when a later one edited); modules judge, then
-//! validating webhooks all at once. Webhooks never judge the objects that register judges.
+//! validating webhooks all at once. Webhooks never judge the objects that register judges, nor what the kernel does on its own account: it must start
+//! without the pods that serve them.
 //!
 //! Facts: <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>.
 
@@ -65,6 +66,12 @@ impl Webhooks {
         });
     }
 
+    /// The webhooks that want this request.
+    fn asked_by(&self, request: &AdmissionRequest<'_>, phase: Phase) -> Vec<Arc<Webhook>> {
+        let target = request.target;
+        if request.caller.is_kernel() { Vec::new() } else { self.wanting(&target.resource, &target.subresource, request.operation, phase) }
+    }
+
     fn wanting(&self, resource: &ResourceInfo, subresource: &str, operation: Operation, phase: Phase) -> Vec<Arc<Webhook>> {
         let lists = self.lists.read().clone();
         if resource.group == GROUP {
@@ -114,7 +121,7 @@ impl Webhooks {
             }
             _ => Verdict::allowed(),
         };
-        let webhooks = self.wanting(&target.resource, &target.subresource, request.operation, Phase::Mutating);
+        let webhooks = self.asked_by(request, Phase::Mutating);
         let Some(server) = self.server.upgrade().filter(|_| sum.refused.is_none() && !webhooks.is_empty()) else { return sum };
         let mut object = match edited(&request.object, &sum.edits) {
             Ok(object) => object,
@@ -156,7 +163,7 @@ impl Webhooks {
             }
             _ => Verdict::allowed(),
         };
-        let webhooks = self.wanting(&target.resource, &target.subresource, request.operation, Phase::Validating);
+        let webhooks = self.asked_by(request, Phase::Validating);
         let Some(server) = self.server.upgrade().filter(|_| sum.refused.is_none() && !webhooks.is_empty()) else { return sum };
         let answers = join_all(webhooks.iter().map(|webhook| self.ask(&server, webhook, request, &request.object))).await;
         for verdict in answers.into_iter().flatten() {

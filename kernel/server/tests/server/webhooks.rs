@@ -10,6 +10,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use pintle_registry::{Body, Caller, WriteOptions};
 use rustls_pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -164,6 +165,10 @@ async fn a_refusal_comes_in_upstreams_words_with_its_code_and_warnings() {
     let any = json!([{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"]}]);
     register(&mut client, "Validating", json!([judge.webhook("/deny", json!({"rules": any}))])).await;
     create_until(&mut client, json!({}), |status, _| status == 409).await;
+    // The kernel itself is not judged either: it must start without the webhook's server.
+    let target = cluster.registry.resolve("", "v1", "configmaps", "", "default", "").unwrap();
+    let own = Body::Value(json!({"metadata": {"name": "own"}}));
+    cluster.registry.create(&Caller::kernel(), &target, own, &WriteOptions::default()).await.unwrap();
     let gone = client.send("DELETE", &format!("{CONFIGURATIONS}/validatingwebhookconfigurations/judge"), &[], "").await;
     assert_eq!(gone.status, 200, "{gone:?}");
     create_until(&mut client, json!({}), |status, _| status == 201).await;
