@@ -1,4 +1,4 @@
-//! A small OCI image made on this machine: Debian's static busybox, its applets as links, and a web page.
+//! OCI images made on this machine: from directories, or a small one of Debian's static busybox, its applets as links, and a web page.
 
 use crate::Error;
 use flate2::{Compression, write::GzEncoder};
@@ -10,6 +10,7 @@ use std::{fs, path::Path, process::Command};
 pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// A blob and its digest.
+#[derive(Clone)]
 pub struct Blob {
     /// `sha256:<hex>`.
     pub digest: String,
@@ -58,30 +59,53 @@ pub fn busybox(version: &str) -> Result<Image, Error> {
     for (path, text) in &files {
         entry(&mut layer, tar::EntryType::Regular, path, 0o644, text.as_bytes()).map_err(io())?;
     }
-    let plain = Blob::new(layer.into_inner().map_err(io())?);
-    let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
-    std::io::Write::write_all(&mut gz, &plain.bytes).map_err(io())?;
-    let packed = Blob::new(gz.finish().map_err(io())?);
-    let config = Blob::new(
-        json!({
-            "architecture": "amd64", "os": "linux",
-            "config": {"Env": ["PATH=/bin", format!("VERSION={version}")], "Cmd": ["/bin/sh"], "WorkingDir": "/"},
-            "rootfs": {"type": "layers", "diff_ids": [plain.digest]},
-            "history": [{"created_by": "pintle tests"}],
-        })
-        .to_string()
-        .into_bytes(),
-    );
-    let manifest = Blob::new(
-        json!({
-            "schemaVersion": 2, "mediaType": MANIFEST_TYPE,
-            "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &packed)],
-        })
-        .to_string()
-        .into_bytes(),
-    );
-    Ok(Image { blobs: vec![config, packed], manifest })
+    let layer = Layer::of_archive(layer.into_inner().map_err(io())?)?;
+    let config = json!({"Env": ["PATH=/bin", format!("VERSION={version}")], "Cmd": ["/bin/sh"], "WorkingDir": "/"});
+    Ok(assemble(&[layer], &config))
+}
+
+/// A layer: its gzipped archive, and the digest of the plain one.
+#[derive(Clone)]
+pub struct Layer {
+    packed: Blob,
+    diff_id: String,
+}
+
+impl Layer {
+    /// Packs an archive.
+    pub fn of_archive(plain: Vec<u8>) -> Result<Self, Error> {
+        let plain = Blob::new(plain);
+        let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
+        let packed = std::io::Write::write_all(&mut gz, &plain.bytes).and_then(|()| gz.finish());
+        Ok(Self { packed: Blob::new(packed.map_err(Error::io("packing a layer"))?), diff_id: plain.digest })
+    }
+
+    /// Everything below a directory, with owners and modes as they are there.
+    pub fn of_directory(dir: &Path) -> Result<Self, Error> {
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.follow_symlinks(false);
+        let plain = archive.append_dir_all("", dir).and_then(|()| archive.into_inner());
+        Self::of_archive(plain.map_err(Error::io(dir.display().to_string()))?)
+    }
+}
+
+/// An image for this kind of machine of layers, lowest first, and a `config` as in the OCI image specification (Env, Entrypoint, User, ...).
+pub fn assemble(layers: &[Layer], config: &Value) -> Image {
+    let diff_ids: Vec<&str> = layers.iter().map(|l| l.diff_id.as_str()).collect();
+    let history: Vec<Value> = layers.iter().map(|_| json!({"created_by": "pintle tests"})).collect();
+    let config = json!({
+        "architecture": "amd64", "os": "linux", "config": config,
+        "rootfs": {"type": "layers", "diff_ids": diff_ids}, "history": history,
+    });
+    let config = Blob::new(config.to_string().into_bytes());
+    let packed: Vec<Value> = layers.iter().map(|l| descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &l.packed)).collect();
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST_TYPE,
+        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
+        "layers": packed,
+    });
+    let blobs = [config].into_iter().chain(layers.iter().map(|l| l.packed.clone())).collect();
+    Image { blobs, manifest: Blob::new(manifest.to_string().into_bytes()) }
 }
 
 /// Writes the image as an OCI layout directory with one tag.

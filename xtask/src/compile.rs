@@ -9,20 +9,9 @@ use std::{
 /// The target of modules.
 const WASM: &str = "wasm32-wasip2";
 
-/// `pintle`, `pintle-module`, `pintle-artifact` and `host-node`.
+/// Every program, with the features that the whole workspace gives the crates below them, as [`everything`] has them: both builds share what they make.
 pub fn programs() -> Outcome {
-    shell::cargo(&[
-        "build",
-        "--release",
-        "-p",
-        "pintle-kernel",
-        "-p",
-        "pintle-host-node",
-        "-p",
-        "pintle-module",
-        "-p",
-        "pintle-runtime-bridge",
-    ])
+    shell::cargo(&["build", "--release", "--workspace", "--bins"])
 }
 
 /// Every program, library, test and example of the workspace, in the one build that `cargo test` then finds done.

@@ -1,10 +1,11 @@
-//! Developer commands: `cargo xtask up | down | test | bench | modules | wit | ci`.
+//! Developer commands: `cargo xtask up | down | test | conformance | bench | modules | wit | ci`.
 //!
 //! Each says what it installs before it does, shows what it is doing, and ends at the first failure. It orchestrates programs (cargo,
 //! apt-get, the `pintle` command); what it knows of the product is only how to build and start it.
 
 mod bench;
 mod compile;
+mod conformance;
 mod demo;
 mod needs;
 mod shell;
@@ -20,6 +21,8 @@ cargo xtask COMMAND
   up [--nodes N]     install what is missing, build, start a cluster (3 nodes), run the example
   down [--keep-data] stop it and remove what it left on this machine
   test [FILTER]      every test, with real containers and a real kubectl
+  conformance [FOCUS] [--parallel N] [--built]
+                     the upstream conformance suite; writes tests/conformance/RESULTS.md
   bench [ROW...]     measure; writes target/bench.json
   modules            build the built-in modules to target/release/modules
   wit [--check]      regenerate the code of the schemas, or fail when it is stale
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         Some("up") => demo::up(rest),
         Some("down") => demo::down(rest),
         Some("test") => test(rest),
+        Some("conformance") => conformance::conformance(rest),
         Some("bench") => bench::bench(rest),
         Some("modules") => needs::wasm_target().and_then(|()| compile::modules()),
         Some("wit") if rest.iter().any(|a| a == "--check") => needs::packages(&[needs::CAPNP]).and_then(|()| wit::check(&shell::root())),
@@ -52,7 +56,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Builds everything once and runs every test of the workspace.
+/// Builds everything once and runs every test of the workspace, then the stable part of the upstream suite. A filter is for the workspace's tests alone.
 fn test(filter: &[String]) -> Outcome {
     needs::packages(needs::FOR_TESTS)?;
     needs::wasm_target()?;
@@ -64,8 +68,10 @@ fn test(filter: &[String]) -> Outcome {
     if !filter.is_empty() {
         args.push("--");
         args.extend(filter.iter().map(String::as_str));
+        return shell::cargo(&args);
     }
-    shell::cargo(&args)
+    let (ours, upstreams) = (shell::cargo(&args), conformance::stable());
+    ours.and(upstreams)
 }
 
 /// Formatting and schemas first, because they fail fast.
