@@ -6,8 +6,7 @@ use serde_json::{Map, Value};
 use crate::table::{Container, TypeView};
 
 /// Text fields whose empty value means something.
-const KEPT_TEXT: &[&str] =
-    &["storageClassName", "value", "key", "apiGroup", "volumeAttributesClassName", "schedulerName", "ingressClassName"];
+const KEPT_TEXT: &[&str] = &["storageClassName", "apiGroup", "volumeAttributesClassName", "schedulerName", "ingressClassName"];
 
 /// Numbers whose zero means zero.
 const KEPT_NUMBERS: &[&str] = &[

@@ -100,6 +100,10 @@ fn zeros_that_say_nothing_are_dropped_and_others_kept() {
         ),
         pod(json!({"automountServiceAccountToken": false, "containers": [{"name": "a", "livenessProbe": {}}]})),
     );
+    check(
+        pod(json!({"tolerations": [{"key": "", "operator": "Exists", "value": "", "tolerationSeconds": 0}]})),
+        pod(json!({"tolerations": [{"operator": "Exists", "tolerationSeconds": 0}]})),
+    );
 }
 
 #[test]
