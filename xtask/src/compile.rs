@@ -1,6 +1,6 @@
 //! What is built, and where it is put.
 
-use crate::{Outcome, shell};
+use crate::{Outcome, needs, shell};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -92,4 +92,30 @@ fn place(from: &Path, to: &Path) -> Outcome {
     let fresh = to.with_extension("new");
     fs::write(&fresh, bytes)?;
     Ok(fs::rename(fresh, to)?)
+}
+
+/// The clients that the tests run, each where its tools are: programs in Go (one of client-go, kubectl, Helm), Rust and Python.
+pub fn clients() -> Outcome {
+    let (sources, out) = (pintle_tests::clients::sources(), pintle_tests::clients::folder());
+    fs::create_dir_all(&out)?;
+    let (from, to) = (|name: &str| sources.join(name).display().to_string(), |name: &str| out.join(name).display().to_string());
+    shell::cargo(&["build", "--locked", "--manifest-path", &from("kube/Cargo.toml"), "--target-dir", &to("kube")])?;
+    if needs::go() {
+        let version =
+            ["client-go/pkg", "component-base"].map(|package| format!("-X k8s.io/{package}/version.gitVersion=v1.37.1")).join(" ");
+        let programs = ["./client", "./kubectl", "helm.sh/helm/v4/cmd/helm"];
+        let (folder, out) = (from("go"), format!("{}/", out.display()));
+        shell::run("go", &[&["build", "-C", &folder, "-ldflags", &version, "-o", &out], &programs[..]].concat())?;
+    } else {
+        eprintln!("no go of 1.21 or later: the tests of client-go, of today's kubectl and of Helm will be skipped");
+    }
+    // The environment is complete when its last step has left this mark.
+    let (wanted, mark) = (fs::read(sources.join("python/requirements.txt"))?, out.join("python/requirements.txt"));
+    if fs::read(&mark).is_ok_and(|there| there == wanted) {
+        return Ok(());
+    }
+    needs::python()?;
+    shell::run("python3", &["-m", "venv", "--clear", &to("python")])?;
+    shell::run(&to("python/bin/pip"), &["install", "--quiet", "--requirement", &from("python/requirements.txt")])?;
+    Ok(fs::write(mark, wanted)?)
 }

@@ -64,6 +64,7 @@ fn test(filter: &[String]) -> Outcome {
     compile::modules()?;
     compile::examples()?;
     compile::guests()?;
+    compile::clients()?;
     let mut args = vec!["test", "--release", "--workspace", "--no-fail-fast"];
     if !filter.is_empty() {
         args.push("--");

@@ -72,3 +72,19 @@ pub fn wasm_target() -> Outcome {
     shell::run("rustup", &["target", "add", TARGET])
         .map_err(|e| format!("{e}; without rustup's downloads the modules cannot be built yet (README.md, \"Not there yet\")").into())
 }
+
+/// Whether there is a Go that brings the Go a module asks for: 1.21 or later. Debian 12 has an older one, which is of no use.
+pub fn go() -> bool {
+    let Ok(output) = Command::new("go").args(["env", "GOVERSION"]).output() else { return false };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let minor = text.trim().strip_prefix("go1.").and_then(|rest| rest.split(['.', 'r', 'b']).next()?.parse::<u32>().ok());
+    minor.is_some_and(|minor| minor >= 21)
+}
+
+/// Python with what its environments are made by: Debian has that in a package of its own.
+pub fn python() -> Outcome {
+    if Command::new("python3").args(["-c", "import ensurepip, venv"]).output().is_ok_and(|output| output.status.success()) {
+        return Ok(());
+    }
+    packages(&[Need { proof: "/usr/share/doc/python3-venv", package: "python3-venv" }])
+}

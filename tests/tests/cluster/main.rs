@@ -12,6 +12,7 @@
 //! - `crash`: the kernel killed under load;
 //! - `disk`: no room left for the store;
 //! - `modules`: loading, swapping and deleting third-party modules, hostile ones too;
+//! - `streams`: logs and exec by a client that is not kubectl;
 //! - `input`: what is refused, and how it says so;
 //! - `teardown`: nothing is left behind.
 
@@ -23,6 +24,7 @@ mod nodes;
 mod policies;
 mod services;
 mod setup;
+mod streams;
 mod teardown;
 mod web;
 mod workloads;
@@ -49,6 +51,7 @@ fn main() {
         crash::TESTS,
         disk::TESTS,
         modules::TESTS,
+        streams::TESTS,
         input::TESTS,
         teardown::TESTS,
     ]
@@ -59,7 +62,7 @@ fn main() {
             let setup = Setup::get().map_err(Failed::from)?;
             test(setup).map_err(|e| Failed::from(e.to_string()))
         })
-        .with_ignored_flag(missing.is_some())
+        .with_ignored_flag(missing.is_some() || name.starts_with(streams::PREFIX) && streams::missing())
     })
     .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
