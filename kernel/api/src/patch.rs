@@ -14,6 +14,13 @@ use crate::table::Schema;
 /// Operations in one JSON patch.
 pub const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
 
+/// Bytes of JSON that one JSON patch may copy or move in all: the limit of a request's body, as upstream. Sixty copies of a list into
+/// itself would fill any memory.
+pub const JSON_PATCH_COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Levels of nesting that a JSON patch may build: what a body may have. A value that is copied into its own leaf doubles its depth each
+/// time, and whatever walks it then overruns the stack.
+pub const JSON_PATCH_DEPTH_MAX: usize = 128;
+
 /// Which language a patch is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchType {
@@ -96,8 +103,45 @@ fn apply_json(patch: &[u8], current: &Value) -> Result<Value, ApiError> {
     let patch: json_patch::Patch =
         serde_json::from_value(Value::Array(raw)).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
     let mut value = current.clone();
-    json_patch::patch(&mut value, &patch).map_err(|e| unprocessable(e.to_string()))?;
+    let mut copied = 0;
+    for operation in &patch.0 {
+        check_growth(&value, operation, &mut copied)?;
+        json_patch::patch(&mut value, std::slice::from_ref(operation)).map_err(|e| unprocessable(e.to_string()))?;
+    }
     Ok(value)
+}
+
+/// Refuses an operation that would make the value too large or too deep; `copied` is what the ones before it have copied or moved, in bytes.
+fn check_growth(value: &Value, operation: &json_patch::PatchOperation, copied: &mut usize) -> Result<(), ApiError> {
+    use json_patch::PatchOperation::{Add, Copy, Move, Remove, Replace, Test};
+    let (path, put) = match operation {
+        Add(add) => (&add.path, Some(&add.value)),
+        Replace(replace) => (&replace.path, Some(&replace.value)),
+        Move(from) => (&from.path, value.pointer(from.from.as_str())),
+        Copy(from) => (&from.path, value.pointer(from.from.as_str())),
+        Remove(_) | Test(_) => return Ok(()),
+    };
+    // What is not there is the operation's own error to tell.
+    let Some(put) = put else { return Ok(()) };
+    if matches!(operation, Copy(_) | Move(_)) {
+        *copied = copied.saturating_add(serde_json::to_vec(put).map_or(usize::MAX, |bytes| bytes.len()));
+        if *copied > JSON_PATCH_COPIED_BYTES_MAX {
+            return Err(unprocessable(format!("what the patch copies adds up to more than {JSON_PATCH_COPIED_BYTES_MAX} bytes")));
+        }
+    }
+    if path.as_str().matches('/').count() + depth(put) > JSON_PATCH_DEPTH_MAX {
+        return Err(unprocessable(format!("the patch nests deeper than {JSON_PATCH_DEPTH_MAX} levels")));
+    }
+    Ok(())
+}
+
+/// Levels of lists and maps in a value, which has no more than [`JSON_PATCH_DEPTH_MAX`].
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 fn read_object(patch: &[u8]) -> Result<Map<String, Value>, ApiError> {

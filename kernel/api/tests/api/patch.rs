@@ -132,3 +132,28 @@ fn malformed_patches_are_refused() {
     assert_eq!(run(PatchType::Apply, "{}"), 415);
     assert_eq!(PatchType::from_content_type("application/json").err().map_or(0, |e| e.code), 415);
 }
+
+#[test]
+fn json_patches_can_make_an_object_neither_huge_nor_deep() {
+    let pods = crate::resource("v1/pods");
+    let refused = |before: Value, operations: Vec<Value>| {
+        let patch = Value::Array(operations).to_string();
+        let error = apply(Schema::builtin(), pods, PatchType::Json, patch.as_bytes(), &before).expect_err("refused");
+        assert_eq!(error.code, 422);
+        error.details.unwrap().causes[0].message.clone()
+    };
+    // Each copy doubles the list.
+    let doubling = vec![json!({"op": "copy", "from": "/a", "path": "/a/a/-"}); 60];
+    assert!(refused(json!({"a": {"a": ["x"]}}), doubling).contains("adds up to more than"));
+    // Each copy goes to the leaf of what it copies, and doubles the depth.
+    let leaf = |levels: usize| "/a".repeat(levels);
+    let deepening = (1..18).map(|i| json!({"op": "copy", "from": "/a", "path": leaf((1 << i) + 1)})).collect();
+    assert!(refused(json!({"a": {"a": {}}}), deepening).contains("nests deeper"));
+    let adding = (1..500).map(|i| json!({"op": "add", "path": leaf(i), "value": {}})).collect();
+    assert!(refused(json!({}), adding).contains("nests deeper"));
+    // What is large but bounded is done.
+    let some = vec![json!({"op": "copy", "from": "/a/a/0", "path": "/a/a/-"}); 10_000];
+    let patch = Value::Array(some).to_string();
+    let after = apply(Schema::builtin(), pods, PatchType::Json, patch.as_bytes(), &json!({"a": {"a": ["x"]}})).unwrap();
+    assert_eq!(after["a"]["a"].as_array().unwrap().len(), 10_001);
+}
