@@ -1,14 +1,16 @@
 //! What Kubernetes' own admission plugins do for every cluster: NamespaceLifecycle, ServiceAccount, DefaultTolerationSeconds, Priority,
-//! TaintNodesByCondition and, when all edits are made, ResourceQuota.
+//! TaintNodesByCondition, RuntimeClass, LimitRanger and, when all edits are made, ResourceQuota.
 //!
-//! Not here: defaults of fields (the schema's), limit ranges, and who may do what (authorization).
+//! Not here: defaults of fields (the schema's), and who may do what (authorization).
 //! Invariant: it looks only at what came with the call, and parses of it only what it decides by.
 
 mod lifecycle;
+mod limits;
 mod plan;
 mod pod;
 mod priority;
 mod quota;
+mod runtime_class;
 mod service_account;
 
 use pintle_sdk::prelude::*;
@@ -48,7 +50,8 @@ impl Admission for Defaults {
             return Ok(Verdict::allow());
         }
         if review.phase == Phase::Validating {
-            return quota::review(review);
+            let limited = limits::review(review)?;
+            return if limited.allowed() { quota::review(review) } else { Ok(limited) };
         }
         let verdict = lifecycle::create(review)?;
         match target {

@@ -5,7 +5,7 @@ use pintle_sdk::serde_json::Value;
 use serde::Deserialize;
 
 use crate::pod::{Pod, Toleration};
-use crate::{Config, priority, service_account};
+use crate::{Config, limits, priority, runtime_class, service_account};
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
@@ -20,7 +20,13 @@ pub fn pod(config: &Config, review: &Review<'_>) -> Result<Verdict> {
             Err(refusal) => return Ok(refusal),
         }
     }
+    verdict.edits.extend(limits::edits(review)?);
+    // After this edit there is a list, to which the runtime class adds.
     verdict.edits.extend(tolerations(config, pod.spec.tolerations.as_deref()));
+    match runtime_class::edits(review)? {
+        Ok(edits) => verdict.edits.extend(edits),
+        Err(refusal) => return Ok(refusal),
+    }
     Ok(verdict)
 }
 
