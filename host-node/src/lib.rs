@@ -7,6 +7,7 @@
 //! - [`follow`], [`service`]: the cluster's Services as the kernel tells them, and the rules that carry packets to their endpoints;
 //! - [`policy`]: what each pod here may get and send, as the cluster's policies say;
 //! - [`dns`]: the cluster's resolver, on this node for this node;
+//! - [`trust`]: the cluster's trust bundles, for volumes;
 //! - [`volume`], [`net`], [`image`], [`container`], [`probe`]: what actions are made of;
 //! - [`agent`], [`log_file`]: what the kernel may ask: logs, exec, attach, port-forward, stats.
 //!
@@ -38,6 +39,7 @@ pub mod purge;
 pub mod quantity;
 pub mod service;
 pub mod stats;
+pub mod trust;
 pub mod volume;
 
 pub use error::{Error, Result};

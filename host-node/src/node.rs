@@ -3,6 +3,7 @@
 //! One thread, one local executor: the RPC system is not `Send`, and a node's work is waiting, not computing. What blocks (unpacking,
 //! name resolution) goes to a few blocking threads. Invariant: no part reaches another but through what [`Node`] names.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use pintle_runtime_bridge::{Runtime, RuntimeConfig};
@@ -25,6 +26,7 @@ use crate::pod::roster::Roster;
 use crate::pod::steps::Paths;
 use crate::policy;
 use crate::service::{self, Proxy, Told};
+use crate::trust::Bundles;
 
 /// What every part may use.
 pub struct Node {
@@ -48,6 +50,8 @@ pub struct Node {
     pub reporter: Reporter,
     /// Pods.
     pub roster: Roster,
+    /// The cluster's trust bundles.
+    pub trust: RefCell<Bundles>,
 }
 
 impl Node {
@@ -86,6 +90,7 @@ async fn serve(options: NodeOptions) -> Result<()> {
     node.roster.bind(&node);
     let (pod_rows, pods) = mpsc::unbounded_channel();
     let (node_rows, nodes) = mpsc::unbounded_channel();
+    let (trust_rows, bundles) = mpsc::unbounded_channel();
     let ends = {
         let node = node.clone();
         let (limit, limits) = mpsc::unbounded_channel();
@@ -97,6 +102,7 @@ async fn serve(options: NodeOptions) -> Result<()> {
             ("networkpolicies", rows_to(limit.clone(), policy::Told::Policy)),
             ("pods", rows_to(limit.clone(), policy::Told::Pod)),
             ("namespaces", rows_to(limit, policy::Told::Namespace)),
+            ("clustertrustbundles", trust_rows),
         ];
         Ends { agent: agent::client(node.clone()), pods: pod_rows, nodes: node_rows, network, node: Rc::new(move || node.machine.node()) }
     };
@@ -108,6 +114,7 @@ async fn serve(options: NodeOptions) -> Result<()> {
     tokio::task::spawn_local(hear_exits(node.clone(), exits));
     tokio::task::spawn_local(hear_nodes(node.clone(), nodes));
     tokio::task::spawn_local(hear_pods(node.clone(), pods));
+    tokio::task::spawn_local(hear_bundles(node.clone(), bundles));
     tokio::task::spawn_local(hear_connections(node.clone()));
     tokio::task::spawn_local(node.reporter.clone().send(node.kernel.clone()));
     tokio::task::spawn_local(node.events.clone().send(node.kernel.clone()));
@@ -149,6 +156,7 @@ async fn assemble(options: NodeOptions, proxy: Proxy) -> Result<Rc<Node>> {
         network: Network::open(&options.bridge, options.state_dir.join("addresses"))?,
         reporter: Reporter::default(),
         roster: Roster::default(),
+        trust: RefCell::default(),
         proxy,
         runtime,
         kernel,
@@ -171,6 +179,12 @@ async fn hear_exits(node: Rc<Node>, mut events: broadcast::Receiver<pintle_runti
 async fn hear_pods(node: Rc<Node>, mut rows: mpsc::UnboundedReceiver<Row>) {
     while let Some(row) = rows.recv().await {
         node.roster.on_row(row);
+    }
+}
+
+async fn hear_bundles(node: Rc<Node>, mut rows: mpsc::UnboundedReceiver<Row>) {
+    while let Some(row) = rows.recv().await {
+        node.trust.borrow_mut().take(row, |_, _| {});
     }
 }
 

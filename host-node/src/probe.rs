@@ -1,7 +1,10 @@
-//! Probes of containers: exec, HTTP, TCP; startup first, then liveness and readiness side by side.
+//! Probes of containers: exec, HTTP, HTTPS, TCP, gRPC; startup first, then liveness and readiness side by side.
 //!
 //! One task a container; it ends with the container. Invariant: a probe only tells; what follows from it is the plan's to decide. Answers of a
 //! container are hostile: at most [`ANSWER_BYTES_MAX`] are read, and time is bounded by the probe's own timeout.
+
+mod grpc;
+mod tls;
 
 use std::net::Ipv4Addr;
 use std::rc::Rc;
@@ -10,7 +13,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use pintle_runtime_bridge::ContainerId;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::error::{Error, Result, Step};
@@ -177,7 +180,11 @@ impl Watcher {
         if let Some(socket) = &probe.tcp_socket {
             return tcp(&target, socket.host.as_deref(), &socket.port).await;
         }
-        Err(Error::Unsupported("this kind of probe (gRPC)".into()))
+        if let Some(call) = &probe.grpc {
+            let (mut stream, authority) = connect(&target, None, &IntOrString::Int(call.port)).await?;
+            return grpc::check(&mut stream, &authority, call.service.as_deref().unwrap_or_default()).await;
+        }
+        Err(Error::invalid("probe", "it says nothing to do"))
     }
 }
 
@@ -222,11 +229,16 @@ impl Answer {
 
 /// A GET, with the answer's status line as all that counts.
 pub async fn http(target: &Target<'_>, get: &HTTPGetAction) -> Result<Answer> {
+    let (stream, authority) = connect(target, get.host.as_deref(), &get.port).await?;
+    let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
     if get.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https")) {
-        return Err(Error::Unsupported("an HTTPS probe".into()));
+        return exchange(tls::wrap(stream, host).await?, get, &authority).await;
     }
-    let (mut stream, authority) = connect(target, get.host.as_deref(), &get.port).await?;
-    stream.write_all(request(get, &authority)?.as_bytes()).await.step(|| "sending the probe".into())?;
+    exchange(stream, get, &authority).await
+}
+
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, get: &HTTPGetAction, authority: &str) -> Result<Answer> {
+    stream.write_all(request(get, authority)?.as_bytes()).await.step(|| "sending the probe".into())?;
     let mut answer = Vec::new();
     let mut limited = (&mut stream).take(ANSWER_BYTES_MAX);
     while !answer.contains(&b'\n') {

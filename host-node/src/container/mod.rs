@@ -9,7 +9,7 @@ pub mod files;
 
 use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, Probe, SeccompProfile, SecurityContext};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext};
 use pintle_runtime_bridge::{ContainerSpec, Mount, NetNs, Resources, SandboxId, SandboxSpec, Scope, Seccomp, Security, User};
 
 use crate::error::{Error, Result};
@@ -47,9 +47,6 @@ pub fn spec(pod: &Pod, container: &Container, prepared: Prepared) -> Result<Cont
     if container.volume_devices.as_ref().is_some_and(|d| !d.is_empty()) {
         return Err(Error::Unsupported("volumeDevices".into()));
     }
-    for probe in [&container.startup_probe, &container.liveness_probe, &container.readiness_probe].into_iter().flatten() {
-        refuse_probe(probe)?;
-    }
     let command = expand(&container.command);
     let args = expand(&container.args);
     let mut resources = resources(container);
@@ -75,16 +72,6 @@ pub fn spec(pod: &Pod, container: &Container, prepared: Prepared) -> Result<Cont
         labels: [(LABEL_UID.to_owned(), uid(pod).to_owned()), (LABEL_CONTAINER.to_owned(), container.name.clone())].into(),
         annotations: std::collections::BTreeMap::new(),
     })
-}
-
-/// A probe that this node cannot carry out would fail for ever, and its container with it: better said before the start.
-fn refuse_probe(probe: &Probe) -> Result<()> {
-    let https = probe.http_get.as_ref().and_then(|get| get.scheme.as_deref()).is_some_and(|s| s.eq_ignore_ascii_case("https"));
-    match (probe.grpc.is_some(), https) {
-        (true, _) => Err(Error::Unsupported("a gRPC probe".into())),
-        (_, true) => Err(Error::Unsupported("an HTTPS probe".into())),
-        _ => Ok(()),
-    }
 }
 
 /// The runtime's spec of a pod's sandbox.

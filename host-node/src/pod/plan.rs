@@ -10,8 +10,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::record::{
-    Doing, End, Ending, ImageState, Live, LiveContainer, Record, Verdict, host_network, init_containers, is_sidecar, main_containers,
-    restarts,
+    Doing, End, Ending, ImageState, Live, LiveContainer, Record, Verdict, ephemeral_containers, host_network, init_containers, is_sidecar,
+    main_containers, restarts,
 };
 use crate::backoff::{Law, go_duration};
 
@@ -147,6 +147,9 @@ fn run(inputs: &Inputs<'_>, out: &mut Plan) {
             out.actions.push(Action::End(if fine { Ending::Succeeded } else { Ending::Failed }));
         }
         return;
+    }
+    for container in ephemeral_containers(inputs.pod) {
+        advance(inputs, out, &container, Role::Main);
     }
     let initialized = inputs.record.initialized_before(inputs.pod);
     if !initialized && initialization_failed(inputs) {
@@ -291,6 +294,9 @@ fn stop_all(inputs: &Inputs<'_>, out: &mut Plan) -> bool {
         main_over &= stop(inputs, out, &container.name);
     }
     for container in init_containers(inputs.pod).iter().filter(|c| !is_sidecar(c)) {
+        main_over &= stop(inputs, out, &container.name);
+    }
+    for container in ephemeral_containers(inputs.pod) {
         main_over &= stop(inputs, out, &container.name);
     }
     main_over && stop_sidecars(inputs, out)

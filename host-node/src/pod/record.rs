@@ -247,7 +247,18 @@ pub fn init_containers(pod: &Pod) -> &[Container] {
     pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref()).unwrap_or(&[])
 }
 
-/// All containers, init ones first.
+/// `.spec.ephemeralContainers`, as containers that are never started again.
+pub fn ephemeral_containers(pod: &Pod) -> Vec<Container> {
+    let list = pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_deref()).unwrap_or(&[]);
+    let plain = |ephemeral| {
+        let mut container: Container = serde_json::from_value(serde_json::to_value(ephemeral).ok()?).ok()?;
+        container.restart_policy = Some("Never".to_owned());
+        Some(container)
+    };
+    list.iter().filter_map(plain).collect()
+}
+
+/// All containers of the pod's own, init ones first.
 pub fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     init_containers(pod).iter().chain(main_containers(pod))
 }

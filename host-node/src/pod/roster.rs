@@ -14,7 +14,7 @@ use pintle_runtime_bridge::{Event, Phase, Runtime};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::note::{Note, View};
-use super::record::{Record, all_containers, name, namespace, uid};
+use super::record::{Record, all_containers, ephemeral_containers, name, namespace, uid};
 use super::worker::Worker;
 use crate::error::{Error, Result, Step};
 use crate::link::{Reference, Row};
@@ -239,7 +239,8 @@ pub fn validate(pod: &Pod) -> Result<()> {
         }
     }
     let mut seen = BTreeSet::new();
-    for container in all_containers(pod) {
+    let ephemeral = ephemeral_containers(pod);
+    for container in all_containers(pod).chain(&ephemeral) {
         if !fine(&container.name, 63) || container.name.contains('.') || !seen.insert(&container.name) {
             return Err(Error::invalid("a container's name", format!("{:?}", container.name)));
         }

@@ -13,8 +13,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::record::{
-    Attempt, ContainerRecord, Doing, Ending, Live, LiveContainer, Record, init_containers, is_sidecar, main_containers, pod_restart_policy,
-    restarts,
+    Attempt, ContainerRecord, Doing, Ending, Live, LiveContainer, Record, ephemeral_containers, init_containers, is_sidecar,
+    main_containers, pod_restart_policy, restarts,
 };
 
 /// The scheme of container ids in a status.
@@ -43,6 +43,7 @@ pub fn compute(inputs: &Inputs<'_>) -> PodStatus {
     let pod = inputs.pod;
     let inits: Vec<_> = init_containers(pod).iter().map(|c| container_status(inputs, c, true)).collect();
     let mains: Vec<_> = main_containers(pod).iter().map(|c| container_status(inputs, c, false)).collect();
+    let ephemeral: Vec<_> = ephemeral_containers(pod).iter().map(|c| container_status(inputs, c, false)).collect();
     let phase = phase(inputs, &inits, &mains);
     let address = inputs.record.address.map(|a| a.to_string());
     let host = inputs.host_address.to_string();
@@ -61,6 +62,7 @@ pub fn compute(inputs: &Inputs<'_>) -> PodStatus {
         start_time: Some(Time(inputs.record.accepted_at)),
         init_container_statuses: (!inits.is_empty()).then_some(inits),
         container_statuses: Some(mains),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         nominated_node_name: old.and_then(|s| s.nominated_node_name.clone()),
         resource_claim_statuses: old.and_then(|s| s.resource_claim_statuses.clone()),
         ..PodStatus::default()

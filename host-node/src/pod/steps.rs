@@ -79,7 +79,7 @@ pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
     let clock = Clock::new(pod);
     file::make_dir(&paths.dir, 0o700)?;
     let facts = facts(node, pod, None);
-    volume::prepare(pod, &Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts }).await?;
+    volume::prepare(pod, &Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts, trust: &node.trust }).await?;
     clock.passed("volumes");
     let sandbox = node.runtime.create_sandbox(sandbox_spec(pod, files::hostname(pod, &node.options.name))).await?;
     clock.passed("sandbox");
@@ -125,7 +125,7 @@ pub async fn keep_fresh(node: Rc<Node>, view: Rc<View>) {
         let (pod, address) = (view.pod.borrow().clone(), view.record.borrow().address);
         let facts = facts(&node, &pod, address);
         let paths = node.paths(&pod);
-        let workshop = Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts };
+        let workshop = Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts, trust: &node.trust };
         match volume::refresh(&pod, &workshop).await {
             Ok(true) => tracing::debug!(pod = name(&pod), "projected volumes have changed"),
             Ok(false) => {}

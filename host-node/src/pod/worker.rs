@@ -21,7 +21,7 @@ use super::note::{Done, Note, View};
 use super::plan::{Action, Inputs, crash_loop_message, plan};
 use super::record::{
     Attempt, Condemned, ContainerRecord, Doing, End, ImageState, Live, LiveContainer, PresentImage, SandboxRecord, Waiting, all_containers,
-    name, namespace, uid,
+    ephemeral_containers, name, namespace, uid,
 };
 use super::status;
 use super::steps::{self, StartEnd};
@@ -84,7 +84,7 @@ impl Worker {
     /// Takes over what runs: containers of the record are found again by id, or noted as ended.
     pub fn adopt(&mut self, containers: &BTreeMap<String, ContainerState>, sandbox_ready: bool) {
         let pod = self.pod();
-        for container in all_containers(&pod) {
+        for container in all_containers(&pod).chain(&ephemeral_containers(&pod)) {
             let Some(attempt) = self.attempt(&container.name).filter(|a| a.end.is_none()) else { continue };
             match containers.get(&attempt.id) {
                 Some(state) if state.phase == Phase::Running => {
@@ -787,7 +787,7 @@ fn ready_in_api(pod: &Pod, id: &str) -> bool {
 }
 
 fn find(pod: &Pod, name: &str) -> Option<Container> {
-    all_containers(pod).find(|c| c.name == name).cloned()
+    all_containers(pod).find(|c| c.name == name).cloned().or_else(|| ephemeral_containers(pod).into_iter().find(|c| c.name == name))
 }
 
 /// How the kernel names a pod.

@@ -218,7 +218,8 @@ fn peers<'a>(known: &'a Known, of: &Key, list: &[NetworkPolicyPeer]) -> (Vec<&'a
     (pods, blocks)
 }
 
-fn matches(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
+/// Whether labels satisfy a selector; an empty one is satisfied by any.
+pub fn matches(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
     let equal = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
     equal
         && selector.match_expressions.iter().flatten().all(|requirement| {

@@ -8,6 +8,7 @@ pub mod atomic;
 pub mod mounts;
 pub mod project;
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, Pod, Volume};
@@ -17,6 +18,7 @@ use crate::error::{Error, Result, Step};
 use crate::file;
 use crate::link::Kernel;
 use crate::quantity;
+use crate::trust::Bundles;
 
 /// What volumes are made from.
 pub struct Workshop<'a> {
@@ -26,6 +28,8 @@ pub struct Workshop<'a> {
     pub pod_dir: &'a Path,
     /// For the downward API.
     pub facts: &'a Facts,
+    /// The cluster's trust bundles.
+    pub trust: &'a RefCell<Bundles>,
 }
 
 /// Makes all volumes of a pod. Repeating it is harmless.

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::file;
 use crate::link::Reference;
 use crate::pod::record::{name, namespace, uid};
+use crate::trust;
 
 const DEFAULT_MODE: u32 = 0o644;
 type Files = BTreeMap<String, File>;
@@ -58,6 +59,18 @@ async fn projection(pod: &Pod, volume: &str, part: &VolumeProjection, mode: u32,
     }
     if let Some(source) = &part.service_account_token {
         return token(pod, volume, source, mode, workshop).await;
+    }
+    if let Some(source) = &part.cluster_trust_bundle {
+        let bundles = workshop.trust.borrow();
+        if !bundles.is_synced() {
+            return Err(Error::ContainerConfig("the cluster's trust bundles are not known yet".into()));
+        }
+        let pem = match trust::selected(&bundles, source) {
+            Some(pem) => pem,
+            None if source.optional == Some(true) => String::new(),
+            None => return Err(Error::ContainerConfig("no ClusterTrustBundle matches the projected source".into())),
+        };
+        return Ok([(source.path.clone(), File { bytes: pem.into_bytes(), mode })].into());
     }
     Err(Error::Unsupported("this source of a projected volume".into()))
 }

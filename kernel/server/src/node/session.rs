@@ -25,13 +25,14 @@ const EVENT_BYTES_MAX: usize = 64 * 1024;
 /// What a machine is told of other nodes.
 const NODE_FIELDS: [&str; 4] = ["/metadata/name", "/spec/podCIDR", "/spec/podCIDRs", "/status/addresses"];
 
-/// What a machine's network follows of the whole cluster: group, resource, and which fields (none: whole objects).
-const NETWORK: [(&str, &str, &[&str]); 5] = [
+/// What a machine follows of the whole cluster, for its network and its volumes: group, resource, and which fields (none: whole objects).
+const NETWORK: [(&str, &str, &[&str]); 6] = [
     ("", "services", &[]),
     ("discovery.k8s.io", "endpointslices", &[]),
     ("networking.k8s.io", "networkpolicies", &[]),
     ("", "namespaces", &["/metadata/name", "/metadata/labels"]),
     ("", "pods", &POD_FIELDS),
+    ("certificates.k8s.io", "clustertrustbundles", &[]),
 ];
 /// What policies select pods by.
 const POD_FIELDS: [&str; 6] = ["/metadata", "/spec/nodeName", "/spec/hostNetwork", "/spec/containers", "/status/phase", "/status/podIP"];
