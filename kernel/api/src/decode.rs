@@ -81,7 +81,8 @@ impl FieldValidation {
             FieldValidation::Ignore => Ok(Vec::new()),
             FieldValidation::Warn => Ok(issues.iter().map(ToString::to_string).collect()),
             FieldValidation::Strict => {
-                let list: Vec<String> = issues.iter().map(ToString::to_string).collect();
+                let (unknown, duplicate): (Vec<_>, Vec<_>) = issues.iter().partition(|issue| issue.kind == IssueKind::Unknown);
+                let list: Vec<String> = unknown.into_iter().chain(duplicate).map(ToString::to_string).collect();
                 Err(ApiError::bad_request(format!("{}strict decoding error: {}", prefix(resource), list.join(", "))))
             }
         }

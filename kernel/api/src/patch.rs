@@ -57,7 +57,22 @@ impl PatchType {
 /// The value that `patch` makes of `current`, an object of `resource`.
 pub fn apply(schema: &Schema, resource: &Resource, kind: PatchType, patch: &[u8], current: &Value) -> Result<Value, ApiError> {
     match kind {
-        PatchType::Json => apply_json(patch, current),
+        PatchType::Json => {
+            // Upstream's built-in kinds always show their status to a patch, also when there is nothing in it.
+            let view = resource.type_id.filter(|id| id.is_builtin()).and_then(|id| schema.get(id));
+            if current.get("status").is_some() || view.is_none_or(|view| view.field("status").is_none()) {
+                return apply_json(patch, current.clone());
+            }
+            let mut with_status = current.clone();
+            with_status["status"] = Value::Object(Map::new());
+            let mut value = apply_json(patch, with_status)?;
+            if let Some(map) = value.as_object_mut()
+                && map.get("status").and_then(Value::as_object).is_some_and(Map::is_empty)
+            {
+                map.remove("status");
+            }
+            Ok(value)
+        }
         PatchType::Merge => {
             let patch = read_object(patch)?;
             let mut value = current.clone();
@@ -93,7 +108,7 @@ pub fn merge(target: &mut Value, patch: Value) {
     }
 }
 
-fn apply_json(patch: &[u8], current: &Value) -> Result<Value, ApiError> {
+fn apply_json(patch: &[u8], mut value: Value) -> Result<Value, ApiError> {
     let raw: Vec<Value> = serde_json::from_slice(patch).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
     if raw.len() > JSON_PATCH_OPERATIONS_MAX {
         let mut error = ApiError::too_large(JSON_PATCH_OPERATIONS_MAX);
@@ -102,7 +117,6 @@ fn apply_json(patch: &[u8], current: &Value) -> Result<Value, ApiError> {
     }
     let patch: json_patch::Patch =
         serde_json::from_value(Value::Array(raw)).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
-    let mut value = current.clone();
     let mut copied = 0;
     for operation in &patch.0 {
         check_growth(&value, operation, &mut copied)?;

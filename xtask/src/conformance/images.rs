@@ -128,9 +128,13 @@ fn debian(root: &Path, cache: &Path, packages: &[&str]) -> Outcome {
         let package = cached(cache, name).ok_or_else(|| format!("apt-get downloaded no {name}"))?;
         pintle_tests::run(Command::new("dpkg-deb").arg("-x").arg(package).arg(root))?;
     }
-    // What installing the package would have chosen among its alternatives.
+    // What installing the package would have chosen among its alternatives. Busybox's shell would prefer the tool of its own.
     if root.join("bin/nc.openbsd").exists() {
         symlink("nc.openbsd", root.join("bin/nc"))?;
+        if root.join("bin/bash").exists() {
+            let _ = fs::remove_file(root.join("bin/sh"));
+            symlink("bash", root.join("bin/sh"))?;
+        }
     }
     for unread in ["doc", "man", "locale", "info", "lintian", "bash-completion"] {
         let _ = fs::remove_dir_all(root.join("usr/share").join(unread));

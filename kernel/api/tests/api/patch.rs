@@ -157,3 +157,13 @@ fn json_patches_can_make_an_object_neither_huge_nor_deep() {
     let after = apply(Schema::builtin(), pods, PatchType::Json, patch.as_bytes(), &json!({"a": {"a": ["x"]}})).unwrap();
     assert_eq!(after["a"]["a"].as_array().unwrap().len(), 10_001);
 }
+
+#[test]
+fn a_json_patch_may_put_something_into_a_status_that_is_not_there_yet() {
+    let claims = crate::resource("resource.k8s.io/v1/resourceclaims");
+    let patched = |text: &str| pintle_api::patch::apply(Schema::builtin(), claims, PatchType::Json, text.as_bytes(), &json!({"spec": {}}));
+    let value = patched(r#"[{"op": "add", "path": "/status/allocation", "value": {}}]"#).expect("a value");
+    assert_eq!(value, json!({"spec": {}, "status": {"allocation": {}}}));
+    assert_eq!(patched(r#"[{"op": "add", "path": "/spec/a", "value": 1}]"#).expect("a value"), json!({"spec": {"a": 1}}));
+    assert!(patched(r#"[{"op": "add", "path": "/nothing/a", "value": 1}]"#).is_err());
+}
