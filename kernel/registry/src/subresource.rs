@@ -167,7 +167,7 @@ impl Registry {
             value["status"]["conditions"] = json!(conditions);
             Ok(())
         };
-        let writing = self.writing(caller, &target, Operation::Update, DryRun::No)?;
+        let writing = self.writing(caller, &target, Operation::Update, DryRun::No)?.admitted();
         self.revise(writing, Source::Edit(&edit), &WriteOptions::default()).await.map(drop)
     }
 

@@ -82,7 +82,8 @@ async fn an_eviction_deletes_unless_a_budget_has_nothing_left() {
     let eviction = json!({"metadata": {"name": "a"}, "deleteOptions": {"gracePeriodSeconds": 7}});
     let evicted = post(&world, "a", "eviction", eviction).await.expect("evicted");
     assert_eq!(evicted["metadata"]["deletionGracePeriodSeconds"], 7);
-    assert_eq!(evicted["status"]["conditions"][0]["type"], "DisruptionTarget");
+    let conditions: Vec<_> = evicted["status"]["conditions"].as_array().into_iter().flatten().map(|c| c["type"].clone()).collect();
+    assert_eq!(conditions, ["PodScheduled", "DisruptionTarget"]);
     let budget = json!({"metadata": {"name": "p", "namespace": "default"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}});
     let budget = world.create("poddisruptionbudgets.policy", budget).await.expect("created");
     let mut budget = budget.value().expect("an object is JSON");
