@@ -118,7 +118,7 @@ def dynamic_client_and_custom_resources(namespace):
         limit = time.monotonic() + PATIENCE_S
         while True:
             status = definitions.read_custom_resource_definition(f"boats.{group}").status
-            if any(c.type == "Established" and c.status == "True" for c in status.conditions or []):
+            if any(c.type == "Established" and c.status == "True" for c in (status and status.conditions) or []):
                 break
             assert time.monotonic() < limit, status
             time.sleep(0.02)
