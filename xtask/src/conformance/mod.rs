@@ -112,8 +112,14 @@ fn run(choice: &Choice) -> Result<Report, Box<dyn Error>> {
     cluster.down(&["--delete-data"])?;
     let address = SocketAddr::from((cluster.gateway()?, REGISTRY_PORT));
     let mirror = format!("{}=http://{address}", images::REGISTRY);
-    eprint!("{}", cluster.up(NODES, &["--registry-mirror", &mirror])?);
-    let outcome = serve_and_judge(choice, &tools, &cluster, address);
+    let outcome = match cluster.up(NODES, &["--registry-mirror", &mirror]) {
+        Ok(said) => {
+            eprint!("{said}");
+            serve_and_judge(choice, &tools, &cluster, address)
+        }
+        // What did start is taken down below.
+        Err(error) => Err(error.into()),
+    };
     if std::env::var_os("PINTLE_KEEP").is_some() {
         eprintln!("PINTLE_KEEP is set: the cluster in {} stays", cluster.data_dir().display());
         return outcome;
