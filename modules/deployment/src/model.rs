@@ -3,7 +3,7 @@
 use pintle_sdk::Condition;
 use pintle_sdk::prelude::*;
 use pintle_sdk::serde_json::Value;
-use pintle_sdk::workload::{Owned, Rounding, amount};
+use pintle_sdk::workload::{Owned, Rounding, Strategy, amount};
 use serde::{Deserialize, Serialize};
 
 /// The revision of a ReplicaSet, and the newest of a Deployment.
@@ -49,20 +49,6 @@ pub struct Spec {
     pub paused: bool,
     /// How long a rollout may stand still before it counts as stuck.
     pub progress_deadline_seconds: Option<u64>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Strategy {
-    r#type: Option<String>,
-    rolling_update: Option<RollingUpdate>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct RollingUpdate {
-    max_unavailable: Option<Value>,
-    max_surge: Option<Value>,
 }
 
 /// `.status` of a Deployment.
@@ -177,7 +163,7 @@ impl Deployment {
 
     /// All old pods go before new ones come.
     pub fn is_recreate(&self) -> bool {
-        self.spec.strategy.r#type.as_deref() == Some("Recreate")
+        self.spec.strategy.r#type == "Recreate"
     }
 
     /// Which object it is.

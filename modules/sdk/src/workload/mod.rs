@@ -10,6 +10,7 @@ mod pod;
 mod quantity;
 pub mod quota;
 mod revision;
+mod strategy;
 mod template;
 
 pub use amount::{Rounding, amount};
@@ -19,4 +20,5 @@ pub use placement::{NodeTerm, Taint, Toleration};
 pub use pod::{Cheapness, ContainerState, ContainerStatus, Pod, PodSpec, PodStatus, Terminated, cheapest_first};
 pub use quantity::{milli, units};
 pub use revision::{Current, Revision, Revisions};
+pub use strategy::{RollingUpdate, Strategy};
 pub use template::{Template, TemplateMetadata};

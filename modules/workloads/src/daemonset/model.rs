@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pintle_sdk::prelude::*;
 use pintle_sdk::serde_json::Value;
-use pintle_sdk::workload::{NodeTerm, Rounding, Taint, Toleration, amount};
+use pintle_sdk::workload::{NodeTerm, Rounding, Strategy, Taint, Toleration, amount};
 use serde::{Deserialize, Serialize};
 
 /// The label that tells the pods of one template from those of another.
@@ -35,20 +35,6 @@ pub struct Spec {
     #[serde(default)]
     min_ready_seconds: u64,
     revision_history_limit: Option<usize>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Strategy {
-    r#type: String,
-    rolling_update: Option<RollingUpdate>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct RollingUpdate {
-    max_unavailable: Option<Value>,
-    max_surge: Option<Value>,
 }
 
 /// `.status` of a DaemonSet.

@@ -2,7 +2,7 @@
 
 use pintle_sdk::prelude::*;
 use pintle_sdk::serde_json::Value;
-use pintle_sdk::workload::Pod;
+use pintle_sdk::workload::{Pod, Strategy};
 use serde::{Deserialize, Serialize};
 
 /// The label of a pod that names its revision.
@@ -47,19 +47,6 @@ pub struct Spec {
     #[serde(default)]
     pub persistent_volume_claim_retention_policy: Option<Retention>,
     ordinals: Option<Ordinals>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Strategy {
-    r#type: String,
-    rolling_update: Option<RollingUpdate>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct RollingUpdate {
-    partition: Option<usize>,
 }
 
 /// `spec.persistentVolumeClaimRetentionPolicy`: `Retain` or `Delete`.
