@@ -3,54 +3,20 @@
 //! Pure. Values saturate instead of wrapping; what is not a quantity is `None`.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-
-const SUFFIXES: &[(&str, f64)] = &[
-    ("Ki", 1024.0),
-    ("Mi", 1_048_576.0),
-    ("Gi", 1_073_741_824.0),
-    ("Ti", 1_099_511_627_776.0),
-    ("Pi", 1_125_899_906_842_624.0),
-    ("Ei", 1_152_921_504_606_846_976.0),
-    ("n", 1e-9),
-    ("u", 1e-6),
-    ("m", 1e-3),
-    ("k", 1e3),
-    ("M", 1e6),
-    ("G", 1e9),
-    ("T", 1e12),
-    ("P", 1e15),
-    ("E", 1e18),
-];
+use pintle_values::quantity::Quantity as Amount;
 
 /// The value in units, rounded up.
 pub fn units(quantity: &Quantity) -> Option<i64> {
-    parse(&quantity.0).map(round_up)
+    Amount::parse(&quantity.0).map(|amount| saturate(amount.units()))
 }
 
 /// The value in thousandths, rounded up: millicores for CPU.
 pub fn millis(quantity: &Quantity) -> Option<i64> {
-    parse(&quantity.0).map(|value| round_up(value * 1000.0))
+    Amount::parse(&quantity.0).map(|amount| saturate(amount.millis()))
 }
 
-fn round_up(value: f64) -> i64 {
-    // A hair of tolerance: 0.1 is not a binary fraction. `as` saturates.
-    (value - 1e-9).ceil() as i64
-}
-
-fn parse(text: &str) -> Option<f64> {
-    let text = text.trim();
-    if text.is_empty() || text.len() > 64 {
-        return None;
-    }
-    let plain = |t: &str| t.parse::<f64>().ok().filter(|v| v.is_finite());
-    for (suffix, factor) in SUFFIXES {
-        if let Some(number) = text.strip_suffix(suffix)
-            && number.ends_with(|c: char| c.is_ascii_digit() || c == '.')
-        {
-            return plain(number).map(|value| value * factor);
-        }
-    }
-    text.ends_with(|c: char| c.is_ascii_digit() || c == '.').then(|| plain(text)).flatten()
+fn saturate(amount: i128) -> i64 {
+    i64::try_from(amount).unwrap_or(if amount < 0 { i64::MIN } else { i64::MAX })
 }
 
 #[cfg(test)]

@@ -9,18 +9,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pintle-cel", &[]),
     ("pintle-schema", &[]),
     ("pintle-structural", &["pintle-cel"]),
+    ("pintle-values", &[]),
     ("pintle-wit", &[]),
     ("pintle-store", &[]),
-    ("pintle-api", &["pintle-structural", "pintle-cel"]),
+    ("pintle-api", &["pintle-structural", "pintle-values", "pintle-cel"]),
     ("pintle-registry", &["pintle-store", "pintle-api", "pintle-cel"]),
     ("pintle-server", &["pintle-registry", "pintle-api", "pintle-wit", "pintle-store"]),
     ("pintle-host", &["pintle-registry", "pintle-api", "pintle-wit", "pintle-store"]),
     ("pintle-kernel", &["pintle-cluster", "pintle-store", "pintle-api", "pintle-registry", "pintle-server", "pintle-host", "pintle-wit"]),
-    ("pintle-sdk", &["pintle-wit"]),
+    ("pintle-sdk", &["pintle-wit", "pintle-values"]),
     ("pintle-module", &[]),
     ("pintle-runtime-bridge", &["pintle-wit"]),
     ("pintle-cluster", &["pintle-server"]),
-    ("pintle-host-node", &["pintle-runtime-bridge", "pintle-wit"]),
+    ("pintle-host-node", &["pintle-runtime-bridge", "pintle-wit", "pintle-values"]),
 ];
 
 /// Heavy dependencies have one owner.

@@ -21,15 +21,14 @@ pub mod patch;
 pub mod pod;
 pub mod printer;
 pub mod proto;
-pub mod quantity;
 pub mod resource;
-pub mod selector;
 pub mod status;
 pub mod strategy;
 pub mod table;
 pub mod validate;
 
 pub use pintle_structural::path::{self, Path};
+pub use pintle_values::{quantity, selector};
 pub use resource::{Resource, Scope, Subresource, Verb, Verbs, resources};
 pub use status::{ApiError, FieldError, FieldErrorKind, Reason};
 pub use table::{Container, Element, Field, Relation, Schema, TypeId, TypeView};

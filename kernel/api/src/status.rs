@@ -345,6 +345,13 @@ const REASONS: &[(u16, Reason)] = &[
     (504, Reason::Timeout),
 ];
 
+/// A query or an object asks for labels in words that are none: 400.
+impl From<pintle_values::selector::Malformed> for ApiError {
+    fn from(why: pintle_values::selector::Malformed) -> ApiError {
+        ApiError::bad_request(why.message)
+    }
+}
+
 impl Details {
     fn to_value(&self) -> Value {
         let mut map = Map::new();

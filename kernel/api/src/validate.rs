@@ -11,7 +11,6 @@ mod access;
 mod batch;
 pub mod immutable;
 pub mod metadata;
-pub mod names;
 mod network;
 mod pods;
 mod rules;
@@ -22,6 +21,7 @@ mod warnings;
 mod workloads;
 
 pub use access::match_condition;
+pub use pintle_values::names;
 pub use warnings::warnings;
 
 use std::sync::LazyLock;

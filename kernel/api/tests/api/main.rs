@@ -11,7 +11,6 @@ mod openapi;
 mod patch;
 mod printer;
 mod proto;
-mod selector;
 mod status;
 mod strategy;
 mod table;

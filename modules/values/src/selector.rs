@@ -1,15 +1,27 @@
-//! Label selectors: parsed from a query parameter or an object, matched against objects or a bare set of labels. Field selectors are the
-//! registry's, which keeps the fields that they name.
+//! Label selectors: parsed from a query parameter or an object, matched against objects or a bare set of labels.
 
 use std::fmt;
 
 use serde_json::Value;
 
-use crate::status::ApiError;
-use crate::validate::names;
+use crate::names;
 
 /// Requirements in one selector.
 pub const REQUIREMENTS_MAX: usize = 1_000;
+
+/// Why something is no selector, in a sentence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Malformed {
+    /// The sentence.
+    pub message: String,
+}
+
+impl Malformed {
+    fn new(message: impl Into<String>) -> Malformed {
+        Malformed { message: message.into() }
+    }
+}
 
 /// A conjunction of requirements on labels. The empty selector matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,16 +50,16 @@ enum Operator {
 
 impl LabelSelector {
     /// Parses the `labelSelector` parameter: `a=b,c!=d,e in (f,g),h notin (i),j,!k,l>1`.
-    pub fn parse(text: &str) -> Result<LabelSelector, ApiError> {
+    pub fn parse(text: &str) -> Result<LabelSelector, Malformed> {
         let mut parser = Parser { rest: text.trim() };
         let mut requirements = Vec::new();
         while !parser.rest.is_empty() {
-            requirements.push(parser.requirement().map_err(|why| ApiError::bad_request(format!("unable to parse requirement: {why}")))?);
+            requirements.push(parser.requirement().map_err(|why| Malformed::new(format!("unable to parse requirement: {why}")))?);
             if requirements.len() > REQUIREMENTS_MAX {
-                return Err(ApiError::bad_request(format!("a selector has at most {REQUIREMENTS_MAX} requirements")));
+                return Err(Malformed::new(format!("a selector has at most {REQUIREMENTS_MAX} requirements")));
             }
             if !parser.rest.is_empty() && !parser.take(",") {
-                return Err(ApiError::bad_request(format!(
+                return Err(Malformed::new(format!(
                     "unable to parse requirement: found '{}', expected: ',' or 'end of string'",
                     parser.rest
                 )));
@@ -57,7 +69,7 @@ impl LabelSelector {
     }
 
     /// Reads a meta/v1 LabelSelector (`matchLabels`, `matchExpressions`). Null or absent matches nothing.
-    pub fn from_object(value: &Value) -> Result<LabelSelector, ApiError> {
+    pub fn from_object(value: &Value) -> Result<LabelSelector, Malformed> {
         let Some(map) = value.as_object() else { return Ok(LabelSelector { requirements: Vec::new(), nothing: true }) };
         let mut selector = map.get("matchLabels").map_or_else(LabelSelector::default, LabelSelector::from_map);
         for expression in map.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
@@ -67,7 +79,7 @@ impl LabelSelector {
                 "NotIn" => Operator::NotIn,
                 "Exists" => Operator::Exists,
                 "DoesNotExist" => Operator::Absent,
-                _ => return Err(ApiError::bad_request(format!("{word:?} is not a valid label selector operator"))),
+                _ => return Err(Malformed::new(format!("{word:?} is not a valid label selector operator"))),
             };
             let values = expression["values"].as_array().into_iter().flatten().filter_map(|v| Some(v.as_str()?.to_owned())).collect();
             selector.requirements.push(Requirement { key: expression["key"].as_str().unwrap_or_default().to_owned(), operator, values });

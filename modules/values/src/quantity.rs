@@ -128,4 +128,5 @@ fn div_up(value: i128, divisor: i128) -> i128 {
 }
 
 #[cfg(test)]
+#[path = "quantity_tests.rs"]
 mod tests;

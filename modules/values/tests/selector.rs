@@ -1,6 +1,6 @@
-//! Label and field selectors.
+//! Label selectors.
 
-use pintle_api::selector::LabelSelector;
+use pintle_values::selector::LabelSelector;
 use serde_json::json;
 
 /// Whether `text` matches the labels `a=b, n=5`, or the message that refuses it.

@@ -1,0 +1,7 @@
+//! Small values of the Kubernetes API, read in one way by kernel, modules and nodes: quantities, names, label selectors.
+//!
+//! Everything is a pure function of its arguments and knows nothing of the kernel.
+
+pub mod names;
+pub mod quantity;
+pub mod selector;
