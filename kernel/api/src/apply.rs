@@ -201,6 +201,28 @@ pub fn applied(
     Ok((merged, Ownership::new(managers, entries)))
 }
 
+/// `live` with a configuration laid over it, whose fields nobody comes to own: what mutating policies do.
+///
+/// # Errors
+/// The configuration does not fit the type, or would replace a list, map or struct as a whole.
+pub fn overlaid(schema: &Schema, resource: &Resource, live: &Value, config: &Value) -> Result<Value, String> {
+    let mut config = config.clone();
+    config["apiVersion"] = json!(resource.api_version());
+    config["kind"] = json!(resource.kind);
+    let untyped = |why: String| format!("failed to convert patch object to typed object: {why}");
+    let unknown = decode::conform_resource(schema, resource, &mut config).map_err(|error| untyped(error.message))?;
+    if let Some(issue) = unknown.first() {
+        return Err(untyped(format!(".{}: field not declared in schema", issue.path)));
+    }
+    let shape = Shape::of(schema, resource);
+    walk::asked(shape, &config).map_err(untyped)?;
+    let whole = walk::replaced(shape, &config);
+    if !whole.is_empty() {
+        return Err(format!("invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {}", whole.join(", ")));
+    }
+    Ok(walk::merge(shape, live.clone(), &config))
+}
+
 impl Writer<'_> {
     fn entry(self, operation: Operation, resource: &Resource) -> Manager {
         Manager {

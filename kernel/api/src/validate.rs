@@ -20,7 +20,6 @@ mod volumes;
 mod warnings;
 mod workloads;
 
-pub use access::match_condition;
 pub use pintle_values::names;
 pub use warnings::warnings;
 

@@ -60,7 +60,7 @@ pub use admission::{Admission, AdmissionRequest, Edit, EditOp, Failure, Operatio
 pub use caller::Caller;
 pub use event::{Event, EventKind, WatchEvent};
 pub use extract::project;
-pub use matching::{AdmissionRule, Conditions, Selectors, review_of};
+pub use matching::{AdmissionRule, Matching, Selectors, review_of};
 pub use object::{Meta, Object, Owner};
 pub use options::{
     Body, Bookmarks, DeleteOptions, DryRun, GetOptions, InitialEvents, ListOptions, Missing, Patch, Propagation, VersionMatch,
@@ -69,6 +69,7 @@ pub use options::{
 pub use pintle_api::apply::Force;
 pub use pintle_api::decode::FieldValidation;
 pub use pintle_api::{ApiError, Resource, Schema};
+pub use pintle_policies::Conditions;
 pub use pintle_store::Revision;
 pub use registry::{Deleted, Index, ListPage, OpenError, Registry, RegistryConfig, Result, Written};
 pub use subscription::{Feed, Subscription, SubscriptionFilter};

@@ -2,15 +2,11 @@
 //!
 //! Facts: <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#matching-requests-rules>.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use pintle_api::Scope;
 use pintle_api::selector::LabelSelector;
-use pintle_api::validate;
-use pintle_cel::{Budget, Program, Value as Cel};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 
 use crate::admission::{AdmissionRequest, Operation};
 use crate::options::DryRun;
@@ -44,6 +40,8 @@ pub struct AdmissionRule {
     pub operations: Vec<String>,
     /// `Cluster`, `Namespaced`, or everything.
     pub scope: String,
+    /// Names of objects; without any, all. Policies only.
+    pub resource_names: Vec<String>,
 }
 
 impl AdmissionRule {
@@ -119,79 +117,61 @@ fn matches_body(selector: &LabelSelector, body: &[u8]) -> bool {
     !body.is_empty() && selector.matches_with(|label| labels.get(label).map(String::as_str))
 }
 
-/// `matchConditions`: CEL over `object`, `oldObject` and `request`, compiled.
+/// Which requests by rules and labels: what webhooks, policies and bindings of policies say alike.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Conditions(Arc<[Condition]>);
-
-#[derive(Debug)]
-struct Condition {
-    name: String,
-    source: String,
-    program: std::result::Result<Program, String>,
+pub struct Matching {
+    /// One of these names the request; `None` names every request.
+    pub rules: Option<Vec<AdmissionRule>>,
+    /// None of these does.
+    pub excluded: Vec<AdmissionRule>,
+    /// `matchPolicy: Equivalent`: a rule that names another version of the resource counts too.
+    pub equivalent: bool,
+    /// By labels.
+    pub selectors: Selectors,
 }
 
-impl PartialEq for Condition {
-    fn eq(&self, other: &Self) -> bool {
-        (&self.name, &self.source) == (&other.name, &other.source)
-    }
-}
-
-impl Conditions {
-    /// From the list as it is written. One that does not compile fails whenever it is asked: it was refused when it was written.
+impl Matching {
+    /// From an object as it is stored, validated and defaulted, whose rules stand under this key. No `resourceRules` are all; no `rules` are none.
     #[must_use]
-    pub fn new(list: &Value) -> Self {
-        let conditions = list.as_array().into_iter().flatten().map(|condition| {
-            let source = condition["expression"].as_str().unwrap_or_default();
-            let program = validate::match_condition(source);
-            Condition { name: condition["name"].as_str().unwrap_or_default().to_owned(), source: source.to_owned(), program }
-        });
-        Self(conditions.collect())
+    pub fn new(object: &Value, rules: &str) -> Self {
+        let selector = |key: &str| LabelSelector::from_object(&object[key]).unwrap_or_default();
+        let rules_of = |key: &str| serde_json::from_value::<Vec<AdmissionRule>>(object[key].clone()).unwrap_or_default();
+        Self {
+            rules: Some(rules_of(rules)).filter(|all| rules == "rules" || !all.is_empty()),
+            excluded: rules_of("excludeResourceRules"),
+            equivalent: object["matchPolicy"] != "Exact",
+            selectors: Selectors { namespace: selector("namespaceSelector"), object: selector("objectSelector") },
+        }
     }
 
-    /// The first that does not compile, and why.
+    /// The version in which it wants to see the object; `None`: it does not want it. Without a name, one of a name that it wants.
     #[must_use]
-    pub fn broken(&self) -> Option<(&str, &str)> {
-        self.0.iter().find_map(|condition| Some((condition.name.as_str(), condition.program.as_ref().err()?.as_str())))
+    pub fn version(&self, registry: &Registry, target: (&ResourceInfo, &str, Option<&str>), operation: Operation) -> Option<String> {
+        let (resource, _, _) = target;
+        let excluded = |rule: &AdmissionRule| rule.resource_names.is_empty() || target.2.is_some();
+        if self.by_rules(registry, self.excluded.iter().filter(|rule| excluded(rule)), target, operation).is_some() {
+            return None;
+        }
+        let Some(rules) = &self.rules else { return Some(resource.version.to_string()) };
+        self.by_rules(registry, rules.iter(), target, operation)
     }
 
-    /// Without any, every request is meant.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Whether all hold for a request, given as [`review_of`] shows it.
-    ///
-    /// # Errors
-    /// One could not be evaluated, and no other one is false.
-    pub fn hold(&self, request: &Value) -> std::result::Result<bool, String> {
-        if self.is_empty() {
-            return Ok(true);
+    fn by_rules<'r>(
+        &self,
+        registry: &Registry,
+        rules: impl Iterator<Item = &'r AdmissionRule> + Clone,
+        (resource, subresource, name): (&ResourceInfo, &str, Option<&str>),
+        operation: Operation,
+    ) -> Option<String> {
+        let mut named = rules.filter(|rule| name.is_none_or(|name| rule.resource_names.is_empty() || has(&rule.resource_names, name)));
+        if named.clone().any(|rule| rule.matches(resource, subresource, operation)) {
+            return Some(resource.version.to_string());
         }
-        // Texts that are not said are empty, not absent.
-        let mut request = request.clone();
-        for key in ["name", "namespace", "subResource"] {
-            if request[key].is_null() {
-                request[key] = "".into();
-            }
-        }
-        let variables =
-            [("object", Cel::free(&request["object"])), ("oldObject", Cel::free(&request["oldObject"])), ("request", Cel::free(&request))];
-        let budget = Budget::default();
-        let mut failure = None;
-        for Condition { name, program, .. } in self.0.iter() {
-            let value = match program {
-                Ok(program) => program.run(&variables, &budget).map_err(|error| error.to_string()),
-                Err(why) => Err(why.clone()),
-            };
-            match value {
-                Ok(Cel::Bool(true)) => {}
-                Ok(Cel::Bool(false)) => return Ok(false),
-                Ok(_) => failure = Some(format!("match condition {name:?} is not a bool")),
-                Err(why) => failure = Some(format!("match condition {name:?}: {why}")),
-            }
-        }
-        failure.map_or(Ok(true), Err)
+        let served = |version: &&String| registry.resource(&resource.group, version, &resource.plural).is_some();
+        named.find_map(|rule| {
+            let matches = self.equivalent && rule.matches_any_version(resource, subresource, operation);
+            rule.api_versions.iter().filter(|_| matches).find(served).cloned()
+        })
     }
 }
 

@@ -34,6 +34,7 @@ mod openapi;
 mod outbound;
 mod pipeline;
 mod pki;
+mod policies;
 mod proxy;
 mod request;
 mod reviews;

@@ -111,6 +111,7 @@ impl Server {
             open: AtomicUsize::new(0),
             stop: CancellationToken::new(),
         });
+        crate::policies::Policies::install(&shared);
         webhook::Webhooks::install(&shared);
         let threads = Arc::new(Threads::start(&shared)?);
         let doors = Arc::new(listener::Doors::new(shared.clone(), threads.clone(), tls));

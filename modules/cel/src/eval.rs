@@ -6,7 +6,7 @@ use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, L
 
 use crate::functions;
 use crate::value::Value;
-use crate::{Budget, Error, Program};
+use crate::{Budget, Error, Late, Program};
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
@@ -24,11 +24,17 @@ struct Scope<'s, 'a> {
 struct Run<'p, 'a> {
     program: &'p Program,
     variables: &'p [(&'p str, Value<'a>)],
+    late: Option<Late<'p, 'a>>,
     budget: &'p Budget,
 }
 
-pub(crate) fn run<'a>(program: &Program, variables: &[(&str, Value<'a>)], budget: &Budget) -> Result<Value<'a>> {
-    Run { program, variables, budget }.eval(&program.expr, None)
+pub(crate) fn run<'a>(
+    program: &Program,
+    variables: &[(&str, Value<'a>)],
+    late: Option<Late<'_, 'a>>,
+    budget: &Budget,
+) -> Result<Value<'a>> {
+    Run { program, variables, late, budget }.eval(&program.expr, None)
 }
 
 impl<'a> Run<'_, 'a> {
@@ -38,8 +44,10 @@ impl<'a> Run<'_, 'a> {
             Expr::Literal(literal) => self.literal(literal),
             Expr::Ident(name) => self.variable(name, scope),
             Expr::Select(select) => {
-                let operand = self.eval(&select.operand, scope)?;
-                let member = operand.member(&select.field);
+                let member = match self.late(&select.operand, &select.field) {
+                    Some(made) => Some(made?),
+                    None => self.eval(&select.operand, scope)?.member(&select.field),
+                };
                 if select.test {
                     let there = !matches!(member, None | Some(Value::Optional(None)));
                     return Ok(Value::Bool(there && !matches!(member, Some(Value::Null))));
@@ -73,8 +81,27 @@ impl<'a> Run<'_, 'a> {
             }
             Expr::Comprehension(comprehension) => self.comprehension(comprehension, scope),
             Expr::Call(call) => self.call(call, scope),
-            Expr::Struct(_) | Expr::Unspecified => fail("unsupported expression"),
+            Expr::Struct(made) => {
+                let mut fields = Vec::with_capacity(made.entries.len());
+                for entry in &made.entries {
+                    let EntryExpr::StructField(field) = &entry.expr else { return fail("unsupported field") };
+                    match self.eval(&field.value, scope)? {
+                        Value::Optional(inner) if field.optional => {
+                            fields.extend(inner.map(|value| (Value::text(&field.field), Arc::unwrap_or_clone(value))));
+                        }
+                        value => fields.push((Value::text(&field.field), value)),
+                    }
+                }
+                Ok(Value::Message(made.type_name.as_str().into(), Arc::new(fields)))
+            }
+            Expr::Unspecified => fail("unsupported expression"),
         }
+    }
+
+    /// The member of what makes its members late, if that is what is asked for. No variable of a macro may have its name.
+    fn late(&self, operand: &IdedExpr, field: &str) -> Option<Result<Value<'a>>> {
+        let (name, members) = self.late?;
+        matches!(&operand.expr, Expr::Ident(ident) if ident == name).then(|| members.member(field))
     }
 
     fn literal(&self, literal: &LiteralValue) -> Result<Value<'a>> {

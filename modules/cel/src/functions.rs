@@ -12,7 +12,7 @@ use crate::value::Value;
 use crate::{Budget, Error};
 
 /// Every function that [`call`] knows by name, operators aside.
-pub(crate) const NAMES: [&str; 55] = [
+pub(crate) const NAMES: [&str; 56] = [
     "bool",
     "bytes",
     "charAt",
@@ -40,6 +40,7 @@ pub(crate) const NAMES: [&str; 55] = [
     "isSorted",
     "isURL",
     "join",
+    "jsonpatch.escapeKey",
     "lastIndexOf",
     "lowerAscii",
     "matches",
@@ -186,7 +187,7 @@ pub(crate) fn call<'a>(
         },
         ("string", [value]) => match value {
             Bytes(bytes) => Value::text(std::str::from_utf8(bytes).map_err(|_| Error::Evaluation("the bytes are not UTF-8".into()))?),
-            List(_) | Map(_) | Json(..) | Optional(_) | Value::Null => return wrong(&all),
+            List(_) | Map(_) | Json(..) | Optional(_) | Value::Message(..) | Value::Null => return wrong(&all),
             scalar => Value::text(&shown(scalar)),
         },
         ("bytes", [String(text)]) => Bytes(text.as_bytes().into()),
@@ -294,6 +295,7 @@ pub(crate) fn call<'a>(
                 other.clone()
             }
         }
+        ("jsonpatch.escapeKey", [String(text)]) => Value::text(&text.replace('~', "~0").replace('/', "~1")),
         ("isURL", [String(text)]) => {
             Bool(text.split_once("://").is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.is_empty()) || text.starts_with('/'))
         }
@@ -424,7 +426,7 @@ pub(crate) fn compile(pattern: &str) -> std::result::Result<Regex, regex::Error>
 }
 
 /// A scalar as text.
-fn shown(value: &Value<'_>) -> String {
+pub(crate) fn shown(value: &Value<'_>) -> String {
     match value {
         Value::Bool(value) => value.to_string(),
         Value::Int(n) => n.to_string(),

@@ -52,6 +52,27 @@ pub enum Error {
 /// A variable of an expression: its name, and the schema of what it will hold (null: anything).
 pub type Variable<'a> = (&'a str, &'a Json);
 
+/// What an expression may speak of.
+#[derive(Debug, Clone, Copy)]
+pub struct Environment<'a> {
+    /// Its variables.
+    pub variables: &'a [Variable<'a>],
+    /// Whether it may make parts of objects (`Object{...}`, `Object.spec{...}`) and patches (`JSONPatch{...}`).
+    pub messages: bool,
+}
+
+/// A variable whose members are made when they are asked for.
+pub trait Members<'a> {
+    /// The member's value. It should be made once.
+    ///
+    /// # Errors
+    /// There is none of this name, or making it went wrong.
+    fn member(&self, name: &str) -> Result<Value<'a>, Error>;
+}
+
+/// Its name, and what makes its members.
+pub type Late<'p, 'a> = (&'p str, &'p dyn Members<'a>);
+
 /// What is left to spend.
 #[derive(Debug)]
 pub struct Budget {
@@ -62,11 +83,16 @@ pub struct Budget {
 impl Default for Budget {
     /// For one request.
     fn default() -> Self {
-        Budget { request: Cell::new(REQUEST_COST_MAX), call: Cell::new(0) }
+        Budget::new(REQUEST_COST_MAX)
     }
 }
 
 impl Budget {
+    /// With this much to spend in all.
+    pub fn new(cost: u64) -> Self {
+        Budget { request: Cell::new(cost), call: Cell::new(0) }
+    }
+
     /// Pay for `cost` units of work.
     fn pay(&self, cost: usize) -> Result<(), Error> {
         let left = self.call.get().checked_sub(cost as u64).ok_or(Error::Cost)?;
@@ -88,6 +114,9 @@ pub struct Program {
     patterns: HashMap<String, Regex>,
     /// Variables that it reads.
     names: Vec<String>,
+    /// What is known of its value.
+    schema: Json,
+    depth: usize,
 }
 
 impl Program {
@@ -97,6 +126,14 @@ impl Program {
     /// # Errors
     /// [`Error::Compile`].
     pub fn compile(source: &str, variables: &[Variable<'_>], wanted: &str) -> Result<Program, Error> {
+        Program::compile_in(source, Environment { variables, messages: false }, wanted)
+    }
+
+    /// The same in any environment; without a type `wanted`, every type will do.
+    ///
+    /// # Errors
+    /// [`Error::Compile`].
+    pub fn compile_in(source: &str, environment: Environment<'_>, wanted: &str) -> Result<Program, Error> {
         if source.len() > SOURCE_BYTES_MAX {
             return Err(Error::Compile(format!("the expression is longer than {SOURCE_BYTES_MAX} bytes")));
         }
@@ -105,16 +142,18 @@ impl Program {
         let parsed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| parser.parse(source)));
         let parsed = parsed.map_err(|_| Error::Compile("the expression cannot be parsed".to_owned()))?;
         let expr = parsed.map_err(|err| Error::Compile(err.to_string()))?;
-        if depth(&expr) > DEPTH_MAX {
+        let depth = depth(&expr);
+        if depth > DEPTH_MAX {
             return Err(Error::Compile(format!("the expression nests deeper than {DEPTH_MAX}")));
         }
-        let mut check = types::Check::new(variables);
+        let mut check = types::Check::new(environment);
         let kind = check.kind(&expr).map_err(|why| Error::Compile(format!("ERROR: <input>:1:1: {why}")))?;
-        if !kind.may_be(wanted) {
+        if !wanted.is_empty() && !kind.may_be(wanted) {
             return Err(Error::Compile(format!("cel expression must evaluate to a {wanted}")));
         }
+        let schema = kind.schema();
         let (patterns, names) = check.found();
-        Ok(Program { expr, patterns, names })
+        Ok(Program { expr, patterns, names, schema, depth })
     }
 
     /// Whether it reads the variable.
@@ -122,15 +161,48 @@ impl Program {
         self.names.iter().any(|known| known == name)
     }
 
+    /// The members that it reads of the variable, as `variable.member`.
+    pub fn members<'p>(&'p self, variable: &str) -> Vec<&'p str> {
+        let (mut found, mut open) = (Vec::new(), vec![&self.expr]);
+        while let Some(expr) = open.pop() {
+            if let Expr::Select(select) = &expr.expr
+                && matches!(&select.operand.expr, Expr::Ident(name) if name == variable)
+            {
+                found.push(select.field.as_str());
+            }
+            open.extend(below(&expr.expr));
+        }
+        found
+    }
+
+    /// The schema of its value, as far as it is known.
+    pub fn schema(&self) -> &Json {
+        &self.schema
+    }
+
+    /// How deep the expression nests: evaluating it takes as many calls on the stack.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
     /// The value of the expression. Variables that it does not find are errors of the evaluation.
     ///
     /// # Errors
     /// [`Error::Evaluation`] and [`Error::Cost`].
     pub fn run<'a>(&self, variables: &[(&str, Value<'a>)], budget: &Budget) -> Result<Value<'a>, Error> {
+        self.run_with(variables, None, budget)
+    }
+
+    /// The same, with a variable whose members are made late. Expressions that make them are paid for like any other.
+    ///
+    /// # Errors
+    /// [`Error::Evaluation`] and [`Error::Cost`].
+    pub fn run_with<'a>(&self, variables: &[(&str, Value<'a>)], late: Option<Late<'_, 'a>>, budget: &Budget) -> Result<Value<'a>, Error> {
         let allowed = budget.request.get().min(CALL_COST_MAX);
-        budget.call.set(allowed);
-        let outcome = eval::run(self, variables, budget);
-        budget.request.set(budget.request.get() - (allowed - budget.call.get()));
+        let around = budget.call.replace(allowed);
+        let outcome = eval::run(self, variables, late, budget);
+        let spent = allowed - budget.call.replace(around);
+        budget.request.set(budget.request.get().saturating_sub(spent));
         outcome
     }
 }

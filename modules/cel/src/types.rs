@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 
-use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators as op};
+use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, StructExpr, operators as op};
 use regex::Regex;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::value::{below, unescape};
-use crate::{Variable, below as parts, functions};
+use crate::{Environment, below as parts, functions};
 
 static NONE: Json = Json::Null;
 
@@ -54,6 +54,21 @@ impl Kind<'_> {
     fn is_number(self) -> bool {
         matches!(self.name, "int" | "uint" | "double")
     }
+
+    /// As a schema: null if nothing is known that a schema can say.
+    pub(crate) fn schema(self) -> Json {
+        if !self.schema.is_null() {
+            return self.schema.clone();
+        }
+        match self.name {
+            "int" => json!({"type": "integer"}),
+            "double" => json!({"type": "number"}),
+            "bool" => json!({"type": "boolean"}),
+            "string" => json!({"type": "string"}),
+            "list" => json!({"type": "array"}),
+            _ => json!({}),
+        }
+    }
 }
 
 fn of_schema(schema: &Json) -> Kind<'_> {
@@ -74,12 +89,13 @@ pub(crate) struct Check<'s> {
     variables: Vec<(String, Kind<'s>)>,
     patterns: HashMap<String, Regex>,
     names: Vec<String>,
+    messages: bool,
 }
 
 impl<'s> Check<'s> {
-    pub(crate) fn new(variables: &[Variable<'s>]) -> Self {
-        let variables = variables.iter().map(|(name, schema)| ((*name).to_owned(), of_schema(schema))).collect();
-        Check { variables, patterns: HashMap::new(), names: Vec::new() }
+    pub(crate) fn new(environment: Environment<'s>) -> Self {
+        let variables = environment.variables.iter().map(|(name, schema)| ((*name).to_owned(), of_schema(schema))).collect();
+        Check { variables, patterns: HashMap::new(), names: Vec::new(), messages: environment.messages }
     }
 
     pub(crate) fn found(self) -> (HashMap<String, Regex>, Vec<String>) {
@@ -112,7 +128,7 @@ impl<'s> Check<'s> {
             }
             Expr::Comprehension(comprehension) => self.comprehension(comprehension)?,
             Expr::Call(call) => self.call(call)?,
-            Expr::Struct(_) => return Err("messages cannot be made here".to_owned()),
+            Expr::Struct(made) => self.message(made)?,
             other => {
                 for part in parts(other) {
                     self.kind(part)?;
@@ -120,6 +136,32 @@ impl<'s> Check<'s> {
                 Kind::of(if matches!(other, Expr::List(_)) { "list" } else { "map" })
             }
         })
+    }
+
+    /// A part of an object, named by its place, or an operation of a patch.
+    fn message(&mut self, made: &StructExpr) -> Result<Kind<'s>, String> {
+        let name = made.type_name.as_str();
+        let is_object = name == "Object" || name.starts_with("Object.");
+        if !self.messages || !(is_object || name == "JSONPatch") {
+            return Err(format!("undeclared reference to '{name}' (in container '')"));
+        }
+        for entry in &made.entries {
+            let EntryExpr::StructField(field) = &entry.expr else { return Err("a field was expected".to_owned()) };
+            let kind = self.kind(&field.value)?;
+            match (is_object, field.field.as_str()) {
+                (true, _) | (_, "value") => {}
+                (_, "op" | "path" | "from") if kind.may_be("string") => {}
+                (_, field @ ("op" | "path" | "from")) => {
+                    return Err(format!("expected type of field '{field}' is 'string' but provided type is '{}'", kind.name));
+                }
+                (_, field) => return Err(format!("undefined field '{field}'")),
+            }
+        }
+        Ok(Kind::of(match name {
+            "Object" => "Object",
+            "JSONPatch" => "JSONPatch",
+            _ => "Object.*",
+        }))
     }
 
     fn comprehension(&mut self, c: &ComprehensionExpr) -> Result<Kind<'s>, String> {

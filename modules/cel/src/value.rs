@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use base64::Engine as _;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value as Json;
 
@@ -25,6 +26,8 @@ pub enum Value<'a> {
     Timestamp(Timestamp),
     Type(&'static str),
     Optional(Option<Arc<Value<'a>>>),
+    /// A part of an object or an operation of a patch, that an expression made: the name of its type, and its fields by name.
+    Message(Arc<str>, Arc<Vec<(Value<'a>, Value<'a>)>>),
     /// An object or an array of the input, and its schema.
     Json(&'a Json, &'a Json),
 }
@@ -79,6 +82,7 @@ impl<'a> Value<'a> {
             Value::Timestamp(_) => "google.protobuf.Timestamp",
             Value::Type(_) => "type",
             Value::Optional(_) => "optional_type",
+            Value::Message(..) => "message",
         }
     }
 
@@ -108,7 +112,7 @@ impl<'a> Value<'a> {
                 };
                 Some(Value::of(json.get(name)?, below(schema, name)))
             }
-            Value::Map(entries) => {
+            Value::Map(entries) | Value::Message(_, entries) => {
                 entries.iter().find(|(key, _)| matches!(key, Value::String(text) if **text == *name)).map(|(_, value)| value.clone())
             }
             Value::Optional(Some(inner)) => Some(Value::Optional(inner.member(name).map(Arc::new))),
@@ -153,6 +157,9 @@ impl<'a> Value<'a> {
                 (a, b) => Ok(a.is_none() && b.is_none()),
             };
         }
+        if let (Value::Message(mine, a), Value::Message(theirs, b)) = (self, other) {
+            return Ok(mine == theirs && Value::Map(a.clone()).same(&Value::Map(b.clone()), budget)?);
+        }
         if self.type_name() != other.type_name() {
             return Ok(false);
         }
@@ -176,6 +183,45 @@ impl<'a> Value<'a> {
         Ok(true)
     }
 
+    /// As JSON. Lists and maps share what they hold, JSON does not: `bytes` says how much it may grow to, and is reduced.
+    ///
+    /// # Errors
+    /// [`Error::Evaluation`]: it has no form in JSON, or is too large.
+    pub fn to_json(&self, bytes: &mut usize) -> Result<Json, Error> {
+        let size = match self {
+            Value::String(text) => text.len(),
+            Value::Bytes(bytes) => bytes.len() * 2,
+            Value::Json(json, _) => size(json),
+            _ => 8,
+        };
+        *bytes = bytes.checked_sub(size + 8).ok_or_else(|| Error::Evaluation("the value is too large".into()))?;
+        Ok(match self {
+            Value::Null => Json::Null,
+            Value::Bool(value) => (*value).into(),
+            Value::Int(value) => (*value).into(),
+            Value::Uint(value) => (*value).into(),
+            Value::Double(value) => (*value).into(),
+            Value::String(text) => (**text).into(),
+            Value::Bytes(bytes) => base64::engine::general_purpose::STANDARD.encode(bytes).into(),
+            Value::Duration(_) | Value::Timestamp(_) => crate::functions::shown(self).into(),
+            Value::List(items) => Json::Array(items.iter().map(|item| item.to_json(bytes)).collect::<Result<_, _>>()?),
+            Value::Map(fields) | Value::Message(_, fields) => {
+                let mut map = serde_json::Map::new();
+                for (key, value) in fields.iter() {
+                    let Value::String(name) = key else {
+                        return Err(Error::Evaluation(format!("a key of type {} cannot be JSON", key.type_name())));
+                    };
+                    map.insert((**name).to_owned(), value.to_json(bytes)?);
+                }
+                Json::Object(map)
+            }
+            Value::Json(json, _) => (*json).clone(),
+            Value::Type(_) | Value::Optional(_) => {
+                return Err(Error::Evaluation(format!("a value of type {} cannot be JSON", self.type_name())));
+            }
+        })
+    }
+
     /// The order of two values of one sort.
     pub(crate) fn order(&self, other: &Value<'a>) -> Option<Ordering> {
         match (self, other) {
@@ -188,6 +234,16 @@ impl<'a> Value<'a> {
             (Value::Timestamp(a), Value::Timestamp(b)) => Some(a.cmp(b)),
             (a, b) => a.as_f64()?.partial_cmp(&b.as_f64()?),
         }
+    }
+}
+
+/// About how many bytes a value takes.
+fn size(json: &Json) -> usize {
+    match json {
+        Json::String(text) => text.len() + 8,
+        Json::Array(items) => items.iter().map(size).sum::<usize>() + 8,
+        Json::Object(map) => map.iter().map(|(key, value)| key.len() + size(value) + 8).sum::<usize>() + 8,
+        _ => 8,
     }
 }
 

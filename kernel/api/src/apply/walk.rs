@@ -150,6 +150,21 @@ pub(super) fn merge(shape: Shape<'_>, live: Value, config: &Value) -> Value {
     }
 }
 
+/// The lists, maps and structs of a configuration that a merge would replace as a whole.
+pub(super) fn replaced(shape: Shape<'_>, config: &Value) -> Vec<String> {
+    let below = |name: String, shape, value| replaced(shape, value).into_iter().map(move |path| format!("{name}{path}"));
+    match config {
+        Value::Object(map) if shape.opens_objects() => {
+            map.iter().flat_map(|(key, value)| below(format!(".{key}"), shape.member(key).shape, value)).collect()
+        }
+        Value::Array(list) if shape.opens_lists() => {
+            list.iter().enumerate().flat_map(|(index, value)| below(format!("[{index}]"), shape.element(), value)).collect()
+        }
+        Value::Object(_) | Value::Array(_) => vec![String::new()],
+        _ => Vec::new(),
+    }
+}
+
 /// The configuration's elements keep its order among themselves. Elements that only the live list has keep their places before the
 /// next element that both have.
 fn merge_lists(shape: Shape<'_>, live: Vec<Value>, wanted: &[Value]) -> Vec<Value> {

@@ -1,6 +1,6 @@
 //! Rules about who may what, and who is asked first: roles, certificates, webhooks, admission policies, priority and fairness.
 
-use pintle_cel::Program;
+use pintle_policies::{MutatingPolicy, ValidatingPolicy, match_condition};
 use serde_json::Value;
 
 use super::{Failures, Object, Rule, list, names, number, text};
@@ -48,25 +48,25 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
     ("api.admissionregistration.v1.RuleWithOperations", RULE),
     ("api.admissionregistration.v1.NamedRuleWithOperations", RULE),
     ("api.admissionregistration.v1.MatchCondition", MATCHING),
-    ("api.admissionregistration.v1.Variable", &[Rule::Required(&["name", "expression"])]),
+    ("api.admissionregistration.v1.Variable", &[Rule::Required(&["name"])]),
     ("api.admissionregistration.v1.ParamKind", &[Rule::Required(&["apiVersion", "kind"])]),
     ("api.admissionregistration.v1.ParamRef", REFERENCE),
     ("api.admissionregistration.v1.MatchResources", &[Rule::OneOf("matchPolicy", &["Equivalent", "Exact"])]),
     ("api.admissionregistration.v1.ValidatingAdmissionPolicy", &[Rule::Required(&["spec"])]),
     ("api.admissionregistration.v1.ValidatingAdmissionPolicySpec", &[
-        Rule::Required(&["matchConstraints"]), Rule::OneOf("failurePolicy", FAILURE_POLICIES), Rule::Check(says_something), Rule::Check(constrains),
+        Rule::Required(&["matchConstraints"]), Rule::OneOf("failurePolicy", FAILURE_POLICIES), Rule::Check(says_something), Rule::Check(constrains), Rule::Check(validates),
         Rule::Unique("variables", "name"), Rule::Unique("matchConditions", "name"), Rule::Unique("auditAnnotations", "key"), Rule::AtMost("matchConditions", 64),
     ]),
     ("api.admissionregistration.v1.Validation", &[
-        Rule::Required(&["expression"]), Rule::OneOf("reason", &["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"]),
+        Rule::OneOf("reason", &["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"]),
     ]),
-    ("api.admissionregistration.v1.AuditAnnotation", &[Rule::Required(&["key", "valueExpression"])]),
+    ("api.admissionregistration.v1.AuditAnnotation", &[Rule::Required(&["key"])]),
     ("api.admissionregistration.v1.ValidatingAdmissionPolicyBindingSpec", &[
         Rule::Required(&["policyName", "validationActions"]), Rule::Format("policyName", names::dns_subdomain), Rule::Distinct("validationActions"), Rule::Check(actions),
     ]),
     ("api.admissionregistration.v1.MutatingAdmissionPolicySpec", &[
         Rule::Required(&["matchConstraints", "mutations", "reinvocationPolicy"]), Rule::OneOf("failurePolicy", FAILURE_POLICIES),
-        Rule::OneOf("reinvocationPolicy", &["IfNeeded", "Never"]), Rule::Check(constrains), Rule::Unique("variables", "name"),
+        Rule::OneOf("reinvocationPolicy", &["IfNeeded", "Never"]), Rule::Check(constrains), Rule::Unique("variables", "name"), Rule::Check(mutates),
     ]),
     ("api.admissionregistration.v1.Mutation", &[
         Rule::Required(&["patchType"]), Rule::OneOf("patchType", &["ApplyConfiguration", "JSONPatch"]),
@@ -175,13 +175,14 @@ fn https(config: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-/// Compile a match condition; the error says "compilation failed".
-///
-/// # Errors
-/// It is not an expression of `object`, `oldObject`, `request` (and, in policies, `params`) with a value of type bool.
-pub fn match_condition(source: &str) -> Result<Program, String> {
-    let variables = ["object", "oldObject", "request", "params", "namespaceObject"].map(|name| (name, &Value::Null));
-    Program::compile(source, &variables, "bool").map_err(|error| error.to_string())
+fn validates(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let found = ValidatingPolicy::failures(&Value::Object(spec.clone()), &path.to_string());
+    found.into_iter().for_each(|failure| failures.push(failure));
+}
+
+fn mutates(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let found = MutatingPolicy::failures(&Value::Object(spec.clone()), &path.to_string());
+    found.into_iter().for_each(|failure| failures.push(failure));
 }
 
 fn compiles(condition: &Object, path: &Path<'_>, failures: &mut Failures) {

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use pintle_api::selector::LabelSelector;
-use pintle_registry::{AdmissionRule, Conditions, Failure, Operation, ResourceInfo, Selectors, Verdict};
+use pintle_registry::{Conditions, Failure, Matching, Verdict};
 use serde_json::Value;
 
 use crate::outbound::https::Callee;
@@ -14,10 +13,7 @@ const TIMEOUT_SECONDS: u64 = 10;
 /// See the module.
 pub(crate) struct Webhook {
     pub(crate) name: String,
-    rules: Vec<AdmissionRule>,
-    /// `matchPolicy: Equivalent`: a rule that names another version of the resource counts too.
-    equivalent: bool,
-    pub(crate) selectors: Selectors,
+    pub(crate) matching: Matching,
     pub(crate) conditions: Conditions,
     ignore_failures: bool,
     pub(crate) dry_run_safe: bool,
@@ -30,12 +26,9 @@ impl Webhook {
     /// From an entry of `webhooks` as it is stored: validated and defaulted.
     pub(crate) fn new(entry: &Value) -> Webhook {
         let text = |key: &str| entry[key].as_str().unwrap_or_default();
-        let selector = |key: &str| LabelSelector::from_object(&entry[key]).unwrap_or_default();
         Webhook {
             name: text("name").to_owned(),
-            rules: serde_json::from_value(entry["rules"].clone()).unwrap_or_default(),
-            equivalent: text("matchPolicy") != "Exact",
-            selectors: Selectors { namespace: selector("namespaceSelector"), object: selector("objectSelector") },
+            matching: Matching::new(entry, "rules"),
             conditions: Conditions::new(&entry["matchConditions"]),
             ignore_failures: text("failurePolicy") == "Ignore",
             dry_run_safe: matches!(text("sideEffects"), "None" | "NoneOnDryRun"),
@@ -43,21 +36,6 @@ impl Webhook {
             timeout: Duration::from_secs(entry["timeoutSeconds"].as_u64().unwrap_or(TIMEOUT_SECONDS)),
             callee: Callee::new(&entry["clientConfig"]),
         }
-    }
-
-    /// The version in which it wants to see the object; `None`: it does not want it.
-    pub(crate) fn version(
-        &self,
-        resource: &ResourceInfo,
-        subresource: &str,
-        operation: Operation,
-        served: &dyn Fn(&str) -> bool,
-    ) -> Option<String> {
-        if self.rules.iter().any(|rule| rule.matches(resource, subresource, operation)) {
-            return Some(resource.version.to_string());
-        }
-        let mut others = self.rules.iter().filter(|rule| self.equivalent && rule.matches_any_version(resource, subresource, operation));
-        others.find_map(|rule| rule.api_versions.iter().find(|version| served(version)).cloned())
     }
 
     /// What a request gets when it could not be judged.

@@ -1,8 +1,8 @@
 //! Admission webhooks: other people's judges, asked over HTTPS after the modules.
 //!
 //! The registered configurations are followed from the registry and kept compiled, so a write that no webhook wants costs one look at a list. Order, as
-//! upstream: modules edit, then mutating webhooks one after the other (once more those that asked for it, when a later one edited); modules judge, then
-//! validating webhooks all at once. Webhooks never judge the objects that register judges, nor what the kernel does on its own account: it must start
+//! upstream: modules and policies edit, then mutating webhooks one after the other (once more those that asked for it, when a later one edited); modules
+//! and policies judge, then validating webhooks all at once. Webhooks never judge the objects that register judges, nor what the kernel does on its own account: it must start
 //! without the pods that serve them.
 //!
 //! Facts: <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>.
@@ -32,10 +32,11 @@ const KINDS: [&str; 2] = ["mutatingwebhookconfigurations", "validatingwebhookcon
 /// The webhooks of each phase, in the order of their configurations' names.
 type Lists = [Vec<Arc<Webhook>>; 2];
 
-/// Judges by modules first, then by webhooks.
+/// Judges by who judged before, then by webhooks.
 pub(crate) struct Webhooks {
     server: Weak<Shared>,
-    modules: Option<Arc<dyn Admission>>,
+    /// Who judges before them: policies, and before these modules.
+    before: Option<Arc<dyn Admission>>,
     lists: RwLock<Arc<Lists>>,
     connections: Connections,
 }
@@ -48,7 +49,7 @@ impl Webhooks {
         let mut changes = registry.subscribe(SubscriptionFilter::Resources(keys.to_vec()));
         let webhooks = Arc::new(Webhooks {
             server: Arc::downgrade(server),
-            modules: registry.admission(),
+            before: registry.admission(),
             lists: RwLock::new(Arc::new(lists(&registry))),
             connections: Connections::default(),
         });
@@ -77,25 +78,20 @@ impl Webhooks {
         if resource.group == GROUP {
             return Vec::new();
         }
-        let served = |version: &str| {
-            let registry = self.server.upgrade().map(|server| server.registry.clone());
-            registry.is_some_and(|registry| registry.resource(&resource.group, version, &resource.plural).is_some())
-        };
         let list = &lists[usize::from(phase == Phase::Validating)];
-        list.iter().filter(|webhook| webhook.version(resource, subresource, operation, &served).is_some()).cloned().collect()
+        let Some(server) = self.server.upgrade().filter(|_| !list.is_empty()) else { return Vec::new() };
+        let wants =
+            |webhook: &&Arc<Webhook>| webhook.matching.version(&server.registry, (resource, subresource, None), operation).is_some();
+        list.iter().filter(wants).cloned().collect()
     }
 
     /// Ask one. `None`: its selectors or conditions leave the request alone.
     async fn ask(&self, server: &Arc<Shared>, webhook: &Webhook, request: &AdmissionRequest<'_>, object: &Bytes) -> Option<Verdict> {
-        if !webhook.selectors.select(&server.registry, request, object) {
+        if !webhook.matching.selectors.select(&server.registry, request, object) {
             return None;
         }
-        let served = |version: &str| {
-            let resource = &request.target.resource;
-            server.registry.resource(&resource.group, version, &resource.plural).is_some()
-        };
         let target = request.target;
-        let version = webhook.version(&target.resource, &target.subresource, request.operation, &served)?;
+        let version = webhook.matching.version(&server.registry, (&target.resource, &target.subresource, None), request.operation)?;
         let body = review::question(review_of(request, object, &version));
         match webhook.conditions.hold(&body["request"]) {
             Ok(true) => {}
@@ -114,13 +110,7 @@ impl Webhooks {
     }
 
     async fn mutate_all(&self, request: &AdmissionRequest<'_>) -> Verdict {
-        let target = request.target;
-        let mut sum = match &self.modules {
-            Some(modules) if modules.wants(&target.resource, &target.subresource, request.operation, Phase::Mutating) => {
-                modules.mutate(request).await
-            }
-            _ => Verdict::allowed(),
-        };
+        let mut sum = judged(self.before.as_ref(), request, Phase::Mutating).await;
         let webhooks = self.asked_by(request, Phase::Mutating);
         let Some(server) = self.server.upgrade().filter(|_| sum.refused.is_none() && !webhooks.is_empty()) else { return sum };
         let mut object = match edited(&request.object, &sum.edits) {
@@ -156,13 +146,7 @@ impl Webhooks {
     }
 
     async fn validate_all(&self, request: &AdmissionRequest<'_>) -> Verdict {
-        let target = request.target;
-        let mut sum = match &self.modules {
-            Some(modules) if modules.wants(&target.resource, &target.subresource, request.operation, Phase::Validating) => {
-                modules.validate(request).await
-            }
-            _ => Verdict::allowed(),
-        };
+        let mut sum = judged(self.before.as_ref(), request, Phase::Validating).await;
         let webhooks = self.asked_by(request, Phase::Validating);
         let Some(server) = self.server.upgrade().filter(|_| sum.refused.is_none() && !webhooks.is_empty()) else { return sum };
         let answers = join_all(webhooks.iter().map(|webhook| self.ask(&server, webhook, request, &request.object))).await;
@@ -171,6 +155,16 @@ impl Webhooks {
             sum.refused = sum.refused.or(verdict.refused);
         }
         sum
+    }
+}
+
+/// What those say who judge before somebody.
+pub(crate) async fn judged(before: Option<&Arc<dyn Admission>>, request: &AdmissionRequest<'_>, phase: Phase) -> Verdict {
+    let target = request.target;
+    match before.filter(|judges| judges.wants(&target.resource, &target.subresource, request.operation, phase)) {
+        None => Verdict::allowed(),
+        Some(judges) if phase == Phase::Mutating => judges.mutate(request).await,
+        Some(judges) => judges.validate(request).await,
     }
 }
 
@@ -189,7 +183,7 @@ fn webhooks_of(configuration: &Value) -> Vec<Webhook> {
 
 impl Admission for Webhooks {
     fn wants(&self, resource: &ResourceInfo, subresource: &str, operation: Operation, phase: Phase) -> bool {
-        self.modules.as_ref().is_some_and(|modules| modules.wants(resource, subresource, operation, phase))
+        self.before.as_ref().is_some_and(|judges| judges.wants(resource, subresource, operation, phase))
             || !self.wanting(resource, subresource, operation, phase).is_empty()
     }
 

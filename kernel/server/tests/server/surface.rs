@@ -41,3 +41,8 @@ async fn subresources() {
 async fn columns_of_every_kind() {
     section("columns").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn admission_policies() {
+    section("policies").await;
+}

@@ -23,12 +23,12 @@
 //! | `columns Name \| Data:integer \| Node*` | the table has these columns; `:type` unless it is text, `*` when only for wide tables |
 //! | `let x = /pointer`, `let x = header name` | always; later steps say `${x}` |
 //!
-//! Before the request, `repeat 12` sends it twelve times with `${i}` counting from 0, and `watch 3` reads three events of a stream and holds
+//! Before the request, `until` sends it again until all that is expected holds, `repeat 12` sends it twelve times with `${i}` counting from 0, and `watch 3` reads three events of a stream and holds
 //! the expectations against the list of them. `${now}` is the cluster's revision. Protobuf answers are read into the values they stand for.
 
 use std::collections::HashMap;
 use std::io::Read as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -37,7 +37,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Answer, Client, Cluster};
 
-/// Events of a watch come within this time, or the step fails.
+/// Events of a watch come, and what is waited for holds, within this time, or the step fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Run steps that need nothing but a connection; the first that fails panics.
@@ -73,6 +73,7 @@ fn steps(text: &str) -> impl Iterator<Item = String> {
 /// A step, taken apart.
 #[derive(Default)]
 struct Step<'a> {
+    until: bool,
     repeat: usize,
     watch: usize,
     method: &'a str,
@@ -87,8 +88,9 @@ fn read(text: &str) -> Step<'_> {
     let mut step = Step { repeat: 1, ..Step::default() };
     let mut lines = text.lines();
     for line in lines.by_ref() {
-        let (word, rest) = line.split_once(' ').unwrap();
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
+            "until" => step.until = true,
             "repeat" => step.repeat = rest.parse().unwrap(),
             "watch" => step.watch = rest.parse().unwrap(),
             method => {
@@ -116,7 +118,8 @@ fn read(text: &str) -> Step<'_> {
 
 /// What is wrong, or nothing.
 async fn run(client: &mut Client, cluster: Option<&Cluster>, variables: &mut HashMap<String, String>, text: &str) -> String {
-    for count in 0..read(text).repeat {
+    let (begun, mut count) = (Instant::now(), 0);
+    while count < read(text).repeat {
         let text = variables
             .iter()
             .fold(text.replace("${i}", &count.to_string()), |text, (name, value)| text.replace(&format!("${{{name}}}"), value));
@@ -131,7 +134,10 @@ async fn run(client: &mut Client, cluster: Option<&Cluster>, variables: &mut Has
             (_, None) => panic!("a watch needs a cluster"),
         };
         let failure = compare(&step, &answer, &value, variables);
-        if !failure.is_empty() {
+        count += usize::from(failure.is_empty());
+        if step.until && !failure.is_empty() && begun.elapsed() < PATIENCE {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        } else if !failure.is_empty() {
             let shown: String = value.to_string().chars().take(3000).collect();
             return format!("{failure}answered {} {:?}\n{shown}", answer.status, answer.headers);
         }
