@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators as op};
 
 use crate::functions;
+use crate::macros::Macro;
 use crate::value::Value;
 use crate::{Budget, Error, Late, Program};
 
@@ -15,17 +16,17 @@ pub(crate) fn fail<T>(why: impl Into<String>) -> Result<T> {
 }
 
 /// A variable, and those around it.
-struct Scope<'s, 'a> {
-    name: &'s str,
-    value: Value<'a>,
-    outer: Option<&'s Scope<'s, 'a>>,
+pub(crate) struct Scope<'s, 'a> {
+    pub(crate) name: &'s str,
+    pub(crate) value: Value<'a>,
+    pub(crate) outer: Option<&'s Scope<'s, 'a>>,
 }
 
-struct Run<'p, 'a> {
+pub(crate) struct Run<'p, 'a> {
     program: &'p Program,
     variables: &'p [(&'p str, Value<'a>)],
     late: Option<Late<'p, 'a>>,
-    budget: &'p Budget,
+    pub(crate) budget: &'p Budget,
 }
 
 pub(crate) fn run<'a>(
@@ -38,7 +39,7 @@ pub(crate) fn run<'a>(
 }
 
 impl<'a> Run<'_, 'a> {
-    fn eval(&self, expr: &IdedExpr, scope: Option<&Scope<'_, 'a>>) -> Result<Value<'a>> {
+    pub(crate) fn eval(&self, expr: &IdedExpr, scope: Option<&Scope<'_, 'a>>) -> Result<Value<'a>> {
         self.budget.pay(1)?;
         match &expr.expr {
             Expr::Literal(literal) => self.literal(literal),
@@ -192,7 +193,7 @@ impl<'a> Run<'_, 'a> {
         self.eval(expr, Some(&around))
     }
 
-    fn truth(&self, expr: &IdedExpr, scope: Option<&Scope<'_, 'a>>) -> Result<bool> {
+    pub(crate) fn truth(&self, expr: &IdedExpr, scope: Option<&Scope<'_, 'a>>) -> Result<bool> {
         match self.eval(expr, scope)? {
             Value::Bool(value) => Ok(value),
             other => fail(format!("no such overload: {} is not a bool", other.type_name())),
@@ -251,14 +252,10 @@ impl<'a> Run<'_, 'a> {
                 };
                 return Ok(Value::Optional(inner.at(&key).map(Arc::new)));
             }
-            ("optMap" | "optFlatMap", [name, inner]) => {
-                let (Some(target), Expr::Ident(name)) = (&call.target, &name.expr) else { return fail("optMap names a variable") };
-                let Value::Optional(value) = self.eval(target, scope)? else { return fail("optMap is for optional values") };
-                let Some(value) = value else { return Ok(Value::Optional(None)) };
-                let made = self.eval(inner, Some(&Scope { name, value: Arc::unwrap_or_clone(value), outer: scope }))?;
-                return Ok(if call.func_name == "optMap" { Value::Optional(Some(Arc::new(made))) } else { made });
-            }
             _ => {}
+        }
+        if let Some(call) = Macro::of(call) {
+            return self.macro_value(&call, scope);
         }
         // `sets.contains(...)`: the target is the name of a library.
         let library = functions::library(call);

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use regex::{Regex, RegexBuilder};
 
 use crate::eval::{Result, fail};
+use crate::libraries;
 use crate::value::Value;
 use crate::{Budget, Error};
 
@@ -71,6 +72,11 @@ pub(crate) const NAMES: [&str; 56] = [
     "value",
 ];
 
+/// Whether there is a function of this name.
+pub(crate) fn is_known(name: &str) -> bool {
+    NAMES.contains(&name) || libraries::NAMES.contains(&name)
+}
+
 /// Pattern size that may be compiled at run time, bytes of its program.
 const PATTERN_BYTES_MAX: usize = 1 << 18;
 
@@ -78,7 +84,7 @@ const PATTERN_BYTES_MAX: usize = 1 << 18;
 pub(crate) fn library(call: &CallExpr) -> Option<String> {
     let Expr::Ident(library) = &call.target.as_ref()?.expr else { return None };
     let name = format!("{library}.{}", call.func_name);
-    NAMES.contains(&name.as_str()).then_some(name)
+    is_known(&name).then_some(name)
 }
 
 pub(crate) fn call<'a>(
@@ -186,6 +192,10 @@ pub(crate) fn call<'a>(
             _ => return fail(format!("{text:?} is not a bool")),
         },
         ("string", [value]) => match value {
+            Value::Opaque(opaque) => match libraries::text_of(opaque) {
+                Some(text) => String(text.into()),
+                None => return wrong(&all),
+            },
             Bytes(bytes) => Value::text(std::str::from_utf8(bytes).map_err(|_| Error::Evaluation("the bytes are not UTF-8".into()))?),
             List(_) | Map(_) | Json(..) | Optional(_) | Value::Message(..) | Value::Null => return wrong(&all),
             scalar => Value::text(&shown(scalar)),
@@ -296,10 +306,6 @@ pub(crate) fn call<'a>(
             }
         }
         ("jsonpatch.escapeKey", [String(text)]) => Value::text(&text.replace('~', "~0").replace('/', "~1")),
-        ("isURL", [String(text)]) => {
-            Bool(text.split_once("://").is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.is_empty()) || text.starts_with('/'))
-        }
-        ("isIP", [String(text)]) => Bool(text.parse::<std::net::IpAddr>().is_ok()),
         (part, [Value::Timestamp(time), rest @ ..]) => {
             let zone = match rest {
                 [String(zone)] => TimeZone::get(zone).map_err(|_| Error::Evaluation(format!("{zone:?} is not a time zone")))?,
@@ -324,7 +330,10 @@ pub(crate) fn call<'a>(
         ("getMinutes", [Duration(value)]) => Int(value.as_mins()),
         ("getSeconds", [Duration(value)]) => Int(value.as_secs()),
         ("getMilliseconds", [Duration(value)]) => Int(i64::from(value.subsec_millis())),
-        _ => return wrong(&all),
+        _ => match libraries::call(name, &all, budget)? {
+            Some(value) => value,
+            None => return wrong(&all),
+        },
     })
 }
 

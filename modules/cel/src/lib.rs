@@ -5,14 +5,19 @@
 //! expression costs its author an error and nobody else anything. Parsing is the `cel` crate's; what values are, what
 //! they cost and which functions there are is decided here.
 //!
-//! Functions: the standard ones; of Kubernetes' libraries strings, lists, sets, regex, URLs without their parts, optional
-//! values. Not yet: `quantity`, `ip`, `cidr`, `url` parts, `semver`, `format`, `authorizer`, two-variable comprehensions.
+//! Functions: the standard ones, and Kubernetes' libraries: strings, lists, sets, regex, URLs, quantities, addresses and networks, semantic versions,
+//! named formats, optional values, macros with two variables. Not yet: `authorizer`.
 //!
 //! Not here: what a rule means (`custom` of the API, admission). Knows nothing of Pintle, so modules may use it too.
 
 mod eval;
+mod format;
 mod functions;
+mod libraries;
+mod macros;
+mod opaque;
 mod types;
+mod url;
 mod value;
 
 use std::cell::Cell;
@@ -23,6 +28,8 @@ use cel::parser::PrattParser;
 use regex::Regex;
 use serde_json::Value as Json;
 
+pub use opaque::{Format, Opaque};
+pub use url::Url;
 pub use value::Value;
 
 /// Longest expression, bytes.

@@ -7,6 +7,7 @@ use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, L
 use regex::Regex;
 use serde_json::{Value as Json, json};
 
+use crate::macros::Macro;
 use crate::value::{below, unescape};
 use crate::{Environment, below as parts, functions};
 
@@ -184,17 +185,12 @@ impl<'s> Check<'s> {
 
     fn call(&mut self, call: &CallExpr) -> Result<Kind<'s>, String> {
         let name = call.func_name.as_str();
-        if let ("optMap" | "optFlatMap", Some(target), [variable, inner]) = (name, &call.target, call.args.as_slice()) {
-            self.kind(target)?;
-            let Expr::Ident(variable) = &variable.expr else { return Err(format!("{name} names a variable")) };
-            self.variables.push((variable.clone(), Kind::ANY));
-            let checked = self.kind(inner);
-            self.variables.pop();
-            return checked.map(|_| Kind::ANY);
+        if let Some(call) = Macro::of(call) {
+            return self.macro_kind(&call);
         }
         let library = functions::library(call);
         let operator = !name.starts_with(|c: char| c.is_ascii_alphabetic());
-        if !operator && library.is_none() && !functions::NAMES.contains(&name) {
+        if !operator && library.is_none() && !functions::is_known(name) {
             return Err(format!("undeclared reference to '{name}' (in container '')"));
         }
         let target = call.target.iter().filter(|_| library.is_none()).map(AsRef::as_ref);
@@ -209,6 +205,38 @@ impl<'s> Check<'s> {
             self.patterns.insert(pattern.inner().to_owned(), regex);
         }
         self.result(name, &kinds)
+    }
+
+    fn macro_kind(&mut self, call: &Macro<'_>) -> Result<Kind<'s>, String> {
+        let target = self.kind(call.target)?;
+        let element = of_schema(&target.schema["items"]);
+        let kinds = match (call.name, target.name) {
+            ("optMap" | "optFlatMap", _) => vec![Kind::ANY],
+            ("sortBy", _) => vec![element],
+            (_, "list") => vec![Kind::of("int"), element],
+            (_, "map") => vec![Kind::of("string"), of_schema(&target.schema["additionalProperties"])],
+            (_, "") => vec![Kind::ANY, Kind::ANY],
+            (_, other) => {
+                return Err(format!("expression of type '{other}' cannot be range of a comprehension (must be list, map, or dynamic)"));
+            }
+        };
+        let (outside, mut checked) = (self.variables.len(), Ok(Kind::ANY));
+        self.variables.extend(call.variables.iter().map(|name| (*name).to_owned()).zip(kinds));
+        for argument in call.arguments {
+            checked = checked.and_then(|_| self.kind(argument));
+        }
+        self.variables.truncate(outside);
+        let body = checked?;
+        Ok(match call.name {
+            "all" | "exists" | "existsOne" if !body.may_be("bool") => {
+                return Err(format!("found no matching overload for '_&&_' applied to '(bool, {})'", body.name));
+            }
+            "all" | "exists" | "existsOne" => Kind::of("bool"),
+            "sortBy" => target,
+            "transformList" => Kind::of("list"),
+            "transformMap" | "transformMapEntry" => Kind::of("map"),
+            _ => Kind::ANY,
+        })
     }
 
     fn result(&mut self, name: &str, kinds: &[Kind<'s>]) -> Result<Kind<'s>, String> {
@@ -245,15 +273,56 @@ impl<'s> Check<'s> {
                 "map" => of_schema(&container.schema["additionalProperties"]),
                 _ => Kind::ANY,
             },
-            ("size" | "int" | "indexOf" | "lastIndexOf", _) => Kind::of("int"),
+            ("quantity" | "add" | "sub", _) => Kind::of("kubernetes.Quantity"),
+            ("semver", _) => Kind::of("kubernetes.Semver"),
+            ("url", _) => Kind::of("kubernetes.URL"),
+            ("ip", _) => Kind::of("net.IP"),
+            ("cidr" | "masked", _) => Kind::of("net.CIDR"),
+            ("asApproximateFloat", _) => Kind::of("double"),
+            (
+                "size" | "int" | "indexOf" | "lastIndexOf" | "asInteger" | "sign" | "compareTo" | "family" | "prefixLength" | "major"
+                | "minor" | "patch",
+                _,
+            ) => Kind::of("int"),
+            (
+                "format" | "strings.quote" | "jsonpatch.escapeKey" | "getScheme" | "getHost" | "getHostname" | "getPort" | "getEscapedPath",
+                _,
+            ) => Kind::of("string"),
+            ("getQuery", _) => Kind::of("map"),
+            ("distinct" | "flatten" | "slice" | "sort" | "lists.range", _) => Kind::of("list"),
             ("string" | "lowerAscii" | "upperAscii" | "trim" | "substring" | "replace" | "join" | "charAt" | "find", _) => {
                 Kind::of("string")
             }
             ("double", _) => Kind::of("double"),
             ("split" | "findAll", _) => Kind::of("list"),
             (
-                "bool" | "contains" | "startsWith" | "endsWith" | "matches" | "isSorted" | "isURL" | "isIP" | "hasValue" | "sets.contains"
-                | "sets.intersects" | "sets.equivalent",
+                "bool"
+                | "contains"
+                | "startsWith"
+                | "endsWith"
+                | "matches"
+                | "isSorted"
+                | "isURL"
+                | "isIP"
+                | "hasValue"
+                | "sets.contains"
+                | "sets.intersects"
+                | "sets.equivalent"
+                | "isQuantity"
+                | "isCIDR"
+                | "isSemver"
+                | "isInteger"
+                | "isLessThan"
+                | "isGreaterThan"
+                | "containsIP"
+                | "containsCIDR"
+                | "includes"
+                | "ip.isCanonical"
+                | "isUnspecified"
+                | "isLoopback"
+                | "isLinkLocalMulticast"
+                | "isLinkLocalUnicast"
+                | "isGlobalUnicast",
                 _,
             ) => Kind::of("bool"),
             _ => Kind::ANY,

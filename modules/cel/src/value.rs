@@ -7,6 +7,7 @@ use base64::Engine as _;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value as Json;
 
+use crate::opaque::Opaque;
 use crate::{Budget, Error};
 
 /// A value. Objects and arrays of the input are borrowed, with the schema that says what their parts are.
@@ -28,6 +29,8 @@ pub enum Value<'a> {
     Optional(Option<Arc<Value<'a>>>),
     /// A part of an object or an operation of a patch, that an expression made: the name of its type, and its fields by name.
     Message(Arc<str>, Arc<Vec<(Value<'a>, Value<'a>)>>),
+    /// A value of one of Kubernetes' libraries.
+    Opaque(Arc<Opaque>),
     /// An object or an array of the input, and its schema.
     Json(&'a Json, &'a Json),
 }
@@ -83,6 +86,7 @@ impl<'a> Value<'a> {
             Value::Type(_) => "type",
             Value::Optional(_) => "optional_type",
             Value::Message(..) => "message",
+            Value::Opaque(opaque) => opaque.type_name(),
         }
     }
 
@@ -157,6 +161,9 @@ impl<'a> Value<'a> {
                 (a, b) => Ok(a.is_none() && b.is_none()),
             };
         }
+        if let (Value::Opaque(a), Value::Opaque(b)) = (self, other) {
+            return Ok(a.same(b));
+        }
         if let (Value::Message(mine, a), Value::Message(theirs, b)) = (self, other) {
             return Ok(mine == theirs && Value::Map(a.clone()).same(&Value::Map(b.clone()), budget)?);
         }
@@ -216,7 +223,7 @@ impl<'a> Value<'a> {
                 Json::Object(map)
             }
             Value::Json(json, _) => (*json).clone(),
-            Value::Type(_) | Value::Optional(_) => {
+            Value::Type(_) | Value::Optional(_) | Value::Opaque(_) => {
                 return Err(Error::Evaluation(format!("a value of type {} cannot be JSON", self.type_name())));
             }
         })

@@ -60,6 +60,38 @@ impl Quantity {
         self.nanos % NANO == 0
     }
 
+    /// A whole number.
+    pub fn of_integer(number: i64) -> Quantity {
+        Quantity { nanos: i128::from(number) * NANO, format: Format::DecimalSi }
+    }
+
+    /// The amount, if it is a whole number.
+    pub fn as_integer(self) -> Option<i64> {
+        if self.is_whole() { i64::try_from(self.nanos / NANO).ok() } else { None }
+    }
+
+    /// The amount, as near as a double comes.
+    pub fn as_f64(self) -> f64 {
+        self.nanos as f64 / NANO as f64
+    }
+
+    /// 1, 0 or -1: above zero, zero, below zero.
+    pub fn sign(self) -> i64 {
+        self.nanos.signum() as i64
+    }
+
+    /// The sum, in this one's notation (the other's, if this is zero); capped like what is parsed.
+    pub fn plus(self, other: Quantity) -> Quantity {
+        let cap = i128::from(i64::MAX) * NANO;
+        let format = if self.nanos == 0 { other.format } else { self.format };
+        Quantity { nanos: self.nanos.saturating_add(other.nanos).clamp(-cap, cap), format }
+    }
+
+    /// The difference, likewise.
+    pub fn minus(self, other: Quantity) -> Quantity {
+        self.plus(Quantity { nanos: -other.nanos, ..other })
+    }
+
     /// Order of the amounts, whatever their notation.
     pub fn compare(self, other: Quantity) -> std::cmp::Ordering {
         self.nanos.cmp(&other.nanos)
