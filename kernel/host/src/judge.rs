@@ -346,7 +346,7 @@ impl Course<'_> {
         }
         let meant = match &judge.spec.conditions {
             conditions if conditions.is_empty() => Ok(true),
-            conditions => conditions.hold(&review_of(self.request, &self.object, &self.request.target.resource.version)),
+            conditions => conditions.hold(&review_of(self.request, &self.object, &self.request.target.resource.version), None),
         };
         if meant == Ok(false) {
             return false;

@@ -10,13 +10,16 @@ use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use pintle_api::selector::LabelSelector;
 use pintle_api::{ApiError, apply};
-use pintle_policies::{Binding, Bound, Met, MutatingPolicy, Refusal, ValidatingPolicy, Views, bound, difference, param_kind, view_of};
+use pintle_policies::{
+    Binding, Bound, Met, MutatingPolicy, Refusal, Surroundings, ValidatingPolicy, Views, bound, difference, param_kind, view_of,
+};
 use pintle_registry::{
     Admission, AdmissionRequest, Edit, EditOp, Failure, Index, Matching, Object, Operation, Phase, Registry, ResourceInfo, ResourceKey,
     SubscriptionFilter, Verdict, edited, review_of,
 };
 use serde_json::Value;
 
+use crate::identity::authz::asking;
 use crate::server::Shared;
 use crate::webhook::judged;
 
@@ -29,7 +32,7 @@ const KINDS: [[&str; 2]; 2] = [
 
 /// Judges by who judged before, then by policies.
 pub(crate) struct Policies {
-    registry: Weak<Registry>,
+    server: Weak<Shared>,
     before: Option<Arc<dyn Admission>>,
     lists: RwLock<Arc<Lists>>,
 }
@@ -45,8 +48,8 @@ impl Policies {
         let registry = server.registry.clone();
         let keys = KINDS.as_flattened().iter().map(|kind| ResourceKey::new(GROUP, *kind));
         let mut changes = registry.subscribe(SubscriptionFilter::Resources(keys.collect()));
-        let (weak, before) = (Arc::downgrade(&registry), registry.admission());
-        let policies = Arc::new(Policies { registry: weak, before, lists: RwLock::new(Arc::new(Lists::new(&registry))) });
+        let lists = RwLock::new(Arc::new(Lists::new(&registry)));
+        let policies = Arc::new(Policies { server: Arc::downgrade(server), before: registry.admission(), lists });
         registry.set_admission(policies.clone());
         let mut stopping = server.stopping();
         server.tasks.spawn(async move {
@@ -66,8 +69,8 @@ impl Policies {
         if resource.group == GROUP && KINDS.as_flattened().contains(&&*resource.plural) {
             return false;
         }
-        let Some(registry) = self.registry.upgrade() else { return false };
-        let wants = |matching: &Matching| matching.version(&registry, (resource, subresource, None), operation).is_some();
+        let Some(server) = self.server.upgrade() else { return false };
+        let wants = |matching: &Matching| matching.version(&server.registry, (resource, subresource, None), operation).is_some();
         match phase {
             Phase::Mutating => lists.mutating.iter().any(|policy| wants(&policy.matching)),
             Phase::Validating => lists.validating.iter().any(|policy| wants(&policy.matching)),
@@ -75,25 +78,27 @@ impl Policies {
     }
 
     /// What is to be asked, if the request is not refused already and anybody may be asked.
-    fn asked(&self, request: &AdmissionRequest<'_>, phase: Phase, sum: &Verdict) -> Option<(Arc<Registry>, Arc<Lists>)> {
+    fn asked(&self, request: &AdmissionRequest<'_>, phase: Phase, sum: &Verdict) -> Option<(Arc<Shared>, Arc<Lists>)> {
         let target = request.target;
         let ask = sum.refused.is_none()
             && !request.caller.is_kernel()
             && self.wanted(&target.resource, &target.subresource, request.operation, phase);
-        Some((self.registry.upgrade().filter(|_| ask)?, self.lists.read().clone()))
+        Some((self.server.upgrade().filter(|_| ask)?, self.lists.read().clone()))
     }
 
     async fn mutate_all(&self, request: &AdmissionRequest<'_>) -> Verdict {
         let mut sum = judged(self.before.as_ref(), request, Phase::Mutating).await;
-        let Some((registry, lists)) = self.asked(request, Phase::Mutating, &sum) else { return sum };
+        let Some((server, lists)) = self.asked(request, Phase::Mutating, &sum) else { return sum };
+        let registry = &server.registry;
         let Ok(body) = edited(&request.object, &sum.edits) else { return sum };
         // On delete there is nothing to edit.
         let Ok(object) = serde_json::from_slice::<Value>(&body) else { return sum };
         let schema = registry.schema();
         let merge = |live: &Value, config: &Value| apply::overlaid(&schema, &request.target.resource, live, config);
-        let met = met(&registry, &lists.mutating, request, &body);
-        let (views, namespace) = (views(&met, request, &body), namespace(&registry, request));
-        match pintle_policies::mutate(&met, &views, &namespace, &object, &merge) {
+        let met = met(registry, &lists.mutating, request, &body);
+        let (views, namespace) = (views(&met, request, &body), namespace(registry, request));
+        let around = Surroundings { views: &views, namespace: &namespace, authorize: Some(&asking(&server.authorizer, request.caller)) };
+        match pintle_policies::mutate(&met, around, &object, &merge) {
             Ok(changed) => sum.edits.extend(difference(&object, &changed).into_iter().map(|(key, value)| Edit {
                 op: if value.is_some() { EditOp::Add } else { EditOp::Remove },
                 path: format!("/{}", key.replace('~', "~0").replace('/', "~1")),
@@ -106,9 +111,12 @@ impl Policies {
 
     async fn validate_all(&self, request: &AdmissionRequest<'_>) -> Verdict {
         let mut sum = judged(self.before.as_ref(), request, Phase::Validating).await;
-        let Some((registry, lists)) = self.asked(request, Phase::Validating, &sum) else { return sum };
-        let met = met(&registry, &lists.validating, request, &request.object);
-        let settled = pintle_policies::validate(&met, &views(&met, request, &request.object), &namespace(&registry, request));
+        let Some((server, lists)) = self.asked(request, Phase::Validating, &sum) else { return sum };
+        let registry = &server.registry;
+        let met = met(registry, &lists.validating, request, &request.object);
+        let (views, namespace) = (views(&met, request, &request.object), namespace(registry, request));
+        let around = Surroundings { views: &views, namespace: &namespace, authorize: Some(&asking(&server.authorizer, request.caller)) };
+        let settled = pintle_policies::validate(&met, around);
         sum.warnings.extend(settled.warnings);
         sum.refused = settled.refused.map(|refusal| {
             let message = ApiError::forbidden(&request.target.resource, &request.target.name, &refusal.message).message;

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators as op};
 
+use crate::authorizer;
 use crate::functions;
 use crate::macros::Macro;
 use crate::value::Value;
-use crate::{Budget, Error, Late, Program};
+use crate::{Around, Budget, Error, Program};
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
@@ -25,17 +26,12 @@ pub(crate) struct Scope<'s, 'a> {
 pub(crate) struct Run<'p, 'a> {
     program: &'p Program,
     variables: &'p [(&'p str, Value<'a>)],
-    late: Option<Late<'p, 'a>>,
+    around: Around<'p, 'a>,
     pub(crate) budget: &'p Budget,
 }
 
-pub(crate) fn run<'a>(
-    program: &Program,
-    variables: &[(&str, Value<'a>)],
-    late: Option<Late<'_, 'a>>,
-    budget: &Budget,
-) -> Result<Value<'a>> {
-    Run { program, variables, late, budget }.eval(&program.expr, None)
+pub(crate) fn run<'a>(program: &Program, variables: &[(&str, Value<'a>)], around: Around<'_, 'a>, budget: &Budget) -> Result<Value<'a>> {
+    Run { program, variables, around, budget }.eval(&program.expr, None)
 }
 
 impl<'a> Run<'_, 'a> {
@@ -101,7 +97,7 @@ impl<'a> Run<'_, 'a> {
 
     /// The member of what makes its members late, if that is what is asked for. No variable of a macro may have its name.
     fn late(&self, operand: &IdedExpr, field: &str) -> Option<Result<Value<'a>>> {
-        let (name, members) = self.late?;
+        let (name, members) = self.around.late?;
         matches!(&operand.expr, Expr::Ident(ident) if ident == name).then(|| members.member(field))
     }
 
@@ -265,6 +261,11 @@ impl<'a> Run<'_, 'a> {
         };
         let args = call.args.iter().map(|arg| self.eval(arg, scope)).collect::<Result<Vec<_>>>()?;
         let name = library.as_deref().unwrap_or(&call.func_name);
+        if name == "check"
+            && let Some(answer) = authorizer::check(target.as_ref(), &args, self.around.authorize, self.budget)?
+        {
+            return Ok(answer);
+        }
         functions::call(name, target, args, &self.program.patterns, self.budget)
     }
 }

@@ -6,10 +6,11 @@
 //! they cost and which functions there are is decided here.
 //!
 //! Functions: the standard ones, and Kubernetes' libraries: strings, lists, sets, regex, URLs, quantities, addresses and networks, semantic versions,
-//! named formats, optional values, macros with two variables. Not yet: `authorizer`.
+//! named formats, optional values, macros with two variables, the authorizer.
 //!
 //! Not here: what a rule means (`custom` of the API, admission). Knows nothing of Pintle, so modules may use it too.
 
+mod authorizer;
 mod eval;
 mod format;
 mod functions;
@@ -28,6 +29,7 @@ use cel::parser::PrattParser;
 use regex::Regex;
 use serde_json::Value as Json;
 
+pub use authorizer::{Access, Authorize, Stage};
 pub use opaque::{Format, Opaque};
 pub use url::Url;
 pub use value::Value;
@@ -79,6 +81,15 @@ pub trait Members<'a> {
 
 /// Its name, and what makes its members.
 pub type Late<'p, 'a> = (&'p str, &'p dyn Members<'a>);
+
+/// What is around an evaluation beside its variables.
+#[derive(Clone, Copy, Default)]
+pub struct Around<'p, 'a> {
+    /// A variable whose members are made late.
+    pub late: Option<Late<'p, 'a>>,
+    /// Who knows what is allowed.
+    pub authorize: Option<Authorize<'p>>,
+}
 
 /// What is left to spend.
 #[derive(Debug)]
@@ -197,18 +208,18 @@ impl Program {
     /// # Errors
     /// [`Error::Evaluation`] and [`Error::Cost`].
     pub fn run<'a>(&self, variables: &[(&str, Value<'a>)], budget: &Budget) -> Result<Value<'a>, Error> {
-        self.run_with(variables, None, budget)
+        self.run_with(variables, Around::default(), budget)
     }
 
-    /// The same, with a variable whose members are made late. Expressions that make them are paid for like any other.
+    /// The same, with more around it. Expressions that make late members are paid for like any other.
     ///
     /// # Errors
     /// [`Error::Evaluation`] and [`Error::Cost`].
-    pub fn run_with<'a>(&self, variables: &[(&str, Value<'a>)], late: Option<Late<'_, 'a>>, budget: &Budget) -> Result<Value<'a>, Error> {
+    pub fn run_with<'a>(&self, variables: &[(&str, Value<'a>)], around: Around<'_, 'a>, budget: &Budget) -> Result<Value<'a>, Error> {
         let allowed = budget.request.get().min(CALL_COST_MAX);
-        let around = budget.call.replace(allowed);
-        let outcome = eval::run(self, variables, late, budget);
-        let spent = allowed - budget.call.replace(around);
+        let outer = budget.call.replace(allowed);
+        let outcome = eval::run(self, variables, around, budget);
+        let spent = allowed - budget.call.replace(outer);
         budget.request.set(budget.request.get().saturating_sub(spent));
         outcome
     }

@@ -21,14 +21,19 @@ const RANGE_MAX: i64 = 100_000;
 /// The functions of this file, but for those that share a name with one of [`crate::functions`].
 pub(crate) const NAMES: &[&str] = &[
     "add",
+    "allowed",
     "asApproximateFloat",
     "asInteger",
+    "check",
     "cidr",
     "compareTo",
     "containsCIDR",
     "containsIP",
     "distinct",
+    "error",
+    "errored",
     "family",
+    "fieldSelector",
     "first",
     "flatten",
     "format",
@@ -52,6 +57,7 @@ pub(crate) const NAMES: &[&str] = &[
     "getPort",
     "getQuery",
     "getScheme",
+    "group",
     "includes",
     "ip",
     "ip.isCanonical",
@@ -66,21 +72,29 @@ pub(crate) const NAMES: &[&str] = &[
     "isQuantity",
     "isSemver",
     "isUnspecified",
+    "labelSelector",
     "last",
     "lists.range",
     "major",
     "masked",
     "minor",
+    "name",
+    "namespace",
     "optional.ofNonZeroValue",
     "patch",
+    "path",
     "prefixLength",
     "quantity",
+    "reason",
+    "resource",
     "semver",
+    "serviceAccount",
     "sign",
     "slice",
     "sort",
     "strings.quote",
     "sub",
+    "subresource",
     "url",
     "validate",
 ];
@@ -225,6 +239,12 @@ fn of_opaque<'a>(name: &str, opaque: &Opaque, rest: &[Value<'a>], budget: &Budge
             let wrong = format.wrong(text).map(|why| Arc::new(Value::list(vec![Value::text(&why)])));
             Some(Value::Optional(wrong))
         }
+        (Opaque::Access(stage, access, _), _, rest) => crate::authorizer::narrowed(name, *stage, access, rest)?,
+        (Opaque::Decision(allowed, _), "allowed", []) => Some(Bool(*allowed)),
+        (Opaque::Decision(_, reason), "reason", []) => Some(Value::text(reason)),
+        // Roles either allow or do not: asking them does not fail.
+        (Opaque::Decision(..), "errored", []) => Some(Bool(false)),
+        (Opaque::Decision(..), "error", []) => Some(Value::text("")),
         _ => None,
     })
 }
@@ -350,7 +370,7 @@ pub(crate) fn text_of(opaque: &Opaque) -> Option<String> {
         Opaque::Cidr(host, bits) => format!("{host}/{bits}"),
         Opaque::Url(url) => url.text().to_owned(),
         Opaque::Semver(version) => version.to_string(),
-        Opaque::Format(_) => return None,
+        Opaque::Format(_) | Opaque::Access(..) | Opaque::Decision(..) => return None,
     })
 }
 

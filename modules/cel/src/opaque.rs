@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use pintle_values::names;
 use pintle_values::quantity::Quantity;
 
+use crate::authorizer::{Access, Stage};
 use crate::url::Url;
 
 /// See the module.
@@ -22,6 +23,10 @@ pub enum Opaque {
     Semver(semver::Version),
     /// A named format of text.
     Format(&'static Format),
+    /// A question for the authorizer, as far as it is said; and what `requestResource` asks about.
+    Access(Stage, Access, Option<Box<Access>>),
+    /// The authorizer's answer, and why.
+    Decision(bool, String),
 }
 
 /// A named format, and what is wrong with a text.
@@ -86,6 +91,11 @@ impl Opaque {
             Opaque::Url(_) => "kubernetes.URL",
             Opaque::Semver(_) => "kubernetes.Semver",
             Opaque::Format(_) => "kubernetes.NamedFormat",
+            Opaque::Access(Stage::Authorizer, ..) => "kubernetes.authorization.Authorizer",
+            Opaque::Access(Stage::Group, ..) => "kubernetes.authorization.GroupCheck",
+            Opaque::Access(Stage::Resource, ..) => "kubernetes.authorization.ResourceCheck",
+            Opaque::Access(Stage::Path, ..) => "kubernetes.authorization.PathCheck",
+            Opaque::Decision(..) => "kubernetes.authorization.Decision",
         }
     }
 
@@ -97,6 +107,8 @@ impl Opaque {
             (Opaque::Url(a), Opaque::Url(b)) => a == b,
             (Opaque::Semver(a), Opaque::Semver(b)) => a.cmp_precedence(b).is_eq(),
             (Opaque::Format(a), Opaque::Format(b)) => a.name == b.name,
+            (Opaque::Access(a, b, _), Opaque::Access(c, d, _)) => a == c && b == d,
+            (Opaque::Decision(a, b), Opaque::Decision(c, d)) => a == c && b == d,
             _ => false,
         }
     }

@@ -289,6 +289,8 @@ impl<'s> Check<'s> {
                 _,
             ) => Kind::of("string"),
             ("getQuery", _) => Kind::of("map"),
+            ("allowed" | "errored", _) => Kind::of("bool"),
+            ("reason" | "error", _) => Kind::of("string"),
             ("distinct" | "flatten" | "slice" | "sort" | "lists.range", _) => Kind::of("list"),
             ("string" | "lowerAscii" | "upperAscii" | "trim" | "substring" | "replace" | "join" | "charAt" | "find", _) => {
                 Kind::of("string")

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value as Json;
 
+use crate::authorizer::Stage;
 use crate::opaque::Opaque;
 use crate::{Budget, Error};
 
@@ -119,6 +120,12 @@ impl<'a> Value<'a> {
             Value::Map(entries) | Value::Message(_, entries) => {
                 entries.iter().find(|(key, _)| matches!(key, Value::String(text) if **text == *name)).map(|(_, value)| value.clone())
             }
+            Value::Opaque(opaque) => match &**opaque {
+                Opaque::Access(Stage::Authorizer, _, Some(request)) if name == "requestResource" => {
+                    Some(Value::Opaque(Arc::new(Opaque::Access(Stage::Resource, (**request).clone(), None))))
+                }
+                _ => None,
+            },
             Value::Optional(Some(inner)) => Some(Value::Optional(inner.member(name).map(Arc::new))),
             Value::Optional(None) => Some(Value::Optional(None)),
             _ => None,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use pintle_cel::Authorize;
 use serde_json::Value as Json;
 
 use crate::binding::{Actions, Refusal, Settled};
@@ -51,6 +52,17 @@ pub struct Met<'l, P, M> {
 
 /// The request as one version of its resource shows it, by versions.
 pub type Views = HashMap<String, View>;
+
+/// What a request brings beside its policies.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// The request in each version that a policy wants.
+    pub views: &'a Views,
+    /// The Namespace of its object; null without one.
+    pub namespace: &'a Json,
+    /// Who knows what is allowed.
+    pub authorize: Option<Authorize<'a>>,
+}
 
 /// The policies that have a binding, in their order, compiled.
 pub fn bound<P, M>(policies: &[Json], bindings: &[Json], compile: fn(&Json) -> P, matching: impl Fn(&Json) -> M) -> Vec<Bound<P, M>> {
@@ -109,19 +121,20 @@ impl<M> Binding<M> {
 
 impl<P, M> Met<'_, P, M> {
     /// The policy's view of the request.
-    fn question<'a>(&'a self, views: &'a Views, namespace: &'a Json) -> Result<Question<'a>, String> {
+    fn question<'a>(&'a self, around: Surroundings<'a>) -> Result<Question<'a>, String> {
+        let Surroundings { views, namespace, authorize } = around;
         let view = views.get(&self.version).ok_or("failed to convert object version".to_owned());
         let view = view.map_err(|why| format!("failed to configure binding: {why}"))?;
         let params = self.params.as_ref().map_err(|why| format!("failed to configure binding: {why}"))?;
-        Ok(Question { object: &view.object, old_object: &view.old_object, request: &view.request, params, namespace })
+        Ok(Question { object: &view.object, old_object: &view.old_object, request: &view.request, params, namespace, authorize })
     }
 }
 
 /// What validating policies say together: the first refusal, and all warnings and notes.
-pub fn validate<M>(met: &[Met<'_, ValidatingPolicy, M>], views: &Views, namespace: &Json) -> Settled {
+pub fn validate<M>(met: &[Met<'_, ValidatingPolicy, M>], around: Surroundings<'_>) -> Settled {
     let mut sum = Settled::default();
     for met in met {
-        let outcome = match met.question(views, namespace) {
+        let outcome = match met.question(around) {
             Ok(question) => met.policy.policy.judge(question),
             Err(why) => {
                 let denial = met.policy.policy.failed(why).map(|denial| Denial { always: true, ..denial });
@@ -140,13 +153,7 @@ pub fn validate<M>(met: &[Met<'_, ValidatingPolicy, M>], views: &Views, namespac
 ///
 /// # Errors
 /// The first refusal.
-pub fn mutate<M>(
-    met: &[Met<'_, MutatingPolicy, M>],
-    views: &Views,
-    namespace: &Json,
-    object: &Json,
-    merge: Merge<'_>,
-) -> Result<Json, Refusal> {
+pub fn mutate<M>(met: &[Met<'_, MutatingPolicy, M>], around: Surroundings<'_>, object: &Json, merge: Merge<'_>) -> Result<Json, Refusal> {
     let mut object = object.clone();
     // How many changes there were when each had been asked.
     let (mut changes, mut seen) = (0, vec![usize::MAX; met.len()]);
@@ -155,7 +162,7 @@ pub fn mutate<M>(
         if round == 1 && !(policy.reinvoke && changes > seen[at]) {
             continue;
         }
-        let result = match met.question(views, namespace) {
+        let result = match met.question(around) {
             Err(why) => Err(policy.failed(why)),
             Ok(question) => {
                 // Versions of a custom resource differ in their name alone.

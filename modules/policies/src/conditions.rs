@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pintle_cel::{Budget, Program, Value as Cel};
+use pintle_cel::{Around, Authorize, Budget, Program, Value as Cel};
 use serde_json::Value as Json;
 
 use crate::Question;
@@ -14,9 +14,9 @@ const COST_MAX: u64 = 2_500_000;
 /// Compile a match condition; the error says "compilation failed".
 ///
 /// # Errors
-/// It is not an expression of `object`, `oldObject`, `request` (and, in policies, `params`) with a value of type bool.
+/// It is not an expression of `object`, `oldObject`, `request`, `authorizer` (and, in policies, `params`) with a value of type bool.
 pub fn match_condition(source: &str) -> Result<Program, String> {
-    let variables = ["object", "oldObject", "request", "params", "namespaceObject"].map(|name| (name, &Json::Null));
+    let variables = ["object", "oldObject", "request", "params", "namespaceObject", "authorizer"].map(|name| (name, &Json::Null));
     Program::compile(source, &variables, "bool").map_err(|error| error.to_string())
 }
 
@@ -65,23 +65,24 @@ impl Conditions {
     ///
     /// # Errors
     /// One could not be evaluated, and no other one is false.
-    pub fn hold(&self, review: &Json) -> Result<bool, String> {
+    pub fn hold(&self, review: &Json, authorize: Option<Authorize<'_>>) -> Result<bool, String> {
         if self.is_empty() {
             return Ok(true);
         }
         let view = crate::view_of(review.clone());
         let (object, old_object, request) = (&view.object, &view.old_object, &view.request);
-        self.hold_for(Question { object, old_object, request, params: &Json::Null, namespace: &Json::Null })
+        self.hold_for(Question { object, old_object, request, params: &Json::Null, namespace: &Json::Null, authorize })
     }
 
     /// The same for a request as policies see it.
     pub(crate) fn hold_for(&self, question: Question<'_>) -> Result<bool, String> {
         let variables = inputs(question);
         let budget = Budget::new(COST_MAX);
+        let around = Around { late: None, authorize: question.authorize };
         let mut failure = None;
         for Condition { name, program, .. } in self.0.iter() {
             let value = match program {
-                Ok(program) => program.run(&variables, &budget).map_err(|error| error.to_string()),
+                Ok(program) => program.run_with(&variables, around, &budget).map_err(|error| error.to_string()),
                 Err(why) => Err(why.clone()),
             };
             match value {

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use pintle_cel::{Budget, Environment, Error, Late, Members, Program, Value as Cel};
+use pintle_cel::{Access, Around, Authorize, Budget, Environment, Error, Members, Program, Value as Cel, Variable};
 use pintle_structural::FieldError;
 use serde_json::{Value as Json, json};
 
@@ -57,13 +57,23 @@ pub(crate) struct Scope {
 }
 
 /// The values of what a question brings.
-pub(crate) fn inputs<'a>(question: Question<'a>) -> [(&'static str, Cel<'a>); 5] {
+pub(crate) fn inputs<'a>(question: Question<'a>) -> [(&'static str, Cel<'a>); 6] {
+    let (request, resource) = (question.request, &question.request["resource"]);
+    let asked = Access {
+        group: text(resource, "group").to_owned(),
+        resource: text(resource, "resource").to_owned(),
+        subresource: text(request, "subResource").to_owned(),
+        namespace: text(request, "namespace").to_owned(),
+        name: text(request, "name").to_owned(),
+        ..Access::default()
+    };
     [
         ("object", Cel::free(question.object)),
         ("oldObject", Cel::free(question.old_object)),
         ("request", Cel::free(question.request)),
         ("params", Cel::free(question.params)),
         ("namespaceObject", Cel::free(question.namespace)),
+        ("authorizer", Access::authorizer(asked)),
     ]
 }
 
@@ -86,6 +96,15 @@ impl Scope {
 
     /// An expression whose value is of the type `wanted` (empty: of any).
     pub(crate) fn compile(&self, source: &str, wanted: &str) -> Expression {
+        self.compile_with(source, wanted, &[("authorizer", &Json::Null)])
+    }
+
+    /// An expression that makes a message: it may not ask the authorizer.
+    pub(crate) fn compile_message(&self, source: &str) -> Expression {
+        self.compile_with(source, "string", &[])
+    }
+
+    fn compile_with(&self, source: &str, wanted: &str, more: &[Variable<'_>]) -> Expression {
         let mut variables = vec![
             ("object", &Json::Null),
             ("oldObject", &Json::Null),
@@ -93,6 +112,7 @@ impl Scope {
             ("namespaceObject", &Json::Null),
             ("variables", &self.schema),
         ];
+        variables.extend(more);
         if self.params {
             variables.push(("params", &Json::Null));
         }
@@ -142,14 +162,15 @@ impl Expression {
 /// One evaluation of a policy: its variables are made once, when they are first read.
 pub(crate) struct Evaluation<'p, 'a> {
     scope: &'p Scope,
-    inputs: [(&'static str, Cel<'a>); 5],
+    inputs: [(&'static str, Cel<'a>); 6],
+    authorize: Option<Authorize<'a>>,
     budget: Budget,
     made: RefCell<HashMap<String, Result<Cel<'a>, Error>>>,
 }
 
 impl<'p, 'a> Evaluation<'p, 'a> {
     pub(crate) fn new(scope: &'p Scope, question: Question<'a>) -> Self {
-        Evaluation { scope, inputs: inputs(question), budget: Budget::default(), made: RefCell::default() }
+        Evaluation { scope, inputs: inputs(question), authorize: question.authorize, budget: Budget::default(), made: RefCell::default() }
     }
 
     /// The value of an expression, or what to tell about it.
@@ -162,8 +183,8 @@ impl<'p, 'a> Evaluation<'p, 'a> {
     }
 
     fn run(&self, program: &Program) -> Result<Cel<'a>, Error> {
-        let late: Late<'_, 'a> = ("variables", self);
-        program.run_with(&self.inputs, Some(late), &self.budget)
+        let around = Around { late: Some(("variables", self)), authorize: self.authorize };
+        program.run_with(&self.inputs, around, &self.budget)
     }
 }
 

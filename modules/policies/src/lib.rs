@@ -16,10 +16,11 @@ mod expressions;
 mod mutating;
 mod validating;
 
+pub use pintle_cel::{Access, Authorize};
 use serde_json::Value as Json;
 
 pub use binding::{Actions, Refusal, Settled};
-pub use bound::{Binding, Bound, Met, Views, bound, difference, mutate, param_kind, validate};
+pub use bound::{Binding, Bound, Met, Surroundings, Views, bound, difference, mutate, param_kind, validate};
 pub use conditions::{Conditions, match_condition};
 pub use mutating::{Merge, MutatingPolicy};
 pub use validating::{Denial, Outcome, ValidatingPolicy};
@@ -42,7 +43,7 @@ impl FailurePolicy {
 }
 
 /// One request, as expressions see it. What is not there is null.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Question<'a> {
     /// The object as it will be; null on delete.
     pub object: &'a Json,
@@ -54,6 +55,8 @@ pub struct Question<'a> {
     pub params: &'a Json,
     /// The Namespace of the object.
     pub namespace: &'a Json,
+    /// Who knows what is allowed.
+    pub authorize: Option<Authorize<'a>>,
 }
 
 impl<'a> Question<'a> {

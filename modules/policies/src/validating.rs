@@ -70,7 +70,7 @@ impl ValidatingPolicy {
             Validation {
                 expression: scope.compile(text(validation, "expression"), "bool"),
                 message: text(validation, "message").trim().to_owned(),
-                message_expression: (!message.is_empty()).then(|| scope.compile(message, "string")),
+                message_expression: (!message.is_empty()).then(|| scope.compile_message(message)),
                 reason: if reason.is_empty() { "Invalid" } else { reason }.to_owned(),
             }
         });

@@ -1,7 +1,8 @@
 //! What policies say about requests: pure, without a cluster.
 
 use pintle_policies::{
-    Actions, Denial, Met, MutatingPolicy, Question, Refusal, ValidatingPolicy, View, Views, bound, difference, mutate, validate,
+    Access, Actions, Denial, Met, MutatingPolicy, Question, Refusal, Surroundings, ValidatingPolicy, View, Views, bound, difference,
+    mutate, validate,
 };
 use serde_json::{Value, json};
 
@@ -11,10 +12,20 @@ fn object() -> Value {
     json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"replicas": 3}})
 }
 
+/// Jane may scale deployments in her shop; the account `shop/web` may do nothing.
+fn authorize(access: &Access, verb: &str) -> (bool, String) {
+    let allowed = access.account.is_none()
+        && (access.group.as_str(), access.resource.as_str(), access.subresource.as_str(), verb)
+            == ("apps", "deployments", "scale", "update")
+        && access.namespace == "shop";
+    (allowed || access.path == "/healthz", format!("asked for {verb}"))
+}
+
 fn ask<T>(object: &Value, params: &Value, judge: impl FnOnce(Question<'_>) -> T) -> T {
-    let request = json!({"operation": "CREATE", "name": "web", "namespace": "shop", "userInfo": {"username": "jane"}});
+    let request = json!({"operation": "CREATE", "name": "web", "namespace": "shop", "userInfo": {"username": "jane"},
+        "resource": {"group": "apps", "version": "v1", "resource": "deployments"}});
     let namespace = json!({"metadata": {"name": "shop", "labels": {"tier": "gold"}}});
-    judge(Question { object, old_object: &NOTHING, request: &request, params, namespace: &namespace })
+    judge(Question { object, old_object: &NOTHING, request: &request, params, namespace: &namespace, authorize: Some(&authorize) })
 }
 
 /// What a policy with these parts says: `message`s of refusals joined by ` | `.
@@ -243,11 +254,12 @@ fn who_asked_for_it_is_asked_again_after_later_changes() {
     let object = object();
     let view = View { request: json!({}), object: object.clone(), old_object: Value::Null };
     let views = Views::from([("v1".to_owned(), view)]);
-    let changed = mutate(&met(Ok(Value::Null)), &views, &Value::Null, &object, &overlay).expect("allowed");
+    let around = Surroundings { views: &views, namespace: &Value::Null, authorize: None };
+    let changed = mutate(&met(Ok(Value::Null)), around, &object, &overlay).expect("allowed");
     assert_eq!(changed["metadata"], json!({"name": "web", "namespace": "shop", "again": "6", "once": "3"}));
     let keys: Vec<&str> = difference(&object, &changed).into_iter().map(|(key, _)| key).collect();
     assert_eq!(keys, ["metadata", "spec"]);
-    let refused = mutate(&met(Err("none".to_owned())), &views, &Value::Null, &object, &overlay).expect_err("refused");
+    let refused = mutate(&met(Err("none".to_owned())), around, &object, &overlay).expect_err("refused");
     assert_eq!(refused.message, "policy 'a' with binding 'a' denied request: failed to configure binding: none");
 }
 
@@ -277,10 +289,41 @@ fn parameters_are_where_the_binding_or_the_request_says() {
     let bound = binding(json!({"name": "x", "parameterNotFoundAction": "Deny"}));
     let params = bound[0].bindings[0].not_found().map(|_| Value::Null);
     let met = [Met { policy: &bound[0], binding: &bound[0].bindings[0], version: "v1".to_owned(), params }];
-    let settled = validate(&met, &Views::from([("v1".to_owned(), View::default())]), &Value::Null);
+    let settled = validate(
+        &met,
+        Surroundings { views: &Views::from([("v1".to_owned(), View::default())]), namespace: &Value::Null, authorize: None },
+    );
     let message = settled.refused.expect("refused").message;
     assert!(
         message.ends_with("failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction"),
         "{message}"
     );
+}
+
+#[test]
+fn the_authorizer_is_asked() {
+    let scale = "authorizer.group('apps').resource('deployments').subresource('scale')";
+    for (expression, expected) in [
+        (format!("{scale}.namespace('shop').check('update').allowed()"), ""),
+        (format!("{scale}.namespace('other').check('update').allowed()"), "no"),
+        (format!("{scale}.namespace('shop').name('web').labelSelector('a=b').check('get').reason() == 'asked for get'"), ""),
+        ("authorizer.path('/healthz').check('get').allowed() && !authorizer.path('/x').check('get').errored()".to_owned(), ""),
+        ("authorizer.requestResource.subresource('scale').check('update').allowed()".to_owned(), ""),
+        ("authorizer.requestResource.check('update').allowed()".to_owned(), "no"),
+        ("!authorizer.serviceAccount('shop', 'web').group('apps').resource('deployments').check('get').allowed()".to_owned(), ""),
+    ] {
+        assert_eq!(said(json!({"validations": [{"expression": expression, "message": "no"}]})), expected, "{expression}");
+    }
+    for (expression, expected) in [
+        ("authorizer.path(' ').check('get').allowed()", "path must not be empty"),
+        ("authorizer.group('apps').check('get').allowed()", "no such overload"),
+        ("authorizer.serviceAccount('Not a label', 'x').path('/').check('get').allowed()", "invalid service account"),
+        // Three questions are more than one expression may cost.
+        ("[1, 2, 3].all(n, authorizer.path('/healthz').check('get').allowed())", "cost budget"),
+    ] {
+        let why = said(validation(expression));
+        assert!(why.contains(expected), "{expression}: {why}");
+    }
+    let asking = json!({"validations": [{"expression": "true", "messageExpression": "authorizer.path('/').check('get').reason()"}]});
+    assert!(ValidatingPolicy::failures(&asking, "spec")[0].to_string().contains("undeclared reference to 'authorizer'"));
 }

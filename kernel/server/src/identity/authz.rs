@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use pintle_api::{ApiError, Reason, status::Details};
+use pintle_policies::Access;
 use pintle_registry::{Caller, EventKind, Feed, ListOptions, Registry, ResourceKey, Subscription, SubscriptionFilter};
 use tokio::task::JoinHandle;
 
@@ -84,6 +85,21 @@ impl<'a> Action<'a> {
             name: &info.name,
             path: &info.path,
         }
+    }
+}
+
+/// What the expressions of a judge may ask about: the caller, or a service account.
+pub(crate) fn asking<'a>(authorizer: &'a Authorizer, caller: &'a Caller) -> impl Fn(&Access, &str) -> (bool, String) + 'a {
+    move |access, verb| {
+        let account = access.account.as_ref().map(|(namespace, name)| {
+            let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+            Caller::user(format!("system:serviceaccount:{namespace}:{name}"), groups)
+        });
+        let caller = account.as_ref().unwrap_or(caller);
+        let Access { path, group, resource, subresource, namespace, name, .. } = access;
+        let action = Action { verb, is_resource: path.is_empty(), group, resource, subresource, namespace, name, path };
+        let allowed = authorizer.allows(caller, &action);
+        (allowed, if allowed { String::new() } else { reason(caller, &action) })
     }
 }
 

@@ -22,6 +22,7 @@ use pintle_registry::{
 use serde_json::Value;
 
 use self::config::Webhook;
+use crate::identity::authz::asking;
 use crate::outbound::https::Connections;
 use crate::server::Shared;
 
@@ -93,7 +94,7 @@ impl Webhooks {
         let target = request.target;
         let version = webhook.matching.version(&server.registry, (&target.resource, &target.subresource, None), request.operation)?;
         let body = review::question(review_of(request, object, &version));
-        match webhook.conditions.hold(&body["request"]) {
+        match webhook.conditions.hold(&body["request"], Some(&asking(&server.authorizer, request.caller))) {
             Ok(true) => {}
             Ok(false) => return None,
             Err(why) => return Some(webhook.failed(&why)),
