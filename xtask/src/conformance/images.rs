@@ -43,7 +43,7 @@ const RECIPES: &[Recipe] = &[
         fill: pause,
         config: || json!({"Entrypoint": ["/pause"], "User": "65535:65535"}),
     },
-    Recipe { name: "e2e-test-images/busybox", tags: &["1.37.0-2"], packages: &[], fill: base, config: || json!({"Cmd": ["sh"]}) },
+    Recipe { name: "e2e-test-images/busybox", tags: &["1.37.0-2"], packages: &["bash"], fill: base, config: || json!({"Cmd": ["sh"]}) },
     Recipe {
         name: "e2e-test-images/nonroot",
         tags: &["1.5"],
@@ -128,13 +128,14 @@ fn debian(root: &Path, cache: &Path, packages: &[&str]) -> Outcome {
         let package = cached(cache, name).ok_or_else(|| format!("apt-get downloaded no {name}"))?;
         pintle_tests::run(Command::new("dpkg-deb").arg("-x").arg(package).arg(root))?;
     }
-    // What installing the package would have chosen among its alternatives. Busybox's shell would prefer the tool of its own.
+    // What installing the package would have chosen among its alternatives.
     if root.join("bin/nc.openbsd").exists() {
         symlink("nc.openbsd", root.join("bin/nc"))?;
-        if root.join("bin/bash").exists() {
-            let _ = fs::remove_file(root.join("bin/sh"));
-            symlink("bash", root.join("bin/sh"))?;
-        }
+    }
+    // Debian's busybox shell would prefer the tools of its own, and hides variables whose names have a `-`.
+    if root.join("bin/bash").exists() {
+        let _ = fs::remove_file(root.join("bin/sh"));
+        symlink("bash", root.join("bin/sh"))?;
     }
     for unread in ["doc", "man", "locale", "info", "lintian", "bash-completion"] {
         let _ = fs::remove_dir_all(root.join("usr/share").join(unread));
@@ -213,7 +214,8 @@ fn page(root: &Path, tools: &Tools, of: &str) -> Outcome {
     for entry in fs::read_dir(tools.upstream.join("test/images").join(of).join("html"))?.flatten() {
         file(root.join(entry.file_name()), fs::read(entry.path())?, 0o644)?;
     }
-    Ok(())
+    // Upstream's image is made from Alpine's; a test of image volumes knows it by this file.
+    file(root.join("etc/os-release"), "NAME=\"Alpine Linux\"\nID=alpine\n", 0o644)
 }
 
 fn nginx(root: &Path, tools: &Tools) -> Outcome {
