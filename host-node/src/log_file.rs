@@ -135,7 +135,9 @@ fn tail_offset(file: &mut std::fs::File, lines: u64) -> std::io::Result<u64> {
         let mut stop = block.len();
         while stop > first {
             let start = block[first..stop - 1].iter().rposition(|b| *b == b'\n').map_or(first, |p| first + p + 1);
-            if Entry::parse(&block[start..stop]).is_some_and(|e| e.full) {
+            // A program that ended in the middle of a line has written a line, too.
+            let last = at + stop as u64 == end;
+            if Entry::parse(&block[start..stop]).is_some_and(|e| e.full || last) {
                 ended += 1;
                 if ended > lines {
                     return Ok(at + stop as u64);
@@ -242,6 +244,9 @@ mod tests {
         check(Options { tail_lines: Some(1), ..all() }, "five\n").await;
         check(Options { tail_lines: Some(4), ..all() }, "two\nthree\n\nfive\n").await;
         check(Options { tail_lines: Some(99), ..all() }, "one\ntwo\nthree\n\nfive\n").await;
+        let open = format!("{LOG}2026-01-01T00:00:06.000000000Z stdout P six");
+        let last = read(&format!("{open}\n"), Options { tail_lines: Some(1), ..all() }).await;
+        assert_eq!(last, "six", "what ends without the end of a line is shown so, and is a line");
         check(Options { stream: Some("stderr"), ..all() }, "three\n").await;
         check(Options { limit_bytes: Some(6), ..all() }, "one\ntw").await;
         let since = "2026-01-01T00:00:03Z".parse().ok();

@@ -334,7 +334,7 @@ impl V1Mounts {
         put(&self.memory, "memory.limit_in_bytes", r.memory_limit_bytes.map(|v| v.to_string()));
         put(&self.cpu, "cpu.shares", r.cpu_request_millis.map(|m| shares(m).to_string()));
         put(&self.cpu, "cpu.cfs_period_us", r.cpu_limit_millis.map(|_| CPU_PERIOD_US.to_string()));
-        put(&self.cpu, "cpu.cfs_quota_us", r.cpu_limit_millis.map(|m| quota_us(m).to_string()));
+        put(&self.cpu, "cpu.cfs_quota_us", r.cpu_limit_millis.map(|m| quota_or(m, "-1")));
         put(&self.pids, "pids.max", r.pids_limit.map(limit_or_max));
         if let (Some(root), Some(cpus)) = (&self.cpuset, &r.cpuset_cpus) {
             inherit_cpuset(root, Path::new(path))?;
@@ -350,7 +350,7 @@ fn v2_settings(directory: &Path, r: &Resources) -> Vec<(PathBuf, String)> {
         ("memory.swap.max", r.memory_limit_bytes.map(|_| "0".to_owned())),
         ("memory.oom.group", r.memory_limit_bytes.map(|_| "1".to_owned())),
         ("cpu.weight", r.cpu_request_millis.map(|m| weight(shares(m)).to_string())),
-        ("cpu.max", r.cpu_limit_millis.map(|m| format!("{} {CPU_PERIOD_US}", quota_us(m)))),
+        ("cpu.max", r.cpu_limit_millis.map(|m| format!("{} {CPU_PERIOD_US}", quota_or(m, "max")))),
         ("pids.max", r.pids_limit.map(limit_or_max)),
         ("cpuset.cpus", r.cpuset_cpus.clone()),
     ];
@@ -367,6 +367,10 @@ fn shares(millis: u64) -> u64 {
 
 fn weight(shares: u64) -> u64 {
     1 + (shares - 2) * 9999 / 262_142
+}
+
+fn quota_or(millis: u64, none: &str) -> String {
+    if millis == 0 { none.to_owned() } else { quota_us(millis).to_string() }
 }
 
 fn quota_us(millis: u64) -> u64 {

@@ -180,6 +180,16 @@ impl Runtime {
         self.shared.images.find(name).map(|record| record.info.clone())
     }
 
+    /// Shows the files of a local image at a directory, read-only; nothing there can be executed. Whoever asked unmounts it.
+    ///
+    /// # Errors
+    /// [`ImageError::NotPresent`]; what mounting says.
+    pub async fn mount_image(&self, name: &str, target: &Path) -> Result<()> {
+        let image = self.shared.images.find(name).ok_or_else(|| ImageError::NotPresent(name.to_owned()))?;
+        let (shared, target) = (self.shared.clone(), target.to_owned());
+        blocking(move || shared.images.mount(&image, &target)).await?.step(|| format!("mount image {name}"))
+    }
+
     /// All images of the store.
     pub async fn images(&self) -> Result<Vec<ImageInfo>> {
         Ok(self.shared.images.all())
@@ -533,6 +543,16 @@ impl Runtime {
     pub async fn update_resources(&self, id: &ContainerId, resources: Resources) -> Result<()> {
         let (known, shared) = (self.known(id)?, self.shared.clone());
         blocking(move || shared.hierarchies.limit(&known.bundle.cgroup, &resources)).await?.step(|| "change limits".to_owned())
+    }
+
+    /// Changes the limits of a sandbox as a whole in place.
+    ///
+    /// # Errors
+    /// [`Error::SandboxNotFound`]; what the kernel refuses, such as less memory than is in use.
+    pub async fn update_sandbox_resources(&self, id: &SandboxId, resources: Resources) -> Result<()> {
+        let record = lock(&self.shared.sandboxes).get(id).cloned().ok_or_else(|| Error::SandboxNotFound(id.to_string()))?;
+        let shared = self.shared.clone();
+        blocking(move || shared.hierarchies.limit(&record.cgroup, &resources)).await?.step(|| "change limits".to_owned())
     }
 
     /// Use of resources by a container.

@@ -254,11 +254,11 @@ pub enum Propagation {
 /// Cgroup limits; `None` leaves the controller's default. Applied where the controller exists, else a warning.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
-    /// Hard memory limit in bytes.
+    /// Hard memory limit in bytes; -1 takes a limit away.
     pub memory_limit_bytes: Option<i64>,
     /// CPU weight in thousandths of a CPU (a Kubernetes request): shares = millis * 1024 / 1000.
     pub cpu_request_millis: Option<u64>,
-    /// CPU ceiling in thousandths of a CPU: quota over a period of 100 ms.
+    /// CPU ceiling in thousandths of a CPU: quota over a period of 100 ms; 0 takes a ceiling away.
     pub cpu_limit_millis: Option<u64>,
     /// Highest number of tasks.
     pub pids_limit: Option<i64>,

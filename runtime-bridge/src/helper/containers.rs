@@ -337,7 +337,7 @@ impl Containers {
         }
         for stream in [Stream::Stdout, Stream::Stderr] {
             while container.read_output(context, id, stream) == Flow::More {}
-            container.finish_line(stream);
+            container.part_line(stream);
         }
         container.stdin = None;
         if container.status.exit.is_some() {
@@ -610,7 +610,7 @@ impl Container {
             // A terminal whose other side is closed answers EIO: its end.
             Err(_) => {}
         }
-        self.finish_line(stream);
+        self.part_line(stream);
         self.close_output(context, id, stream);
         Flow::Dry
     }
@@ -629,13 +629,7 @@ impl Container {
         });
     }
 
-    fn finish_line(&mut self, stream: Stream) {
-        if let Some(output) = self.outputs.get_mut(&stream) {
-            self.log.finish(stream, &mut output.cutter, now_ns());
-        }
-    }
-
-    /// Logs what is held back of a line as a part; the rest of it will follow.
+    /// Logs what is held back of a line as a part: the rest of it will follow, or never comes.
     fn part_line(&mut self, stream: Stream) {
         if let Some(output) = self.outputs.get_mut(&stream) {
             self.log.part(stream, &mut output.cutter, now_ns());

@@ -81,14 +81,8 @@ impl LogFile {
         }
     }
 
-    /// Logs what is left of a stream that has ended.
-    pub(crate) fn finish(&mut self, stream: Stream, cutter: &mut LineCutter, at_ns: i64) {
-        if !cutter.held.is_empty() {
-            self.write(stream, cutter, b"\n", at_ns);
-        }
-    }
-
-    /// Logs what is held back as a part of a line whose rest comes later, from another process.
+    /// Logs what is held back as a part of a line: its stream has ended without ending the line, or the rest comes later, from another
+    /// process.
     pub(crate) fn part(&mut self, stream: Stream, cutter: &mut LineCutter, at_ns: i64) {
         let Some(file) = &mut self.file else { return };
         if !cutter.held.is_empty() {
