@@ -42,6 +42,9 @@ interface NodeSession @0xb01f00000000c706 {
   watchNetwork @9 (resource :Text, sink :Objects.RowSink) -> (subscription :Common.Subscription, failure :Common.Failure);
   # What a node's proxy, resolver and policies need of the whole cluster: "services", "endpointslices", "networkpolicies" whole; "pods" and
   # "namespaces" by the fields that policies select by. Any other resource is refused.
+  requestCertificate @10 (pod :Common.ObjectRef, request :Data) -> (outcome :Common.Outcome);
+  # Makes a PodCertificateRequest for a pod of this node, which `get` reads again. `request` has of its spec signerName, maxExpirationSeconds,
+  # stubPKCS10Request and unverifiedUserAnnotations, JSON; who asks for whom is filled in by the kernel.
 }
 
 struct ContainerTarget @0xb01f00000000c707 {

@@ -157,6 +157,15 @@ impl Kernel {
         outcome(response.get().and_then(|r| r.get_outcome()).map_err(link("token"))?)
     }
 
+    /// Makes a PodCertificateRequest for a pod from the parts of its spec that are the node's to say: its JSON.
+    pub async fn request_certificate(&self, pod: &Reference, request: &Value) -> Result<Vec<u8>> {
+        let mut call = self.session()?.request_certificate_request();
+        pod.write(call.get().init_pod());
+        call.get().set_request(request.to_string().as_bytes());
+        let response = call.send().promise.await.map_err(link("requestCertificate"))?;
+        outcome(response.get().and_then(|r| r.get_outcome()).map_err(link("requestCertificate"))?)
+    }
+
     /// Writes the status of pods; one result for each, in order.
     pub async fn update_pod_statuses(&self, statuses: &[(Reference, Vec<u8>)]) -> Result<Vec<Result<Vec<u8>>>> {
         let mut request = self.session()?.update_pod_statuses_request();

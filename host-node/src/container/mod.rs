@@ -9,11 +9,12 @@ pub mod files;
 
 use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, ResourceRequirements, SeccompProfile, SecurityContext};
 use pintle_runtime_bridge::{ContainerSpec, Mount, NetNs, Resources, SandboxId, SandboxSpec, Scope, Seccomp, Security, User};
 
 use crate::error::{Error, Result};
 use crate::pod::record::{all_containers, host_network, name, namespace, uid};
+use crate::pod::resize::whole;
 use crate::pod::status::qos_class;
 use crate::quantity;
 
@@ -152,8 +153,12 @@ fn seccomp(profile: Option<&SeccompProfile>) -> Result<Seccomp> {
 
 /// A container's own limits.
 pub fn resources(container: &Container) -> Resources {
-    let resources = container.resources.clone().unwrap_or_default();
-    let (requests, limits) = (resources.requests.unwrap_or_default(), resources.limits.unwrap_or_default());
+    amounts_of(&container.resources.clone().unwrap_or_default())
+}
+
+/// Amounts as the runtime takes them.
+pub fn amounts_of(resources: &ResourceRequirements) -> Resources {
+    let (requests, limits) = (resources.requests.clone().unwrap_or_default(), resources.limits.clone().unwrap_or_default());
     let cpu = |map: &std::collections::BTreeMap<_, _>| map.get("cpu").and_then(quantity::millis).and_then(|v| u64::try_from(v).ok());
     Resources {
         memory_limit_bytes: limits.get("memory").and_then(quantity::units).filter(|v| *v > 0),
@@ -164,14 +169,9 @@ pub fn resources(container: &Container) -> Resources {
 }
 
 /// The pod's limits: the sum of its containers', where every one of them has a limit.
-fn pod_resources(pod: &Pod) -> Resources {
-    let all: Vec<_> = all_containers(pod).map(resources).collect();
-    Resources {
-        memory_limit_bytes: all.iter().map(|r| r.memory_limit_bytes).sum(),
-        cpu_request_millis: all.iter().map(|r| r.cpu_request_millis).sum(),
-        cpu_limit_millis: all.iter().map(|r| r.cpu_limit_millis).sum(),
-        ..Resources::default()
-    }
+/// Limits of the pod as a whole.
+pub fn pod_resources(pod: &Pod) -> Resources {
+    whole(all_containers(pod).map(resources))
 }
 
 /// The kubelet's oom_score_adj: by QoS class, and for Burstable by how small the request is.

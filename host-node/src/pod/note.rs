@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use pintle_runtime_bridge::{Exit, ImageInfo};
 
 use super::record::{Attempt, Record, SandboxRecord};
@@ -54,6 +54,8 @@ pub enum Done {
     StartEnd(String, StartEnd),
     /// Of [`Action::Stop`]; a success comes as an exit.
     StopFailed(String),
+    /// Of [`Action::Resize`]: the containers, with what they were to be given.
+    Resized(Vec<(String, ResourceRequirements)>, Result<()>),
     /// Of [`Action::TearDown`].
     TornDown(Result<()>),
     /// Of [`Action::Remove`].

@@ -13,7 +13,11 @@ use super::record::{
     Doing, End, Ending, ImageState, Live, LiveContainer, Record, Verdict, ephemeral_containers, host_network, init_containers, is_sidecar,
     main_containers, restarts,
 };
+use super::resize::{Fit, Way, pending};
 use crate::backoff::{Law, go_duration};
+
+/// How often a resize that waits for room looks for it.
+const LOOK_FOR_ROOM: SignedDuration = SignedDuration::from_secs(3);
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub enum Action {
     },
     /// Kill at once a container whose stop is under way: its grace was shortened.
     Kill(String),
+    /// Give running containers, and the pod as a whole, what they ask for.
+    Resize(Vec<String>),
     /// The pod fails by the node's decision.
     Fail(Verdict),
     /// The pod has ended for good.
@@ -159,10 +165,33 @@ fn run(inputs: &Inputs<'_>, out: &mut Plan) {
     if !initialize(inputs, out, initialized) {
         return;
     }
+    resize(inputs, out);
     for container in containers {
         if !advance(inputs, out, container, Role::Main) {
             break;
         }
+    }
+}
+
+/// Gives containers what they now ask for, when the machine has room; those that restart for it are stopped.
+fn resize(inputs: &Inputs<'_>, out: &mut Plan) {
+    let live = inputs.live;
+    if matches!(live.resize, Some(Fit::Deferred(_))) {
+        return out.at(inputs.now.saturating_add(LOOK_FOR_ROOM).unwrap_or(inputs.now));
+    }
+    if live.resize != Some(Fit::Fits) || live.resizing {
+        return;
+    }
+    if let Some(at) = live.resize_after.filter(|at| *at > inputs.now) {
+        return out.at(at);
+    }
+    let (restart, in_place): (Vec<_>, Vec<_>) = pending(inputs.pod, inputs.record).into_iter().partition(|(_, way)| *way == Way::Restart);
+    for (container, _) in restart.into_iter().filter(|(name, _)| inputs.live(name).doing == Doing::Idle) {
+        let why = format!("Container {container} resize requires restart");
+        out.actions.push(Action::Stop { container, grace: inputs.grace(), why });
+    }
+    if !in_place.is_empty() {
+        out.actions.push(Action::Resize(in_place.into_iter().map(|(name, _)| name).collect()));
     }
 }
 
@@ -419,6 +448,7 @@ mod tests {
                 log: "/l".into(),
                 message_file: "/m".into(),
                 hook_done: true,
+                resources: None,
             };
             let mut slot = ContainerRecord { current: Some(attempt), restarts, ..ContainerRecord::default() };
             for _ in 0..restarts {

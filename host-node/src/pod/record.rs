@@ -8,9 +8,10 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use serde::{Deserialize, Serialize};
 
+use super::resize::Fit;
 use crate::backoff::BackOff;
 
 /// What survives a restart of the daemon.
@@ -84,6 +85,9 @@ pub struct Attempt {
     pub message_file: PathBuf,
     /// Its postStart hook has succeeded (or there is none).
     pub hook_done: bool,
+    /// What it was given last; not known of attempts of older daemons.
+    #[serde(default)]
+    pub resources: Option<ResourceRequirements>,
 }
 
 /// How an attempt ended.
@@ -127,6 +131,14 @@ pub struct Live {
     pub removing: bool,
     /// When a failed removal may be tried again.
     pub remove_after: Option<Timestamp>,
+    /// Containers run with other amounts than the pod asks for, and whether there is room.
+    pub resize: Option<Fit>,
+    /// A resize is in flight.
+    pub resizing: bool,
+    /// When a failed resize may be tried again.
+    pub resize_after: Option<Timestamp>,
+    /// Why it failed.
+    pub resize_failure: Option<String>,
     /// By container name.
     pub containers: BTreeMap<String, LiveContainer>,
 }

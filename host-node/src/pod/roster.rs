@@ -129,7 +129,12 @@ impl Roster {
         if self.pods.borrow().contains_key(uid(&pod)) {
             return self.note(uid(&pod), Note::Desired(pod.clone()));
         }
-        self.employ(pod, Record::new(Timestamp::now()), |_| {});
+        let mut record = Record::new(Timestamp::now());
+        let views = self.views();
+        let others: Vec<_> = views.iter().map(|view| (view.pod.borrow(), view.record.borrow())).collect();
+        record.verdict = super::admit::refusal(&pod, others.iter().map(|(pod, record)| (&***pod, &**record)));
+        drop(others);
+        self.employ(pod, record, |_| {});
     }
 
     /// Starts a worker.

@@ -16,11 +16,17 @@ use super::record::{
     Attempt, ContainerRecord, Doing, Ending, Live, LiveContainer, Record, ephemeral_containers, init_containers, is_sidecar,
     main_containers, pod_restart_policy, restarts,
 };
+use super::resize::Fit;
 
 /// The scheme of container ids in a status.
 pub const ID_SCHEME: &str = "pintle://";
 /// Conditions that this node decides; all others are carried over.
-const OWN_CONDITIONS: &[&str] = &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWN_CONDITIONS: &[&str] =
+    &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", RESIZE_PENDING, RESIZE_IN_PROGRESS];
+/// A resize waits for room.
+const RESIZE_PENDING: &str = "PodResizePending";
+/// A resize is under way.
+const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
 
 /// What comes in besides the pod.
 pub struct Inputs<'a> {
@@ -77,6 +83,8 @@ fn container_status(inputs: &Inputs<'_>, container: &Container, init: bool) -> C
     let running = state.running.is_some();
     let finished = state.terminated.as_ref().is_some_and(|t| t.exit_code == 0);
     let current = record.current.as_ref();
+    // What it runs with, which a resize may not have reached yet.
+    let given = current.filter(|_| running).and_then(|attempt| attempt.resources.clone()).or_else(|| container.resources.clone());
     let plain_init = init && !is_sidecar(container);
     let started = running && if plain_init { true } else { live.started };
     ContainerStatus {
@@ -89,8 +97,8 @@ fn container_status(inputs: &Inputs<'_>, container: &Container, init: bool) -> C
         started: Some(started),
         state: Some(state),
         last_state: Some(last.unwrap_or_default()),
-        allocated_resources: container.resources.as_ref().and_then(|r| r.requests.clone()),
-        resources: running.then(|| container.resources.clone()).flatten(),
+        allocated_resources: given.as_ref().and_then(|r| r.requests.clone()),
+        resources: given.filter(|_| running),
         volume_mounts: container.volume_mounts.as_ref().filter(|m| !m.is_empty()).map(|mounts| mounts.iter().map(volume_mount).collect()),
         ..ContainerStatus::default()
     }
@@ -237,6 +245,16 @@ fn conditions(inputs: &Inputs<'_>, phase: &str, inits: &[ContainerStatus], mains
         Some(scheduled) => list.push(scheduled.clone()),
         None => list.push(condition(inputs, old, "PodScheduled", (true, None, None))),
     }
+    let waits = |reason, message: &String| (RESIZE_PENDING, (true, Some(reason), Some(message.clone())));
+    let resize = inputs.live.resize.as_ref().map(|fit| match fit {
+        Fit::Deferred(message) => waits("Deferred", message),
+        Fit::Infeasible(message) => waits("Infeasible", message),
+        Fit::Fits => {
+            let failure = inputs.live.resize_failure.clone();
+            (RESIZE_IN_PROGRESS, (true, failure.as_ref().map(|_| "Error"), failure))
+        }
+    });
+    list.extend(resize.map(|(kind, verdict)| condition(inputs, old, kind, verdict)));
     list.extend(old.iter().filter(|c| !OWN_CONDITIONS.contains(&c.type_.as_str())).cloned());
     list
 }
@@ -348,6 +366,7 @@ mod tests {
             log: "/l".into(),
             message_file: "/m".into(),
             hook_done: true,
+            resources: None,
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, LifecycleHandler, Pod, Secret};
-use pintle_runtime_bridge::{ContainerId, ExecSpec, Exit, Mount, SandboxId};
+use pintle_runtime_bridge::{ContainerId, ExecSpec, Exit, Mount, Resources, SandboxId};
 
 use super::note::View;
 use super::record::{Attempt, PresentImage, SandboxRecord, host_network, name, namespace, uid};
@@ -39,6 +39,8 @@ pub struct Start {
     pub sandbox: SandboxRecord,
     /// Attempts before this one.
     pub restarts: u32,
+    /// What the pod as a whole may take, for a container that is started again and may take more than before.
+    pub ceiling: Option<Resources>,
 }
 
 /// The files of one pod.
@@ -80,6 +82,7 @@ pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
     file::make_dir(&paths.dir, 0o700)?;
     let facts = facts(node, pod, None);
     volume::prepare(pod, &Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts, trust: &node.trust }).await?;
+    show_images(node, pod, &paths).await?;
     clock.passed("volumes");
     let sandbox = node.runtime.create_sandbox(sandbox_spec(pod, files::hostname(pod, &node.options.name))).await?;
     clock.passed("sandbox");
@@ -94,6 +97,21 @@ pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
             Err(error)
         }
     }
+}
+
+/// Volumes that are images: pulled by their policy, shown read-only.
+async fn show_images(node: &Node, pod: &Pod, paths: &Paths) -> Result<()> {
+    for (name, source) in volume::images(pod) {
+        let image = Container {
+            name: name.to_owned(),
+            image: source.reference.clone(),
+            image_pull_policy: source.pull_policy.clone(),
+            ..Container::default()
+        };
+        let info = node.images.ensure(pod, &image).await.map_err(|missing| Error::ContainerConfig(missing.message))?;
+        node.runtime.mount_image(&info.id.to_string(), &volume::image_directory(&paths.dir, name)?).await?;
+    }
+    Ok(())
 }
 
 async fn plug_in(node: &Node, pod: &Pod, paths: &Paths, sandbox: &SandboxId) -> Result<Ipv4Addr> {
@@ -136,7 +154,7 @@ pub async fn keep_fresh(node: Rc<Node>, view: Rc<View>) {
 
 /// Makes a container, not yet started.
 pub async fn create(node: &Node, start: &Start) -> Result<Attempt> {
-    let Start { pod, container, image, sandbox, restarts } = start;
+    let Start { pod, container, image, sandbox, restarts, ceiling } = start;
     let clock = Clock::new(pod);
     let paths = node.paths(pod);
     let facts = facts(node, pod, sandbox.address);
@@ -158,6 +176,9 @@ pub async fn create(node: &Node, start: &Start) -> Result<Attempt> {
     };
     let spec = spec(pod, container, prepared)?;
     refuse_root(node, &spec).await?;
+    if let Some(ceiling) = ceiling {
+        node.runtime.update_sandbox_resources(&SandboxId::parse(&sandbox.id)?, ceiling.clone()).await?;
+    }
     clock.passed("configuration");
     let id = node.runtime.create_container(spec).await?;
     clock.passed("container");
@@ -170,7 +191,18 @@ pub async fn create(node: &Node, start: &Start) -> Result<Attempt> {
         log,
         message_file,
         hook_done: container.lifecycle.as_ref().is_none_or(|l| l.post_start.is_none()),
+        resources: Some(container.resources.clone().unwrap_or_default()),
     })
+}
+
+/// Changes the limits of running containers (by runtime id), and around them those of the pod: raised before, lowered after.
+pub async fn resize(node: &Node, sandbox: &str, ceiling: Resources, containers: &[(String, Resources)], after: Resources) -> Result<()> {
+    let sandbox = SandboxId::parse(sandbox)?;
+    node.runtime.update_sandbox_resources(&sandbox, ceiling).await?;
+    for (id, resources) in containers {
+        node.runtime.update_resources(&ContainerId::parse(id)?, resources.clone()).await?;
+    }
+    Ok(node.runtime.update_sandbox_resources(&sandbox, after).await?)
 }
 
 fn with_hostname(mut env: Vec<(String, String)>, hostname: &str) -> Vec<(String, String)> {
@@ -266,7 +298,7 @@ fn container_mounts(pod: &Pod, container: &Container, paths: &Paths, message_fil
             source = mounts::bind_sub_path(&source, &sub_path, &handle)?;
         }
         let mut mount = Mount::bind(source, wanted.mount_path.clone());
-        mount.read_only = wanted.read_only == Some(true);
+        mount.read_only = wanted.read_only == Some(true) || volume::images(pod).any(|(name, _)| name == wanted.name);
         mount.recursive_read_only = mount.read_only && matches!(wanted.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
         mount.propagation = match wanted.mount_propagation.as_deref() {
             Some("HostToContainer") => pintle_runtime_bridge::Propagation::FromHost,

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, ResourceRequirements};
 use pintle_runtime_bridge::{ContainerId, ContainerState, Exit, ExitCause, ImageInfo, Phase};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::AbortHandle;
@@ -23,8 +23,10 @@ use super::record::{
     Attempt, Condemned, ContainerRecord, Doing, End, ImageState, Live, LiveContainer, PresentImage, SandboxRecord, Waiting, all_containers,
     ephemeral_containers, name, namespace, uid,
 };
+use super::resize::{self, Capacity, Fit};
 use super::status;
 use super::steps::{self, StartEnd};
+use crate::container::{pod_resources, resources};
 use crate::error::{Error, Result};
 use crate::event::Kind;
 use crate::file;
@@ -192,6 +194,7 @@ impl Worker {
         let mut wake_at = None;
         for round in 0..ROUNDS_MAX {
             let pod = self.pod();
+            self.live.resize = self.room_to_resize(&pod);
             let plan = {
                 let record = self.view.record.borrow();
                 plan(&Inputs {
@@ -225,6 +228,52 @@ impl Worker {
         wake_at
     }
 
+    /// Whether there is room for what running containers ask for beyond what they have; `None`: they have it.
+    fn room_to_resize(&self, pod: &Pod) -> Option<Fit> {
+        let record = self.view.record.borrow();
+        if resize::pending(pod, &record).is_empty() {
+            return None;
+        }
+        let facts = self.node.machine.facts();
+        let capacity = Capacity { cpu_millis: facts.allocatable_cpu_millis, memory_bytes: facts.allocatable_memory_bytes };
+        let views = self.node.roster.views();
+        let others = views.iter().filter(|view| !Rc::ptr_eq(view, &self.view)).map(|view| (view.pod.borrow(), view.record.borrow()));
+        let others: Vec<_> = others.filter(|(_, record)| record.ended.is_none()).collect();
+        Some(resize::fit(pod, &record, others.iter().map(|(pod, record)| (&***pod, &**record)), capacity))
+    }
+
+    fn resize(&mut self, pod: &Pod, names: &[String]) {
+        let record = self.view.record.borrow();
+        let Some(sandbox) = record.sandbox.as_ref().map(|s| s.id.clone()) else { return };
+        let found = names.iter().filter_map(|name| Some((find(pod, name)?, record.containers.get(name)?.running()?.id.clone())));
+        let (containers, ids): (Vec<Container>, Vec<String>) = found.unzip();
+        let limits: Vec<_> = ids.into_iter().zip(containers.iter().map(resources).map(resize::explicit)).collect();
+        let given: Vec<_> = containers.into_iter().map(|c| (c.name, c.resources.unwrap_or_default())).collect();
+        let (ceiling, after) = (resize::explicit(resize::ceiling(pod, &record)), resize::explicit(pod_resources(pod)));
+        drop(record);
+        self.live.resizing = true;
+        let (node, notes) = (self.node.clone(), self.notes.clone());
+        tokio::task::spawn_local(async move {
+            let result = steps::resize(&node, &sandbox, ceiling, &limits, after).await;
+            let _ = notes.send(done(Done::Resized(given, result)));
+        });
+    }
+
+    fn on_resized(&mut self, given: Vec<(String, ResourceRequirements)>, result: Result<()>) {
+        self.live.resizing = false;
+        self.live.resize_failure = result.as_ref().err().map(|error| Error::chain(error));
+        self.live.resize_after = result.is_err().then(|| in_seconds(2));
+        if result.is_err() {
+            return;
+        }
+        for (name, resources) in given {
+            if let Some(attempt) = self.view.record.borrow_mut().containers.get_mut(&name).and_then(|r| r.current.as_mut()) {
+                attempt.resources = Some(resources);
+            }
+            self.say(Some(&name), Kind::Normal, "ResizeCompleted", &format!("Container resized: {name}"));
+        }
+    }
+
     fn act(&mut self, pod: &Rc<Pod>, action: Action) {
         match action {
             Action::SetUp => self.set_up(pod.clone()),
@@ -237,6 +286,7 @@ impl Worker {
             }
             Action::Stop { container, grace, why } => self.stop(pod.clone(), &container, grace, &why),
             Action::Kill(container) => self.kill(&container),
+            Action::Resize(containers) => self.resize(pod, &containers),
             Action::Fail(verdict) => {
                 self.say(None, Kind::Normal, &verdict.reason, &verdict.message);
                 self.view.record.borrow_mut().verdict = Some(verdict);
@@ -270,15 +320,18 @@ impl Worker {
     fn create(&mut self, pod: Rc<Pod>, name: &str) {
         let Some(container) = find(&pod, name) else { return };
         let ImageState::Present(image) = std::mem::take(&mut self.live(name).image) else { return };
-        let (sandbox, restarts) = {
+        let (sandbox, restarts, ceiling) = {
             let record = self.view.record.borrow();
             let restarts = record.containers.get(name).map_or(0, |r| if r.current.is_some() { r.restarts + 1 } else { r.restarts });
-            (record.sandbox.clone(), restarts)
+            // Started again with other amounts than before, it must find room in the pod's own limits.
+            let before = record.containers.get(name).and_then(|r| r.current.as_ref());
+            let changed = before.is_some_and(|attempt| resize::way(&container, attempt).is_some());
+            (record.sandbox.clone(), restarts, changed.then(|| resize::explicit(resize::ceiling(&pod, &record))))
         };
         let Some(sandbox) = sandbox else { return };
         self.live(name).doing = Doing::Starting;
         let (node, notes) = (self.node.clone(), self.notes.clone());
-        let start = steps::Start { pod, container, image, sandbox, restarts };
+        let start = steps::Start { pod, container, image, sandbox, restarts, ceiling };
         tokio::task::spawn_local(async move {
             let result = steps::create(&node, &start).await;
             let _ = notes.send(done(Done::Created(start.container.name, result)));
@@ -423,6 +476,7 @@ impl Worker {
                     self.live(&container).doing = Doing::Idle;
                 }
             }
+            Done::Resized(given, result) => self.on_resized(given, result),
             Done::TornDown(Ok(())) => {
                 self.live.tearing_down = false;
                 self.view.record.borrow_mut().sandbox = None;

@@ -5,13 +5,14 @@
 //! mounted here lies below the pod's directory, so that one sweep of the mount table cleans it up.
 
 pub mod atomic;
+pub mod certificate;
 pub mod mounts;
 pub mod project;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, Pod, Volume};
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, ImageVolumeSource, Pod, Volume};
 
 use crate::container::downward::Facts;
 use crate::error::{Error, Result, Step};
@@ -52,6 +53,20 @@ pub async fn refresh(pod: &Pod, workshop: &Workshop<'_>) -> Result<bool> {
     Ok(changed)
 }
 
+/// Volumes that show an image: the name, what to pull, and by which policy.
+pub fn images(pod: &Pod) -> impl Iterator<Item = (&str, &ImageVolumeSource)> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.filter_map(|volume| Some((volume.name.as_str(), volume.image.as_ref()?)))
+}
+
+/// Makes the empty directory at which an image is shown.
+pub fn image_directory(pod_dir: &Path, name: &str) -> Result<PathBuf> {
+    let path = directory(pod_dir, name)?;
+    mounts::unmount(&path);
+    file::make_dir(&path, 0o755)?;
+    Ok(path)
+}
+
 fn fs_group(pod: &Pod) -> Option<u32> {
     let context = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
     context.and_then(|c| c.fs_group).and_then(|group| u32::try_from(group).ok())
@@ -64,6 +79,9 @@ async fn prepare_one(pod: &Pod, volume: &Volume, workshop: &Workshop<'_>) -> Res
     }
     if let Some(source) = &volume.host_path {
         return host_path(source);
+    }
+    if volume.image.is_some() {
+        return Ok(()); // see `images`
     }
     match project::files(pod, volume, workshop).await? {
         Some(files) => {

@@ -81,7 +81,8 @@ fn make_beneath(root: &OwnedFd, sub_path: &str) -> Result<()> {
     Ok(())
 }
 
-fn unmount(path: &Path) {
+/// Unmounts whatever is mounted at a path.
+pub fn unmount(path: &Path) {
     while umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_ok() {}
 }
 

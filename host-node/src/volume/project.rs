@@ -39,8 +39,14 @@ pub async fn files(pod: &Pod, volume: &Volume, workshop: &Workshop<'_>) -> Resul
     }
     let Some(source) = &volume.projected else { return Ok(None) };
     let mut files = Files::new();
-    for part in source.sources.iter().flatten() {
-        files.extend(projection(pod, &volume.name, part, mode(source.default_mode), workshop).await?);
+    for (index, part) in source.sources.iter().flatten().enumerate() {
+        let mode = mode(source.default_mode);
+        if let Some(certificate) = &part.pod_certificate {
+            let slot = format!("{}~{index}", volume.name);
+            files.extend(super::certificate::files(pod, &slot, certificate, private(pod, mode), workshop).await?);
+        } else {
+            files.extend(projection(pod, &volume.name, part, mode, workshop).await?);
+        }
     }
     Ok(Some(files))
 }
@@ -165,11 +171,13 @@ async fn token(pod: &Pod, volume: &str, source: &ServiceAccountTokenProjection, 
             fresh.token
         }
     };
-    // A container that does not run as root must still be able to read its own token.
+    Ok([(source.path.clone(), File { bytes: token.into_bytes(), mode: private(pod, mode) })].into())
+}
+
+/// The mode of what proves who a pod is: a container that does not run as root must still be able to read it.
+fn private(pod: &Pod, mode: u32) -> u32 {
     let context = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
-    let shared = context.and_then(|c| c.fs_group).is_some();
-    let mode = if shared { 0o600 } else { mode };
-    Ok([(source.path.clone(), File { bytes: token.into_bytes(), mode })].into())
+    if context.and_then(|c| c.fs_group).is_some() { 0o600 } else { mode }
 }
 
 async fn ask_token(pod: &Pod, source: &ServiceAccountTokenProjection, workshop: &Workshop<'_>) -> Result<Kept> {

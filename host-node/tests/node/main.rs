@@ -8,5 +8,6 @@ mod adoption;
 mod kernel;
 mod life;
 mod machine;
+mod resize;
 mod service;
 mod volumes;

@@ -51,6 +51,10 @@ impl<'a> NodeAuthority<'a> {
             ("", "configmaps" | "secrets" | "persistentvolumeclaims" | "serviceaccounts", "") => {
                 reading && self.mentions(registry, action.resource, action.namespace, action.name)
             }
+            ("certificates.k8s.io", "podcertificaterequests", "") => {
+                let request = registry.get_cached(&ResourceKey::new(action.group, action.resource), action.namespace, action.name);
+                reading && request.is_some_and(|request| request.field("spec.nodeName") == Some(self.node))
+            }
             ("", "namespaces", "") => reading && self.has_pod_in(registry, action.name),
             ("", "serviceaccounts", "token") => {
                 action.verb == "create" && self.mentions(registry, "serviceaccounts", action.namespace, action.name)

@@ -166,6 +166,30 @@ impl Session {
         reviews::issue_token(&self.shared, &pod.namespace, account, json!({ "spec": spec }))
     }
 
+    /// A certificate request for a pod of this node; who asks for whom is not for the machine to say.
+    async fn certificate(&self, pod: &Reference, text: &[u8]) -> Result<Arc<Object>, ApiError> {
+        let (object, said) = (self.own_pod(pod)?, parse(text, "a certificate request")?);
+        let value = object.value().map_err(|error| ApiError::internal(format_args!("stored text: {error}")))?;
+        let name = value.pointer("/spec/serviceAccountName").and_then(Value::as_str).unwrap_or("default");
+        let registry = &self.shared.registry;
+        let account = reviews::object(registry, "serviceaccounts", &pod.namespace, name)?;
+        let node = reviews::object(registry, "nodes", "", &self.node)?;
+        let uid = &*object.meta().uid;
+        let mut spec = json!({
+            "podName": pod.name, "podUID": uid, "serviceAccountName": name, "serviceAccountUID": &*account.meta().uid,
+            "nodeName": self.node, "nodeUID": &*node.meta().uid,
+        });
+        for key in ["signerName", "maxExpirationSeconds", "stubPKCS10Request", "unverifiedUserAnnotations"] {
+            spec[key] = said[key].clone();
+        }
+        let owner = json!({ "apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": uid });
+        let metadata = json!({ "generateName": "req-", "namespace": pod.namespace, "ownerReferences": [owner] });
+        let request =
+            json!({ "apiVersion": "certificates.k8s.io/v1", "kind": "PodCertificateRequest", "metadata": metadata, "spec": spec });
+        let target = registry.resolve("certificates.k8s.io", "v1", "podcertificaterequests", "", &pod.namespace, "")?;
+        registry.create(&self.caller, &target, Body::Value(request), &WriteOptions::default()).await.map(|written| written.object)
+    }
+
     /// Create the event; one of that name is replaced.
     async fn record(&self, text: &[u8]) -> Result<(), ApiError> {
         if text.len() > EVENT_BYTES_MAX {
@@ -297,6 +321,18 @@ impl rpc::Server for Session {
         let account = params.get_service_account()?.to_string()?;
         let token = self.token(&pod, &account, &audiences, params.get_expiration_seconds()).map(|value| value.to_string());
         write_outcome(token.as_ref().map(|text| text.as_bytes()), results.get().init_outcome());
+        Ok(())
+    }
+
+    async fn request_certificate(
+        self: CapRc<Self>,
+        params: rpc::RequestCertificateParams,
+        mut results: rpc::RequestCertificateResults,
+    ) -> Result<(), capnp::Error> {
+        self.current()?;
+        let params = params.get()?;
+        let made = self.certificate(&Reference::read(params.get_pod()?)?, params.get_request()?).await;
+        write_outcome(made.as_ref().map(|object| &object.body()[..]), results.get().init_outcome());
         Ok(())
     }
 

@@ -1,0 +1,71 @@
+//! Whether a pod that was bound to this machine finds room on it: the part of a scheduler's rules that a node holds pods against once more, because not
+//! every pod comes from a scheduler. A pod that does not fit fails, and whoever made it makes another.
+//!
+//! Only ports of the machine are asked for here; what pods ask for of processor and memory is the scheduler's affair alone.
+
+use std::net::Ipv4Addr;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::record::{Record, Verdict};
+use crate::service::frontends::{Front, host_ports};
+
+/// Why a new pod does not fit beside the others, if it does not.
+pub fn refusal<'a>(pod: &Pod, others: impl Iterator<Item = (&'a Pod, &'a Record)>) -> Option<Verdict> {
+    let wanted = host_ports(pod, Ipv4Addr::UNSPECIFIED);
+    if wanted.is_empty() {
+        return None;
+    }
+    let meet = |a: &Front, b: &Front| {
+        let everywhere = a.address.is_unspecified() || b.address.is_unspecified();
+        (a.protocol, a.port) == (b.protocol, b.port) && (everywhere || a.address == b.address)
+    };
+    let taken = others
+        .filter(|(pod, record)| holds(pod, record))
+        .any(|(pod, _)| host_ports(pod, Ipv4Addr::UNSPECIFIED).keys().any(|theirs| wanted.keys().any(|ours| meet(ours, theirs))));
+    taken.then(|| Verdict {
+        reason: "NodePorts".into(),
+        message: "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports".into(),
+    })
+}
+
+/// Whether a pod still has what it was given: not when it has ended, or is going and has been taken down.
+fn holds(pod: &Pod, record: &Record) -> bool {
+    let over = pod.status.as_ref().is_some_and(|s| matches!(s.phase.as_deref(), Some("Succeeded" | "Failed")));
+    let taken_down = pod.metadata.deletion_timestamp.is_some() && record.sandbox.is_none();
+    !over && !taken_down && record.ended.is_none() && record.verdict.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::record::Ending;
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    fn pod(ports: Value) -> Pod {
+        serde_json::from_value(json!({ "spec": { "containers": [{ "name": "c", "ports": ports }] } })).expect("a pod")
+    }
+
+    #[test]
+    fn a_port_of_the_machine_is_one_pods_at_a_time() {
+        let check = |mine: Value, theirs: Value, fits: bool| {
+            let (mine, theirs) = (pod(mine), pod(theirs));
+            let mut record = Record::new(Timestamp::UNIX_EPOCH);
+            let refused = |pod: &Pod, record: &Record| refusal(&mine, std::iter::once((pod, record))).is_some();
+            assert_eq!(!refused(&theirs, &record), fits);
+            let mut going = theirs.clone();
+            going.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH));
+            assert!(!refused(&going, &record), "it has been taken down");
+            record.ended = Some(Ending::Succeeded);
+            assert!(!refused(&theirs, &record), "it has ended");
+        };
+        let port =
+            |host: u16, protocol: &str, ip: &str| json!([{ "containerPort": 80, "hostPort": host, "protocol": protocol, "hostIP": ip }]);
+        check(port(8080, "TCP", ""), port(8080, "TCP", ""), false);
+        check(port(8080, "TCP", ""), port(8080, "UDP", ""), true);
+        check(port(8080, "TCP", "127.0.0.1"), port(8080, "TCP", ""), false);
+        check(port(8080, "TCP", "127.0.0.1"), port(8080, "TCP", "127.0.0.2"), true);
+        check(json!([{ "containerPort": 80 }]), port(80, "TCP", ""), true);
+    }
+}
