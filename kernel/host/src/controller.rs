@@ -17,7 +17,7 @@ use crate::{
     events::{About, EventRecorder},
     fault::{Fault, Generation},
     feed::{Key, Mapper},
-    gather::{Centre, FieldNames, Gathered, Gatherer, Row, fill_rows},
+    gather::{Centre, FieldNames, Gatherer, Row, fill_rows},
     grants::Grants,
     limits::{RECONCILE_BYTES_MAX, WRITES_PER_CALL_MAX},
     membrane::Gate,
@@ -309,15 +309,13 @@ impl Work {
                 object: object.as_ref(),
                 body: &[],
                 field_names: FieldNames::TheCentre,
+                resource: None,
             };
             let related: Vec<(usize, Vec<Row>)> = self
                 .gatherers
                 .iter()
                 .enumerate()
-                .map(|(i, gatherer)| {
-                    let Gathered { rows, .. } = gatherer.gather(&self.registry, &writer.grants, centre);
-                    (i, rows)
-                })
+                .filter_map(|(i, gatherer)| Some((i, gatherer.gather(&self.registry, &writer.grants, centre, &[])?.rows)))
                 .collect();
             let row = object.as_ref().map_or_else(Bytes::new, |o| self.mapper.projection().row(o));
             let weight = row.len() + related.iter().flat_map(|(_, rows)| rows).map(|row| row.json.len()).sum::<usize>();

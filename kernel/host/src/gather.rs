@@ -4,7 +4,7 @@
 use crate::{
     grants::{Grants, Use},
     project::Projection,
-    spec::{RelatedSpec, Relation, ResourcePattern},
+    spec::{RelatedSpec, Relation, ResourcePattern, When},
 };
 use bytes::Bytes;
 use pintle_api::selector::LabelSelector;
@@ -12,6 +12,9 @@ use pintle_registry::{Index, Object, Registry, ResourceInfo, ResourceKey};
 use pintle_wit::controller_capnp::related;
 use serde_json::Value;
 use std::sync::Arc;
+
+/// More siblings than this do not travel: the entry is left out.
+const SIBLINGS_MAX: usize = 1_000;
 
 /// One `related` entry, ready for use.
 pub struct Gatherer {
@@ -60,6 +63,8 @@ pub struct Centre<'a> {
     pub body: &'a [u8],
     /// How a `field:` relation is meant.
     pub field_names: FieldNames,
+    /// What it is, where siblings may be asked for.
+    pub resource: Option<&'a ResourceKey>,
 }
 
 /// The two readings of `field:PATH`.
@@ -74,18 +79,34 @@ pub enum FieldNames {
 impl Gatherer {
     /// From the manifest.
     pub fn new(spec: &RelatedSpec) -> Self {
-        let everything = spec.resource == ResourcePattern::Everything && spec.by != Relation::NamespaceObject;
+        let everything = spec.resource == ResourcePattern::Everything && !matches!(spec.by, Relation::NamespaceObject | Relation::Siblings);
         let projection = if everything && spec.fields.is_empty() { Projection::Metadata } else { Projection::new(&spec.fields) };
         Self { spec: spec.clone(), projection }
     }
 
-    /// The rows for one object.
-    pub fn gather(&self, registry: &Registry, grants: &Grants, centre: Centre<'_>) -> Gathered<'_> {
-        let deleting = || centre.object.is_some_and(|o| o.meta().deletion_timestamp.is_some());
-        let objects = if self.spec.only_while_deleting && !deleting() { Vec::new() } else { self.find(registry, centre) };
+    /// The rows of all entries for one object.
+    pub fn gather_all<'a>(gatherers: &'a [Gatherer], registry: &Registry, grants: &Grants, centre: Centre<'_>) -> Vec<Gathered<'a>> {
+        let mut found: Vec<Gathered<'a>> = Vec::with_capacity(gatherers.len());
+        for gatherer in gatherers {
+            found.extend(gatherer.gather(registry, grants, centre, &found));
+        }
+        found
+    }
+
+    /// The rows for one object; `before` are those of the entries above.
+    pub fn gather(&self, registry: &Registry, grants: &Grants, centre: Centre<'_>, before: &[Gathered<'_>]) -> Option<Gathered<'_>> {
+        let due = match &self.spec.when {
+            When::Always => true,
+            When::Deleting => centre.object.is_some_and(|o| o.meta().deletion_timestamp.is_some()),
+            When::Found(name) => before.iter().any(|entry| entry.name == name && !entry.rows.is_empty()),
+        };
+        let objects = if due { self.find(registry, centre) } else { Vec::new() };
+        if self.spec.by == Relation::Siblings && objects.len() > SIBLINGS_MAX {
+            return None;
+        }
         let row = |o: &Arc<Object>| Row { json: self.projection.row(o), resource: Arc::clone(o.resource()) };
         let rows = objects.iter().filter(|o| self.wanted(grants, o)).map(row).collect();
-        Gathered { name: &self.spec.name, rows }
+        Some(Gathered { name: &self.spec.name, rows })
     }
 
     fn wanted(&self, grants: &Grants, object: &Object) -> bool {
@@ -114,6 +135,9 @@ impl Gatherer {
             Relation::Selector => self.selected(registry, centre),
             Relation::Owners => self.matching(owners(registry, centre)),
             Relation::Namespace => of(Index::Namespace, namespace),
+            Relation::Siblings => {
+                centre.resource.map(|key| registry.list_index(key, &Index::Namespace, centre.namespace).0).unwrap_or_default()
+            }
             Relation::NamespaceObject => registry.get_cached(&ResourceKey::new("", "namespaces"), "", namespace).into_iter().collect(),
             Relation::Name if !self.spec.namespace.is_empty() => self.named(registry, &self.spec.namespace, centre.name),
             Relation::Name => self.named(registry, centre.namespace, centre.name),

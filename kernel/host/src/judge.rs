@@ -216,9 +216,16 @@ impl Judge {
         let target = request.target;
         let uid = request.old.as_ref().map_or("", |o| &o.meta().uid);
         let body = if object.is_empty() { request.old.as_ref().map_or(&[][..], |o| o.body()) } else { object };
-        let centre =
-            Centre { namespace: &target.namespace, name: &target.name, uid, object: None, body, field_names: FieldNames::TheRelated };
-        self.gatherers.iter().map(|g| g.gather(registry, &self.grants, centre)).collect()
+        let centre = Centre {
+            namespace: &target.namespace,
+            name: &target.name,
+            uid,
+            object: None,
+            body,
+            field_names: FieldNames::TheRelated,
+            resource: Some(target.resource.key()),
+        };
+        Gatherer::gather_all(&self.gatherers, registry, &self.grants, centre)
     }
 
     /// What a request gets when its judge failed.

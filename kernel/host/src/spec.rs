@@ -118,7 +118,17 @@ pub struct RelatedSpec {
     pub namespace: String,
     /// JSON pointers; empty: whole objects.
     pub fields: Vec<String>,
-    pub only_while_deleting: bool,
+    pub when: When,
+}
+
+/// When related objects travel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum When {
+    Always,
+    /// While the object is being deleted.
+    Deleting,
+    /// When the entry of this name, above it, has found something.
+    Found(String),
 }
 
 /// How related objects are found.
@@ -131,6 +141,8 @@ pub enum Relation {
     Dependents,
     Namespace,
     NamespaceObject,
+    /// Of the object's own resource and namespace.
+    Siblings,
     Name,
     Field(String),
     All,
@@ -492,6 +504,7 @@ impl Mapping {
 
 impl RelatedSpec {
     fn check(field: &'static str, raw: RawRelated) -> Result<Self, HostError> {
+        let judging = field.starts_with("spec.admission");
         let by = match raw.by.as_str() {
             "" | "owner" => Relation::Owner,
             "ownerOrSelector" => Relation::OwnerOrSelector,
@@ -500,6 +513,7 @@ impl RelatedSpec {
             "dependents" => Relation::Dependents,
             "namespace" => Relation::Namespace,
             "namespaceObject" => Relation::NamespaceObject,
+            "siblings" if judging => Relation::Siblings,
             "name" => Relation::Name,
             "all" => Relation::All,
             other => match other.strip_prefix("field:") {
@@ -507,18 +521,21 @@ impl RelatedSpec {
                 _ => return Err(bad(field, format!("{other:?} is not a relation"))),
             },
         };
-        let only_while_deleting = match raw.when.as_str() {
-            "" | "always" => false,
-            "deleting" => true,
-            other => return Err(bad(field, format!("when: {other:?} is not a condition"))),
+        let when = match raw.when.as_str() {
+            "" | "always" => When::Always,
+            "deleting" => When::Deleting,
+            other => match other.strip_prefix("found:") {
+                Some(name) if judging && !name.is_empty() => When::Found(name.to_owned()),
+                _ => return Err(bad(field, format!("when: {other:?} is not a condition"))),
+            },
         };
-        let needs_resource = !matches!(by, Relation::Owners | Relation::Dependents | Relation::NamespaceObject);
+        let needs_resource = !matches!(by, Relation::Owners | Relation::Dependents | Relation::NamespaceObject | Relation::Siblings);
         let resource = if raw.resource.is_empty() && !needs_resource {
             ResourcePattern::Everything
         } else {
             ResourcePattern::parse(field, &raw.resource)?
         };
-        Ok(Self { name: raw.name, resource, by, namespace: raw.namespace, fields: raw.fields, only_while_deleting })
+        Ok(Self { name: raw.name, resource, by, namespace: raw.namespace, fields: raw.fields, when })
     }
 }
 

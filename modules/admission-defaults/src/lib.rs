@@ -46,12 +46,20 @@ impl Admission for Defaults {
         if review.operation == Operation::Delete {
             return Ok(if target == ("", "namespaces") { lifecycle::delete(&review.target.name) } else { Verdict::allow() });
         }
-        if review.operation != Operation::Create || !review.subresource.is_empty() {
+        let resize = target == ("", "pods") && review.subresource == "resize";
+        if !review.subresource.is_empty() && !resize {
             return Ok(Verdict::allow());
         }
+        let plain_change = review.operation == Operation::Update && target == ("", "pods") && !resize;
         if review.phase == Phase::Validating {
-            let limited = limits::review(review)?;
+            if plain_change {
+                return Ok(Verdict::allow());
+            }
+            let limited = if review.operation == Operation::Create || resize { limits::review(review)? } else { Verdict::allow() };
             return if limited.allowed() { quota::review(review) } else { Ok(limited) };
+        }
+        if review.operation == Operation::Update {
+            return if plain_change { plan::changed_pod(&self.config, review) } else { Ok(Verdict::allow()) };
         }
         let verdict = lifecycle::create(review)?;
         match target {

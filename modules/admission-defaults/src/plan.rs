@@ -30,6 +30,13 @@ pub fn pod(config: &Config, review: &Review<'_>) -> Result<Verdict> {
     Ok(verdict)
 }
 
+/// Tolerations of a pod that is changed: what it was given when it was new stays, though a client's whole list may not have it.
+pub fn changed_pod(config: &Config, review: &Review<'_>) -> Result<Verdict> {
+    let Some(pod) = review.object::<Pod<'_>>()? else { return Ok(Verdict::allow()) };
+    let edits = tolerations(config, pod.spec.tolerations.as_deref());
+    Ok(edits.into_iter().fold(Verdict::allow(), Verdict::edit))
+}
+
 /// DefaultTolerationSeconds: a pod stays a while on a machine in trouble, unless it says how long itself.
 fn tolerations(config: &Config, own: Option<&[Toleration<'_>]>) -> Vec<Edit> {
     let covers = |key: &str| {

@@ -216,3 +216,15 @@ fn a_mirror_pod_keeps_what_it_has() -> Result<()> {
     assert!(pod["spec"].get("serviceAccountName").is_none());
     Ok(())
 }
+
+#[test]
+fn a_changed_pod_keeps_the_tolerations_that_every_pod_has() -> Result<()> {
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"tolerations": [{"key": "mine", "operator": "Exists"}]}});
+    let mut ask = create("pods", pod);
+    ask.operation = Operation::Update;
+    let changed = ask.edited()?;
+    let keys: Vec<&str> = changed["spec"]["tolerations"].as_array().into_iter().flatten().filter_map(|t| t["key"].as_str()).collect();
+    assert_eq!(keys, ["mine", NOT_READY, UNREACHABLE]);
+    assert_eq!(changed["spec"].get("serviceAccountName"), None, "nothing else is decided again");
+    Ok(())
+}

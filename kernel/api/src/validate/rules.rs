@@ -130,7 +130,7 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
     ("dev.pintle.v1.ModulePermission", &[Rule::Required(&["resources", "verbs"]), Rule::Format("verbs", verb)]),
     ("dev.pintle.v1.ModuleController", &[Rule::Required(&["primary"]), Rule::Range("batch", 1, 1024), Rule::NonNegative(&["resyncSeconds"])]),
     ("dev.pintle.v1.ModuleWatch", &[Rule::Required(&["resource", "map"])]),
-    ("dev.pintle.v1.ModuleRelated", &[Rule::Required(&["name"]), Rule::OneOf("when", &["always", "deleting"])]),
+    ("dev.pintle.v1.ModuleRelated", &[Rule::Required(&["name"]), Rule::Format("when", when)]),
     ("dev.pintle.v1.ModuleAdmission", &[
         Rule::OneOf("phase", &["mutating", "validating"]), Rule::OneOf("failurePolicy", &["Fail", "Ignore"]), Rule::Range("timeoutMilliseconds", 1, 30_000),
         Rule::OneOf("reinvocationPolicy", &["Never", "IfNeeded"]),
@@ -365,6 +365,11 @@ fn one_stored_version(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
         let shown = Value::Array(list(spec, "versions").iter().map(|v| v["name"].clone()).collect());
         failures.push(FieldError::invalid(path.key("versions"), shown, "must have exactly one version marked as storage version"));
     }
+}
+
+fn when(text: &str) -> Option<String> {
+    let fits = matches!(text, "always" | "deleting") || text.starts_with("found:");
+    (!fits).then(|| "must be always, deleting or found:NAME".to_owned())
 }
 
 fn digest(text: &str) -> Option<String> {
