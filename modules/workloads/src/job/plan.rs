@@ -370,7 +370,9 @@ impl<'a> Work<'a> {
         let meta = &self.job.metadata;
         let seen: BTreeSet<String> = self.pods.iter().map(|pod| pod.metadata.name.clone()).collect();
         let variation = if attempt >= VARY_NAMES_ATTEMPT { attempt.to_string() } else { String::new() };
-        let facts = [meta.uid.clone(), variation].into_iter().chain(seen.iter().cloned()).collect::<Vec<_>>();
+        // The Job's revision is among them, so that a pod that takes the place of one that is gone does not take its name.
+        let facts =
+            [meta.uid.clone(), meta.resource_version.clone(), variation].into_iter().chain(seen.iter().cloned()).collect::<Vec<_>>();
         let names = Names::new(&meta.name, facts.iter().map(String::as_str), seen);
         let mut template = template.clone();
         track(&mut template);
@@ -413,7 +415,8 @@ impl<'a> Work<'a> {
         let meta = &self.job.metadata;
         let base = format!("{}-{index}", meta.name);
         let seen: BTreeSet<String> = self.pods.iter().map(|pod| pod.metadata.name.clone()).collect();
-        let mut names = Names::new(&base, std::iter::once(meta.uid.as_str()).chain(seen.iter().map(String::as_str)), seen.clone());
+        let facts = [meta.uid.as_str(), meta.resource_version.as_str()].into_iter().chain(seen.iter().map(String::as_str));
+        let mut names = Names::new(&base, facts, seen.clone());
         names.next().unwrap_or(base)
     }
 

@@ -307,3 +307,18 @@ fn a_job_ends_the_same_under_every_disturbance() -> Result<()> {
     Disturbed::new(begin, || Ok(Workloads)).with_others(others).check()?;
     Ok(())
 }
+
+#[test]
+fn who_takes_the_place_of_a_pod_that_is_gone_has_another_name() -> Result<()> {
+    for spec in [json!({}), json!({"completionMode": "Indexed"})] {
+        let mut kernel = start(spec)?;
+        kernel.settle(&mut Workloads)?;
+        let before: BTreeSet<String> = names(&kernel, |_| true).into_iter().collect();
+        before.iter().for_each(|name| kernel.remove("/pods", "shop", name));
+        kernel.settle(&mut Workloads)?;
+        let after: BTreeSet<String> = names(&kernel, |_| true).into_iter().collect();
+        assert_eq!((before.len(), after.len()), (2, 2));
+        assert!(before.is_disjoint(&after), "{before:?} {after:?}");
+    }
+    Ok(())
+}
