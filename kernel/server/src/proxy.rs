@@ -2,12 +2,15 @@
 //!
 //! The name says where: `[scheme:]name[:port]`. Facts: <https://kubernetes.io/docs/tasks/access-application-cluster/access-cluster-services/>.
 
+mod links;
+
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use http::header::{AUTHORIZATION, CONNECTION, HOST, LOCATION, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use hyper::client::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -17,7 +20,7 @@ use serde_json::json;
 use crate::body::Body;
 use crate::connect::admit;
 use crate::limits::Permit;
-use crate::outbound::{self, Route, service};
+use crate::outbound::{self, Route, anyone, service};
 use crate::pipeline::{Exchange, bare};
 use crate::reviews;
 use crate::server::Shared;
@@ -25,15 +28,15 @@ use crate::server::Shared;
 /// Headers that are of one connection, not of the request (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [&str; 8] =
     ["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"];
+/// Pages up to this length, if they say it, have their links rewritten.
+const HTML_BYTES_MAX: u64 = 1 << 20;
 /// Parts of a path up to and with `proxy`: `/api/v1/namespaces/{namespace}/pods/{name}/proxy`.
 const PARTS: usize = 8;
 
 /// Any method on `.../pods/{name}/proxy[/{path}]` and on Services.
 pub(crate) async fn serve(server: &Arc<Shared>, mut exchange: Exchange, permit: Permit) -> Result<Response<Body>, ApiError> {
-    let (scheme, name, port) = split(&exchange.info.name).ok_or_else(|| ApiError::bad_request("invalid proxy request"))?;
-    if scheme == "https" {
-        return Err(ApiError::from_code(501, "", "the proxy does not speak HTTPS to pods and services yet"));
-    }
+    let asked = exchange.info.name.clone();
+    let (scheme, name, port) = split(&asked).ok_or_else(|| ApiError::bad_request("invalid proxy request"))?;
     let (pods, rest) = (exchange.info.resource == "pods", exchange.info.rest.clone());
     let uri = exchange.parts.uri.clone();
     let route = if pods {
@@ -70,6 +73,7 @@ pub(crate) async fn serve(server: &Arc<Shared>, mut exchange: Exchange, permit: 
 
     let unanswered = |why: &dyn std::fmt::Display| ApiError::service_unavailable(format!("error trying to reach service: {why}"));
     let stream = outbound::dial(server, &route).await.map_err(|error| unanswered(&error.message))?;
+    let stream = if scheme == "https" { anyone::encrypted(stream).await.map_err(|error| unanswered(&error))? } else { stream };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| unanswered(&error))?;
     tokio::spawn(connection.with_upgrades());
     let mut answer = sender.send_request(request).await.map_err(|error| unanswered(&error))?;
@@ -92,9 +96,18 @@ pub(crate) async fn serve(server: &Arc<Shared>, mut exchange: Exchange, permit: 
         return Ok(response);
     }
     HOP_BY_HOP.iter().for_each(|header| drop(response.headers_mut().remove(*header)));
+    let base = uri.path().splitn(PARTS + 1, '/').take(PARTS).collect::<Vec<_>>().join("/");
     if let Some(location) = answer.headers().get(LOCATION).and_then(|l| l.to_str().ok()).filter(|l| l.starts_with('/')) {
-        let base = uri.path().splitn(PARTS + 1, '/').take(PARTS).collect::<Vec<_>>().join("/");
         response.headers_mut().insert(LOCATION, HeaderValue::from_str(&format!("{base}{location}")).map_err(ApiError::internal)?);
+    }
+    let is_html = answer.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    if is_html && !answer.headers().contains_key(CONTENT_ENCODING) && answer.body().size_hint().exact().is_some_and(|n| n <= HTML_BYTES_MAX)
+    {
+        let page = answer.into_body().collect().await.map_err(|error| unanswered(&error))?.to_bytes();
+        response.headers_mut().remove(CONTENT_LENGTH);
+        let page = std::str::from_utf8(&page).map_or_else(|_| page.clone(), |text| links::rewritten(text, &base).into());
+        *response.body_mut() = Body::Full(Some(page));
+        return Ok(response);
     }
     let mut stopping = server.stopping();
     let data = answer.into_body().into_data_stream().take_while(|chunk| std::future::ready(chunk.is_ok())).filter_map(|c| async { c.ok() });

@@ -1,8 +1,9 @@
 //! Calls that the server makes: to pods and Services for clients (`proxy`), to webhooks on its own account.
 //!
 //! Pods are reached over their machine's own connection, so the kernel need not stand in the pod network; what is no pod is dialled. `service`
-//! finds who serves a Service, `https` speaks to a webhook.
+//! finds who serves a Service, `https` speaks to a webhook, `anyone` is TLS to whoever answers.
 
+pub(crate) mod anyone;
 pub(crate) mod https;
 pub(crate) mod service;
 

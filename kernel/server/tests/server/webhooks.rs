@@ -253,3 +253,16 @@ async fn a_condition_that_does_not_compile_is_refused_when_it_is_written() {
     assert_eq!(judge.asked(), 0);
     stop(cluster).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_speaks_https_to_whoever_answers() {
+    let cluster = Cluster::start().await;
+    let (mut admin, judge) = (cluster.admin().await, judge().await);
+    let spec = json!({"type": "ExternalName", "externalName": "localhost", "ports": [{"name": "tls", "port": judge.port}]});
+    let made = admin.post("/api/v1/namespaces/default/services", json!({"metadata": {"name": "safe"}, "spec": spec})).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let path = "/api/v1/namespaces/default/services/https:safe:tls/proxy/allow";
+    let answer = admin.post(path, json!({"request": {"uid": "mine"}})).await;
+    assert_eq!((answer.status, &answer.json()["response"]["uid"]), (200, &json!("mine")), "{answer:?}");
+    stop(cluster).await;
+}
