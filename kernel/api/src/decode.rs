@@ -45,8 +45,8 @@ pub struct FieldIssue {
 pub enum IssueKind {
     /// The type has no such field; it was dropped.
     Unknown,
-    /// The key occurs twice; the last one counts.
-    Duplicate,
+    /// The key occurs twice; the last one counts. In YAML the line of the first of them is known; upstream says it instead of the path.
+    Duplicate(Option<u64>),
 }
 
 /// What the client asked to be done about issues: the `fieldValidation` parameter.
@@ -91,11 +91,11 @@ impl FieldValidation {
 
 impl fmt::Display for FieldIssue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = match self.kind {
-            IssueKind::Unknown => "unknown",
-            IssueKind::Duplicate => "duplicate",
-        };
-        write!(f, "{word} field {:?}", self.path)
+        match self.kind {
+            IssueKind::Unknown => write!(f, "unknown field {:?}", self.path),
+            IssueKind::Duplicate(None) => write!(f, "duplicate field {:?}", self.path),
+            IssueKind::Duplicate(Some(line)) => write!(f, "yaml: unmarshal errors:\n  line {line}: key {:?} already set in map", self.path),
+        }
     }
 }
 
@@ -106,7 +106,12 @@ pub fn parse(body: &[u8], format: Format) -> Result<(Value, Vec<FieldIssue>), Ap
             .map_err(|e| ApiError::bad_request(format!("the object provided is unrecognized (must be of type JSON): {e}")))?,
         Format::Yaml => parse_yaml(body)?,
     };
-    let issues = tracked.duplicates.into_iter().map(|path| FieldIssue { path, kind: IssueKind::Duplicate }).collect();
+    let mut issues: Vec<_> = tracked.duplicates.into_iter().map(|path| FieldIssue { path, kind: IssueKind::Duplicate(None) }).collect();
+    if format == Format::Yaml
+        && let Some(first) = issues.first_mut()
+    {
+        *first = duplicate_line(body).unwrap_or_else(|| first.clone());
+    }
     Ok((tracked.value, issues))
 }
 
@@ -184,12 +189,29 @@ fn text_of(value: &Value) -> String {
 
 fn parse_yaml(body: &[u8]) -> Result<Tracked, ApiError> {
     let text = std::str::from_utf8(body).map_err(|_| ApiError::bad_request("error converting YAML to JSON: the body is not UTF-8"))?;
+    let options = yaml_options(serde_saphyr::options::DuplicateKeyPolicy::LastWins);
+    serde_saphyr::from_str_with_options(text, options).map_err(|e| ApiError::bad_request(format!("error converting YAML to JSON: {e}")))
+}
+
+/// The first duplicate key of a YAML text, with its line.
+fn duplicate_line(body: &[u8]) -> Option<FieldIssue> {
+    let options = yaml_options(serde_saphyr::options::DuplicateKeyPolicy::Error);
+    let Err(serde_saphyr::Error::Message { msg, location }) =
+        serde_saphyr::from_str_with_options::<Tracked>(std::str::from_utf8(body).ok()?, options)
+    else {
+        return None;
+    };
+    let path = msg.strip_prefix("duplicate mapping key: ")?.to_owned();
+    Some(FieldIssue { path, kind: IssueKind::Duplicate(Some(location.line())) })
+}
+
+fn yaml_options(duplicates: serde_saphyr::options::DuplicateKeyPolicy) -> serde_saphyr::Options {
     let budget = serde_saphyr::Budget { max_depth: NESTING_MAX, max_documents: 1, max_nodes: 500_000, ..serde_saphyr::Budget::default() };
     let mut options = serde_saphyr::Options { budget: Some(budget), with_snippet: false, ..serde_saphyr::Options::default() };
     // `n` and `on` are names more often than booleans; a field that wants a boolean says so.
     options.strict_booleans = true;
-    options.duplicate_keys = serde_saphyr::options::DuplicateKeyPolicy::LastWins;
-    serde_saphyr::from_str_with_options(text, options).map_err(|e| ApiError::bad_request(format!("error converting YAML to JSON: {e}")))
+    options.duplicate_keys = duplicates;
+    options
 }
 
 /// A value with the paths of its duplicate keys, relative to itself.

@@ -77,7 +77,7 @@ static NEEDS_VERSION: &[(&str, &str)] = &[
 
 /// (plural, subresource, fields that a write to it may change). `status` needs no row.
 static SUBRESOURCE_FIELDS: &[(&str, &str, &[&str])] = &[
-    ("certificatesigningrequests", "approval", &["/status/conditions"]),
+    ("certificatesigningrequests", "approval", &["/status/conditions", "/metadata/annotations", "/metadata/labels"]),
     ("namespaces", "finalize", &["/spec/finalizers"]),
     ("pods", "ephemeralcontainers", &["/spec/ephemeralContainers"]),
     ("pods", "resize", &["/spec"]),

@@ -19,6 +19,14 @@ pub(crate) fn meta(resource: &ResourceInfo, json: &[u8]) -> Result<Meta, serde_j
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     Seed { paths: &paths, depth: 0, found: &mut found }.deserialize(&mut deserializer)?;
     deserializer.end()?;
+    for (at, field) in resource.selectable.iter().enumerate() {
+        if let Some(label) = field.absent.strip_prefix('@')
+            && (found.fields[at].is_empty() || found.fields[at] == field.absent)
+            && let Some(other) = resource.selectable.iter().position(|field| field.label == label)
+        {
+            found.fields[at] = found.fields[other].clone();
+        }
+    }
     let metadata = found.metadata.unwrap_or_default();
     Ok(metadata.into_meta(found.fields.into()))
 }

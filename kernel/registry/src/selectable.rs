@@ -4,7 +4,8 @@ use pintle_api::Resource;
 
 use crate::target::SelectableField;
 
-/// Group, plural, and the fields as `label`, `label=path` where they differ, `...|absent` where absence has a value.
+/// Group, plural, and the fields as `label`, `label=path` where they differ, `...|absent` where absence has a value, `...|@label` where it has that of
+/// another field.
 #[rustfmt::skip]
 const ROWS: &[(&str, &str, &[&str])] = &[
     ("", "pods", &[
@@ -13,14 +14,14 @@ const ROWS: &[(&str, &str, &[&str])] = &[
     ]),
     ("", "events", &[
         "involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid", "involvedObject.apiVersion",
-        "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason", "reportingComponent", "source=source.component", "type",
+        "involvedObject.resourceVersion", "involvedObject.fieldPath", "reason", "reportingComponent", "source=source.component|@reportingComponent", "type",
     ]),
     // The same values in the same order, under this face's names.
     ("events.k8s.io", "events", &[
         "regarding.kind=involvedObject.kind", "regarding.namespace=involvedObject.namespace", "regarding.name=involvedObject.name",
         "regarding.uid=involvedObject.uid", "regarding.apiVersion=involvedObject.apiVersion",
         "regarding.resourceVersion=involvedObject.resourceVersion", "regarding.fieldPath=involvedObject.fieldPath", "reason",
-        "reportingController=reportingComponent", "deprecatedSource=source.component", "type",
+        "reportingController=reportingComponent", "deprecatedSource=source.component|@reportingController", "type",
     ]),
     ("", "nodes", &["spec.unschedulable|false"]),
     ("", "namespaces", &["status.phase", "name=metadata.name"]),

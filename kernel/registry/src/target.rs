@@ -30,7 +30,7 @@ pub struct SelectableField {
     pub label: String,
     /// Path of member names in the object.
     pub path: Vec<String>,
-    /// Value of an object that does not have it.
+    /// Value of an object that does not have it; `@LABEL`: the value of that field.
     pub absent: Box<str>,
 }
 

@@ -109,7 +109,6 @@ pub(super) static CONSTANTS: &[(&str, &[(&str, &str)])] = &[
 pub(super) static COMPUTED: &[(&str, Compute)] = &[
     ("api.core.v1.PodSpec", host_network_ports),
     ("api.core.v1.PodSpec", service_account_names),
-    ("api.core.v1.Pod", resize_policies),
     ("api.core.v1.Container", requests_from_limits),
     ("api.core.v1.Container", pull_policy),
     ("api.core.v1.EphemeralContainer", pull_policy),
@@ -178,25 +177,6 @@ fn service_account_names(spec: &mut Object) {
         let name = text(spec, from).to_owned();
         if text(spec, to).is_empty() && !name.is_empty() {
             spec.insert(to.into(), json!(name));
-        }
-    }
-}
-
-/// A pod's container says of each amount that it asks for what a change of it needs.
-fn resize_policies(pod: &mut Object) {
-    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return };
-    for key in ["containers", "initContainers"] {
-        for container in list(spec, key) {
-            let asked =
-                |name: &str| ["requests", "limits"].iter().any(|kind| container.get("resources").is_some_and(|r| !r[kind][name].is_null()));
-            let named: Vec<&str> = ["cpu", "memory"].into_iter().filter(|name| asked(name)).collect();
-            let have = container.get("resizePolicy").and_then(Value::as_array).cloned().unwrap_or_default();
-            let new = named.into_iter().filter(|name| !have.iter().any(|policy| policy["resourceName"] == *name));
-            let all: Vec<Value> =
-                have.iter().cloned().chain(new.map(|name| json!({"resourceName": name, "restartPolicy": "NotRequired"}))).collect();
-            if !all.is_empty() {
-                container.insert("resizePolicy".into(), Value::Array(all));
-            }
         }
     }
 }

@@ -143,10 +143,11 @@ fn custom_schema(resource: &Resource, schema: &Value, dialect: Dialect) -> Value
     if !schema.is_object() {
         schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     }
-    schema["x-kubernetes-group-version-kind"] = json!([gvk(&resource.group, &resource.version, &resource.kind)]);
+    let kinds = json!([gvk(&resource.group, &resource.version, &resource.kind)]);
     if dialect == Dialect::V2 && schema["x-kubernetes-preserve-unknown-fields"] == true {
-        return schema;
+        return json!({"type": "object", "x-kubernetes-group-version-kind": kinds});
     }
+    schema["x-kubernetes-group-version-kind"] = kinds;
     if !schema["properties"].is_object() {
         schema["properties"] = json!({});
     }
@@ -198,8 +199,8 @@ fn list_schema(schema: &Schema, resource: &Resource, dialect: Dialect) -> Value 
 }
 
 const TYPE_META: [(&str, &str); 2] = [
-    ("apiVersion", "The versioned schema that this representation of an object follows."),
-    ("kind", "The REST resource that this object represents, in CamelCase."),
+    ("apiVersion", "APIVersion defines the group and version whose schema the object follows."),
+    ("kind", "Kind says what the object is, in CamelCase."),
 ];
 
 /// Definitions of values that have a name but no fields.

@@ -2,6 +2,8 @@
 
 use super::pods::relative;
 use super::{Failures, Object, Rule, amount, names, text};
+use serde_json::Value;
+
 use crate::path::Path;
 use crate::status::FieldError;
 
@@ -51,6 +53,10 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
         Rule::Required(&["path"]), Rule::Check(no_parent_steps),
         Rule::ExactlyOne(&["name", "signerName"], "either name or signerName must be specified"),
     ]),
+    ("api.core.v1.PodCertificateProjection", &[
+        Rule::Required(&["signerName", "keyType"]), Rule::Format("signerName", names::domain_prefixed_path), Rule::Check(lifetime),
+        Rule::OneOf("keyType", &["ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519", "RSA3072", "RSA4096"]),
+    ]),
     ("api.core.v1.EphemeralVolumeSource", &[Rule::Required(&["volumeClaimTemplate"])]),
     ("api.core.v1.GCEPersistentDiskVolumeSource", &[Rule::Required(&["pdName"]), Rule::Range("partition", 0, 255)]),
     ("api.core.v1.AWSElasticBlockStoreVolumeSource", &[Rule::Required(&["volumeID"]), Rule::Range("partition", 0, 255)]),
@@ -67,6 +73,18 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
     ("api.core.v1.GitRepoVolumeSource", &[Rule::Required(&["repository"])]),
     ("api.core.v1.ImageVolumeSource", &[Rule::Required(&["reference"]), Rule::OneOf("pullPolicy", &["Always", "IfNotPresent", "Never"])]),
 ];
+
+/// How long a pod's certificate may be valid.
+fn lifetime(map: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let Some(seconds) = map.get("maxExpirationSeconds").and_then(Value::as_i64) else { return };
+    let bound = match seconds {
+        ..3_600 => ">= 3600",
+        7_862_401.. => "<= 7862400",
+        _ => return,
+    };
+    let why = format!("if provided, maxExpirationSeconds must be {bound}");
+    failures.push(FieldError::invalid(path.key("maxExpirationSeconds"), seconds, why));
+}
 
 fn no_parent_steps(map: &Object, path: &Path<'_>, failures: &mut Failures) {
     let value = text(map, "path");

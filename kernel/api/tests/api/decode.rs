@@ -43,7 +43,8 @@ fn unknown_and_duplicate_fields_are_named() {
     check(
         "v1/configmaps",
         "metadata:\n  name: a\ndata:\n  a: one\n  a: two\n",
-        "400 ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: duplicate field \"data.a\"",
+        "400 ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: yaml: unmarshal errors:\n  \
+         line 5: key \"a\" already set in map",
     );
 }
 
