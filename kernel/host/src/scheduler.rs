@@ -361,9 +361,7 @@ impl Work {
         }
         let (writer, events, about, target) = (instance.writer.clone(), self.events.clone(), About::of(pod), name_of(pod));
         tokio::task::spawn_local(async move {
-            let condition = json!({"type": "PodScheduled", "status": "False", "reason": reason, "message": message, "lastTransitionTime": crate::now_rfc3339()});
-            let patch = json!({"status": {"conditions": [condition]}}).to_string();
-            let write = Write { target, subresource: "status".into(), action: Action::Patch(Patch::Strategic(patch.into())) };
+            let write = with_condition(target, "PodScheduled", "False", reason, &message);
             if let Err(error) = writer.carry_out(write).await {
                 tracing::debug!(%error, "a scheduling condition was not written");
             }
@@ -374,10 +372,16 @@ impl Work {
     fn evict(&self, instance: &Rc<HotInstance>, pod: &Arc<Object>, node: String, victims: Vec<ObjectName>) {
         let (writer, events) = (instance.writer.clone(), self.events.clone());
         let (registry, preemptor) = (self.registry.clone(), format!("{}/{}", pod.meta().namespace, pod.meta().name));
+        let why = format!("{}: preempting to accommodate a higher priority pod", self.scheduler_name);
         tokio::task::spawn_local(async move {
             for mut victim in victims {
                 (victim.group, victim.resource) = (String::new(), "pods".into());
                 let about = registry.get_cached(&victim.key(), &victim.namespace, &victim.name).map(|o| About::of(&o));
+                // Whoever owns the pod may look on this end otherwise than on a failure. Without it the pod goes all the same.
+                let noted = with_condition(victim.clone(), "DisruptionTarget", "True", "PreemptionByScheduler", &why);
+                if let Err(error) = writer.carry_out(noted).await {
+                    tracing::debug!(%error, "a victim's condition was not written");
+                }
                 let precondition_uid = Some(victim.uid.clone()).filter(|uid| !uid.is_empty());
                 let options = DeleteOptions { precondition_uid, ..DeleteOptions::default() };
                 let write = Write { target: victim, subresource: String::new(), action: Action::Delete(options) };
@@ -392,6 +396,14 @@ impl Work {
             }
         });
     }
+}
+
+/// The write of one condition of a pod, as of now.
+fn with_condition(target: ObjectName, kind: &str, status: &str, reason: &str, message: &str) -> Write {
+    let condition =
+        json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": crate::now_rfc3339()});
+    let patch = json!({"status": {"conditions": [condition]}}).to_string();
+    Write { target, subresource: "status".into(), action: Action::Patch(Patch::Strategic(patch.into())) }
 }
 
 fn key_of(pod: &Object) -> PodKey {

@@ -13,6 +13,7 @@ pub const TESTS: &[Test] = &[
     ("workloads_a_cron_job_makes_the_job_that_is_due", cron_job),
     ("workloads_a_daemon_set_runs_on_every_node_and_goes_back", daemon_set),
     ("workloads_a_stateful_set_starts_in_order_updates_and_goes_back", stateful_set),
+    ("workloads_a_pod_of_higher_priority_takes_the_place_of_another", preemption),
 ];
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -155,5 +156,35 @@ fn gone(setup: &Setup, app: &str) -> Outcome {
     setup.kubectl.wait_for("its children are gone", &["pods,controllerrevisions", "-l", &format!("app={app}")], MINUTE, |l| {
         if items(l).is_empty() { Ok(()) } else { Err(format!("{} are left", items(l).len())) }
     })?;
+    Ok(())
+}
+
+fn preemption(setup: &Setup) -> Outcome {
+    const KEEP: &str = "pintle.test/keep";
+    let node = setup.kubectl.get(&["nodes"])?["items"][0]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let one_slot = r#"{"status":{"capacity":{"pintle.test/slot":"1"},"allocatable":{"pintle.test/slot":"1"}}}"#;
+    setup.kubectl.run(&["patch", "node", &node, "--subresource=status", "--type=merge", "-p", one_slot])?;
+    apply(setup, &json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "urgent"}, "value": 1000}))?;
+    let with_slot = |name: &str, class: &str, finalizers: &[&str]| {
+        let mut spec = pod("sleep 1000");
+        spec["containers"][0]["resources"] = json!({"limits": {"pintle.test/slot": "1"}});
+        spec["priorityClassName"] = json!(class);
+        apply(setup, &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "finalizers": finalizers}, "spec": spec}))
+    };
+    with_slot("patient", "", &[KEEP])?;
+    setup.kubectl.run(&["wait", "--for=condition=Ready", "pod/patient", "--timeout=60s"])?;
+    with_slot("pressing", "urgent", &[])?;
+    // The finalizer keeps the victim, so that what it says of its end can be read.
+    setup.kubectl.run(&["wait", "--for=condition=DisruptionTarget", "pod/patient", "--timeout=60s"])?;
+    setup.kubectl.run(&["wait", "--for=condition=Ready", "pod/pressing", "--timeout=60s"])?;
+    let victim = setup.kubectl.get(&["pod", "patient"])?;
+    let conditions = victim["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let said = conditions.iter().find(|c| c["type"] == "DisruptionTarget").ok_or("the victim's condition is gone")?;
+    ensure!(said["reason"] == "PreemptionByScheduler", "condition {said}");
+    ensure!(victim["metadata"]["deletionTimestamp"].is_string(), "the victim is not ending");
+    setup.kubectl.run(&["patch", "pod", "patient", "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#])?;
+    setup.kubectl.run(&["delete", "pod/pressing", "priorityclass/urgent", "--timeout=60s"])?;
+    let no_slot = r#"{"status":{"capacity":{"pintle.test/slot":null},"allocatable":{"pintle.test/slot":null}}}"#;
+    setup.kubectl.run(&["patch", "node", &node, "--subresource=status", "--type=merge", "-p", no_slot])?;
     Ok(())
 }
