@@ -17,16 +17,18 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    /// `hidden` are the stored rows of custom resources, served or not.
-    pub(crate) fn new(schema: Arc<Schema>, hidden: Vec<Resource>) -> Self {
+    /// `custom` are the rows of all versions of custom resources, served or not.
+    pub(crate) fn new(schema: Arc<Schema>, custom: Vec<Resource>) -> Self {
         let all: Vec<Arc<ResourceInfo>> = schema.resources().map(|row| Arc::new(ResourceInfo::new(row.clone()))).collect();
         let path = |info: &ResourceInfo| (info.group.to_string(), info.version.to_string(), info.plural.to_string());
         let by_path = all.iter().map(|info| (path(info), Arc::clone(info))).collect();
         let faces = all.iter().filter(|info| info.is_stored_face() && is_stored(info));
         let mut stored: HashMap<ResourceKey, Arc<ResourceInfo>> = faces.map(|info| (info.key.clone(), Arc::clone(info))).collect();
-        for row in hidden {
-            let info = ResourceInfo::new(row);
-            stored.entry(info.key.clone()).or_insert_with(|| Arc::new(info));
+        let custom: Vec<Arc<ResourceInfo>> = custom.into_iter().map(|row| Arc::new(ResourceInfo::new(row))).collect();
+        for info in custom.iter().filter(|info| info.is_stored_face()) {
+            let others = custom.iter().filter(|other| info.is_converted() && other.key == info.key && other.version != info.version);
+            let info = ResourceInfo::new((***info).clone()).beside(others.cloned().collect());
+            stored.insert(info.key.clone(), Arc::new(info));
         }
         Self { schema, all, by_path, stored }
     }

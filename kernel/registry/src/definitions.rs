@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use pintle_api::custom::{self, Version, definition};
-use pintle_api::{ApiError, Resource, Schema};
+use pintle_api::{ApiError, Schema};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, oneshot};
 
@@ -145,7 +145,7 @@ impl Registry {
     pub(crate) async fn serve(&self, definitions: &[Value]) -> Result<()> {
         let mut known = self.definitions.0.lock().await;
         let mut next = HashMap::new();
-        let (mut schema, mut rows, mut changed) = (Schema::builtin().clone(), Vec::new(), false);
+        let (mut schema, mut rows, mut add, mut changed) = (Schema::builtin().clone(), Vec::new(), Vec::new(), false);
         for definition in definitions.iter().filter(|definition| has_condition(definition, "Established")) {
             let name = definition["metadata"]["name"].as_str().unwrap_or_default();
             let names = &definition["status"]["acceptedNames"];
@@ -162,9 +162,10 @@ impl Registry {
                     .collect()
             };
             let versions: Vec<Arc<Version>> = before.map_or_else(compile, |before| before.versions);
-            let (with, stored) = custom::add(&schema, definition, names, &versions);
+            let (with, added) = custom::add(&schema, definition, names, &versions);
             schema = with;
-            rows.extend(stored.map(|row| (row, fresh)));
+            add.extend(fresh.then(|| key_of(definition)));
+            rows.extend(added);
             next.insert(name.to_owned(), Known { says, ending, versions, key: key_of(definition) });
         }
         let gone: Vec<ResourceKey> =
@@ -173,8 +174,8 @@ impl Registry {
             *known = next;
             return Ok(());
         }
-        let catalog = Catalog::new(Arc::new(schema), rows.iter().map(|(row, _)| row.clone()).collect());
-        let add = rows.iter().filter(|(_, fresh)| *fresh).filter_map(|(row, _)| catalog.stored_face(&row_key(row))).collect();
+        let catalog = Catalog::new(Arc::new(schema), rows);
+        let add = add.iter().filter_map(|key| catalog.stored_face(key)).collect();
         let (done, told) = oneshot::channel();
         // The follower is the cache's one writer: it takes new resources in between two changes.
         self.reshape
@@ -234,10 +235,6 @@ impl Registry {
 fn key_of(definition: &Value) -> ResourceKey {
     let text = |pointer: &str| definition.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     ResourceKey::new(text("/spec/group"), text("/spec/names/plural"))
-}
-
-fn row_key(row: &Resource) -> ResourceKey {
-    ResourceKey::new(row.storage_group.as_ref(), row.plural.as_ref())
 }
 
 fn has_condition(definition: &Value, kind: &str) -> bool {

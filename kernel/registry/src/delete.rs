@@ -55,7 +55,7 @@ impl Registry {
         let mut writing = self.writing(caller, target, Operation::Delete, options.dry_run)?;
         let mut admitted = None;
         for _ in 0..RACE_ATTEMPTS {
-            let current = self.current(target)?;
+            let current = self.current_shown(target).await?;
             check_preconditions(&writing, &current, options)?;
             if admitted != Some(current.revision) {
                 writing.warnings.clear();

@@ -46,7 +46,10 @@ fn write_member(out: &mut Vec<u8>, key: &str, value: &Value, first: bool) -> Res
 
 /// The shared form: the stored bytes with their resourceVersion put in.
 pub(crate) fn publish(resource: &Arc<ResourceInfo>, stored: &[u8], revision: Revision) -> Result<Object, Unreadable> {
-    let stored = &*refreshed(resource, stored)?;
+    let written = resource.written_as(stored);
+    let fresh = &*refreshed(written, stored)?;
+    let stale = fresh != stored || !Arc::ptr_eq(written, resource);
+    let (resource, stored) = (written, fresh);
     let (at, cut) = check_start(resource, stored)?;
     let meta = read_meta(resource, stored)?;
     let number = revision.to_string();
@@ -56,7 +59,7 @@ pub(crate) fn publish(resource: &Arc<ResourceInfo>, stored: &[u8], revision: Rev
     body.put_slice(number.as_bytes());
     body.put_slice(if stored.get(cut) == Some(&b'}') { br#"""# } else { br#"","# });
     body.put_slice(&stored[cut..]);
-    Ok(Object { resource: Arc::clone(resource), body: body.freeze(), metadata_at: at, revision, meta, protobuf: OnceLock::new() })
+    Ok(Object { resource: Arc::clone(resource), body: body.freeze(), metadata_at: at, revision, meta, stale, protobuf: OnceLock::new() })
 }
 
 /// A stored custom resource as its definition says it now: in the version that is stored today, with the defaults that
@@ -83,6 +86,7 @@ pub(crate) fn unstored(resource: &Arc<ResourceInfo>, stored: &Bytes) -> Result<O
         metadata_at: at,
         revision: Revision::default(),
         meta,
+        stale: false,
         protobuf: OnceLock::new(),
     })
 }
@@ -116,6 +120,7 @@ pub(crate) fn restamp(object: &Object, revision: Revision) -> Object {
         metadata_at: object.metadata_at,
         revision,
         meta: object.meta.clone(),
+        stale: object.stale,
         protobuf: OnceLock::new(),
     }
 }

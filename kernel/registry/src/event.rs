@@ -8,7 +8,7 @@ use pintle_store::Revision;
 use crate::object::Object;
 
 /// One change of one object, as the store made it (before any selector).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Event {
     /// What happened.
     pub kind: EventKind,

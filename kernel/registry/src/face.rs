@@ -1,4 +1,4 @@
-//! Second faces: kinds that show the objects of another kind in other words. An events.k8s.io Event is a core Event, and
+//! Second faces of built-in kinds: those that show the objects of another kind in other words. An events.k8s.io Event is a core Event, and
 //! an autoscaling/v1 HorizontalPodAutoscaler is the v2 one. Only the storage face is stored, cached, watched and judged;
 //! a request for another face is turned into one for it at the door, and the answer back.
 //!
@@ -43,30 +43,18 @@ pub(crate) struct Face {
 enum Words {
     Event,
     Autoscaler,
-    /// Another version of a custom resource, without conversion: the same members under another apiVersion.
-    Version,
 }
 
 impl Registry {
     /// The target in its storage face, and the face that was asked for if it is another.
     pub(crate) fn unface(&self, target: &Target) -> Result<(Target, Option<Face>)> {
         let shown = &target.resource;
-        if shown.is_stored_face() {
-            return Ok((target.clone(), None));
-        }
         let words = match (shown.group.as_ref(), shown.plural.as_ref()) {
+            _ if shown.is_stored_face() => return Ok((target.clone(), None)),
             ("events.k8s.io", "events") => Words::Event,
             ("autoscaling", "horizontalpodautoscalers") => Words::Autoscaler,
-            _ if shown.custom.as_ref().is_some_and(|version| version.converts_by_name()) => Words::Version,
-            _ => {
-                let why = format!(
-                    "{} {} is stored as {}, and there is no conversion between them",
-                    shown.group_kind(),
-                    shown.version,
-                    shown.storage_version
-                );
-                return Err(ApiError::from_code(501, "NotImplemented", why));
-            }
+            // Versions of custom resources are no faces: see `convert`.
+            _ => return Ok((target.clone(), None)),
         };
         let stored = self.catalog.read().stored_face(&shown.key).ok_or_else(ApiError::no_route)?;
         let face = Face { shown: Arc::clone(shown), stored: Arc::clone(&stored), words };
@@ -160,7 +148,6 @@ impl Face {
         match self.words {
             Words::Event => rename(&mut value, EVENT_MEMBERS),
             Words::Autoscaler => autoscaler_to_v2(&mut value, old),
-            Words::Version => {}
         }
         self.name_type(value, &self.stored)
     }
@@ -170,7 +157,6 @@ impl Face {
         match self.words {
             Words::Event => rename(&mut value, EVENT_MEMBERS.map(|(shown, stored)| (stored, shown))),
             Words::Autoscaler => autoscaler_to_v1(&mut value),
-            Words::Version => self.shown.custom.iter().for_each(|version| version.default(&mut value)),
         }
         self.name_type(value, &self.shown)
     }

@@ -15,7 +15,7 @@
 //! 4. An object's bytes are encoded once, at the write, and shared by every get, list and watch.
 //!
 //! Reading order: `caller`, `target`, `options`, `object`, `event`, `admission` (the vocabulary); `registry` (what parties
-//! call); `pipeline`, `create`, `update`, `apply`, `delete`, `subresource`, `face`, `definitions`, `kinds`, `allocate` (writes); `list`, `watch`,
+//! call); `pipeline`, `create`, `update`, `apply`, `delete`, `subresource`, `face`, `convert`, `definitions`, `kinds`, `allocate` (writes); `list`, `watch`,
 //! `selector` (reads); `follower`, `cache`, `index`, `history`, `watchers`, `subscription`, `queue` (what reads stand on);
 //! `key`, `encode`, `extract` (bytes); `bootstrap` and `upkeep`.
 
@@ -26,6 +26,7 @@ mod bootstrap;
 mod cache;
 mod caller;
 mod catalog;
+mod convert;
 mod create;
 mod definitions;
 mod delete;
@@ -58,6 +59,7 @@ mod watchers;
 
 pub use admission::{Admission, AdmissionRequest, Edit, EditOp, Failure, Operation, Phase, Verdict, edited};
 pub use caller::Caller;
+pub use convert::Converter;
 pub use event::{Event, EventKind, WatchEvent};
 pub use extract::project;
 pub use matching::{AdmissionRule, Matching, Selectors, review_of};

@@ -63,10 +63,30 @@ impl Registry {
         if let Asked::At(at) = revision::parse(&options.resource_version)? {
             self.wait_not_older(at).await?;
         }
-        self.current(target)
+        self.current_shown(target).await
     }
 
+    /// A page in the words of the target's version. What a selector asks is asked of the objects as they are shown.
     pub(crate) async fn read_list(&self, target: &Target, options: &ListOptions, selector: &Selector) -> Result<ListPage> {
+        let resource = &target.resource;
+        if !resource.is_converted() || !selector.is_about_content() {
+            let page = self.read_page(target, options, selector).await?;
+            return Ok(ListPage { items: self.shown(resource, page.items).await?, ..page });
+        }
+        // With a limit, a version is read as with one.
+        let limit = if options.limit == 0 { 0 } else { usize::MAX };
+        let page = self.read_page(target, &ListOptions { limit, ..options.clone() }, &selector.without_content()).await?;
+        let mut items = self.shown(resource, page.items).await?;
+        items.retain(|object| selector.matches(object));
+        let mut continue_token = String::new();
+        if options.limit > 0 && items.len() > options.limit {
+            items.truncate(options.limit);
+            continue_token = token_after(&items, page.revision);
+        }
+        Ok(ListPage { items, revision: page.revision, continue_token, remaining: None })
+    }
+
+    async fn read_page(&self, target: &Target, options: &ListOptions, selector: &Selector) -> Result<ListPage> {
         revision::check_list(options)?;
         if !options.continue_token.is_empty() {
             return self.continue_list(target, options, selector).await;
@@ -174,11 +194,13 @@ impl Registry {
     }
 }
 
+fn token_after(objects: &[Arc<Object>], revision: Revision) -> String {
+    let encode = |last: &Arc<Object>| Token::encode(i64::try_from(revision.0).unwrap_or(-1), format!("{}\0", suffix_of(last)));
+    objects.last().map_or_else(String::new, encode)
+}
+
 fn page(found: Snapshot, scan: &Scan<'_>) -> ListPage {
-    let continue_token = match found.objects.last() {
-        Some(last) if found.more => Token::encode(i64::try_from(found.revision.0).unwrap_or(-1), format!("{}\0", suffix_of(last))),
-        _ => String::new(),
-    };
+    let continue_token = if found.more { token_after(&found.objects, found.revision) } else { String::new() };
     let remaining = (found.more && !scan.selector.is_selective()).then_some(found.remaining);
     ListPage { items: found.objects, revision: found.revision, continue_token, remaining }
 }

@@ -27,6 +27,8 @@ pub struct Object {
     pub(crate) metadata_at: usize,
     pub(crate) revision: Revision,
     pub(crate) meta: Meta,
+    /// It is stored in other words than it would be today: a write that changes nothing else is a change.
+    pub(crate) stale: bool,
     /// Its protobuf message, once somebody asked for it.
     pub(crate) protobuf: OnceLock<Bytes>,
 }

@@ -224,16 +224,18 @@ impl Writing<'_> {
     /// Store an object that must not exist (`current` is `None`) or must still be as it was.
     pub(crate) async fn put(&self, suffix: &str, stored: Bytes, current: Option<&Arc<Object>>) -> Result<Commit> {
         let key = key::of(self.shard.resource.key(), suffix);
+        let stored = self.registry.to_stored(self.resource(), &self.shard.resource, stored).await?;
         let txn = match current {
             None => Txn::create(key, stored.clone()),
             Some(current) => Txn::update(key, current.revision, stored.clone()),
         };
         let Some(revision) = self.commit(txn).await? else { return Ok(Commit::Lost) };
-        match self.shard.get(suffix).filter(|object| object.revision == revision) {
-            Some(object) => Ok(Commit::Done(object)),
+        let object = match self.shard.get(suffix).filter(|object| object.revision == revision) {
+            Some(object) => object,
             // Overwritten since by somebody else: the answer is still what this write stored.
-            None => self.published(&stored, revision),
-        }
+            None => self.published(&self.shard.resource, &stored, revision)?,
+        };
+        Ok(Commit::Done(self.registry.shown_one(self.resource(), object).await?))
     }
 
     /// Remove an object that must still be as it was. The answer is its last state: `last` if this write changed it.
@@ -241,14 +243,13 @@ impl Writing<'_> {
         let key = key::of(self.shard.resource.key(), suffix);
         match (self.commit(Txn::remove(key, current.revision)).await?, last) {
             (None, _) => Ok(Commit::Lost),
-            (Some(revision), Some(stored)) => self.published(stored, revision),
+            (Some(revision), Some(stored)) => self.published(self.resource(), stored, revision).map(Commit::Done),
             (Some(revision), None) => Ok(Commit::Done(Arc::new(encode::restamp(current, revision)))),
         }
     }
 
-    fn published(&self, stored: &Bytes, revision: Revision) -> Result<Commit> {
-        let object = encode::publish(&self.shard.resource, stored, revision).map_err(ApiError::internal)?;
-        Ok(Commit::Done(Arc::new(object)))
+    fn published(&self, resource: &Arc<ResourceInfo>, stored: &Bytes, revision: Revision) -> Result<Arc<Object>> {
+        encode::publish(resource, stored, revision).map(Arc::new).map_err(ApiError::internal)
     }
 
     /// The transaction's revision once reads see it; `None` if somebody else was faster.

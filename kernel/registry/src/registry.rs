@@ -13,6 +13,7 @@ use crate::allocate::Allocators;
 use crate::cache::{Cache, Shard};
 use crate::caller::Caller;
 use crate::catalog::Catalog;
+use crate::convert::Converter;
 use crate::definitions::{self, Definitions};
 use crate::follower::{self, Fed, Reshape};
 use crate::key;
@@ -144,6 +145,7 @@ pub struct Registry {
     pub(crate) fed: Arc<Fed>,
     pub(crate) catalog: RwLock<Arc<Catalog>>,
     pub(crate) admission: RwLock<Option<Arc<dyn Admission>>>,
+    pub(crate) converter: RwLock<Option<Arc<dyn Converter>>>,
     pub(crate) definitions: Definitions,
     pub(crate) reshape: mpsc::Sender<Reshape>,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -173,6 +175,7 @@ impl Registry {
             fed,
             catalog: RwLock::new(Arc::new(catalog)),
             admission: RwLock::new(None),
+            converter: RwLock::new(None),
             definitions: Definitions::default(),
             reshape,
             tasks: Mutex::default(),
@@ -206,6 +209,12 @@ impl Registry {
     /// Install who judges writes. Until then nothing is judged.
     pub fn set_admission(&self, admission: Arc<dyn Admission>) {
         *self.admission.write() = Some(admission);
+    }
+
+    /// Install who converts custom resources between versions that differ in more than their name. Until then a request that needs it
+    /// fails.
+    pub fn set_converter(&self, converter: Arc<dyn Converter>) {
+        *self.converter.write() = Some(converter);
     }
 
     /// The schema in force: what clients are told of types.
@@ -341,7 +350,7 @@ impl Registry {
         if target.subresource == "scale" {
             return self.scale_of(&object);
         }
-        if target.resource.is_stored_face() { Ok(object) } else { self.shown(target, &object) }
+        self.unface(target)?.1.map_or(Ok(Arc::clone(&object)), |face| face.show(&object))
     }
 
     /// List.
@@ -410,13 +419,6 @@ impl Registry {
     /// What a read asks of objects: the field names are those of the face that was asked for.
     pub(crate) fn selector(&self, target: &Target, labels: &str, fields: &str) -> Result<Selector> {
         Ok(Selector::parse(&target.resource, labels, fields)?.naming(&target.name).within(&target.namespace))
-    }
-
-    fn shown(&self, target: &Target, object: &Arc<Object>) -> Result<Arc<Object>> {
-        match self.unface(target)? {
-            (_, Some(face)) => face.show(object),
-            (_, None) => Ok(Arc::clone(object)),
-        }
     }
 
     /// The object that a target names, or 404.

@@ -67,6 +67,17 @@ impl Selector {
         !self.labels.is_empty() || !self.fields.is_empty()
     }
 
+    /// Whether it asks more of objects than name and namespace, which are the same in all versions.
+    pub(crate) fn is_about_content(&self) -> bool {
+        !self.labels.is_empty() || self.fields.iter().any(|term| matches!(term.place, Place::Slot(_)))
+    }
+
+    /// What it asks of names and namespaces.
+    pub(crate) fn without_content(&self) -> Self {
+        let fields = self.fields.iter().filter(|term| !matches!(term.place, Place::Slot(_))).cloned().collect();
+        Self { labels: LabelSelector::default(), fields, namespace: self.namespace.clone() }
+    }
+
     /// The one name that it selects, if it does.
     pub(crate) fn name(&self) -> Option<&str> {
         self.fields.iter().find(|term| term.equal && term.place == Place::Name).map(|term| &*term.value)

@@ -21,6 +21,9 @@ pub struct ResourceInfo {
     pub(crate) selectable: Vec<SelectableField>,
     /// `{"kind":K,"apiVersion":V,`: how every stored object begins.
     pub(crate) type_prefix: String,
+    /// Of the face in which a custom resource is stored, while a webhook converts it: its other versions, in which objects may
+    /// have been stored.
+    others: Vec<Arc<ResourceInfo>>,
 }
 
 /// A field that field selectors, and the cache's indexes, know.
@@ -39,7 +42,22 @@ impl ResourceInfo {
         let selectable = selectable::of(&row);
         let key = ResourceKey::new(row.storage_group.as_ref(), row.plural.as_ref());
         let type_prefix = format!(r#"{{"kind":"{}","apiVersion":"{}","#, row.kind, row.api_version());
-        Self { row, key, selectable, type_prefix }
+        Self { row, key, selectable, type_prefix, others: Vec::new() }
+    }
+
+    /// The same, with its other versions.
+    pub(crate) fn beside(self, others: Vec<Arc<ResourceInfo>>) -> Self {
+        Self { others, ..self }
+    }
+
+    /// The version that a stored text is written in.
+    pub(crate) fn written_as<'a>(self: &'a Arc<Self>, stored: &[u8]) -> &'a Arc<Self> {
+        self.others.iter().find(|other| stored.starts_with(other.type_prefix.as_bytes())).unwrap_or(self)
+    }
+
+    /// Whether objects may be kept in other words than those of this version.
+    pub(crate) fn is_converted(&self) -> bool {
+        self.custom.as_ref().is_some_and(|version| !self.is_stored_face() || !version.converts_by_name())
     }
 
     /// Under what its objects are stored and cached: the same for every version and face of them.

@@ -69,7 +69,7 @@ impl Registry {
     pub(crate) async fn revise(&self, mut writing: Writing<'_>, source: Source<'_>, options: &WriteOptions) -> Result<Written> {
         let warned = writing.warnings.len();
         for _ in 0..RACE_ATTEMPTS {
-            let current = self.current(&writing.target)?;
+            let current = self.current_shown(&writing.target).await?;
             let old = current.value().map_err(ApiError::internal)?;
             let (new, ownership) = make(&mut writing, &source, &current, &old, options)?;
             let asked = new.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default();
@@ -117,7 +117,7 @@ impl Registry {
         };
         check_finalizers(writing, &new, old)?;
         writing.check_update(&new, old)?;
-        if strategy::is_noop(&new, old) && !changes_owners && !is_finished(writing, &new) {
+        if strategy::is_noop(&new, old) && !changes_owners && !current.stale && !is_finished(writing, &new) {
             return Ok(Some(self.written(writing, Arc::clone(current))));
         }
         let stored = writing.encode(&new)?;

@@ -24,6 +24,7 @@ use pintle_store::{Change, Revision};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use crate::cache::{Scan, Shard};
+use crate::convert::View;
 use crate::encode;
 use crate::event::{Event, EventKind, WatchEvent};
 use crate::face::Face;
@@ -35,7 +36,7 @@ use crate::queue::{Popped, Queue};
 use crate::registry::{Registry, Result};
 use crate::revision::{self, Asked};
 use crate::target::Target;
-use crate::watchers::{Watcher, seen_through};
+use crate::watchers::{Seen, Watcher};
 
 /// How often a replay from history looks again whether it has caught up, when no change comes.
 const REPLAY_POLL_MILLIS: u64 = 5;
@@ -45,9 +46,13 @@ pub struct WatchStream {
     fed: Arc<Fed>,
     /// The face that the client asked for, if it is not the stored one.
     face: Option<Face>,
+    /// The version of a custom resource that it asked for.
+    view: Option<View>,
+    /// A change that is being converted.
+    held: Option<Event>,
     shard: Arc<Shard>,
     watcher: Arc<Watcher>,
-    backlog: VecDeque<WatchEvent>,
+    backlog: VecDeque<Seen>,
     replay: Option<Replay>,
     failed: Option<ApiError>,
     ended: bool,
@@ -78,24 +83,32 @@ impl Registry {
             (Some(InitialEvents::Send), _) | (None, Asked::Latest | Asked::Any) => true,
             (Some(InitialEvents::Skip), _) | (None, Asked::At(_)) => false,
         };
+        let converts = target.resource.is_converted();
+        let view = converts.then(|| self.view(&target.resource, selector.clone()));
+        let selector = if converts { selector.without_content() } else { selector };
         let trigger = selector.trigger(&target.resource, &target.namespace);
-        let watcher = Arc::new(Watcher { selector, trigger, queue: Queue::new(self.config.watch_buffer_events_max) });
+        let watcher = Arc::new(Watcher { selector, trigger, converts, queue: Queue::new(self.config.watch_buffer_events_max) });
         let scan = Scan { namespace: &target.namespace, start: "", selector: &watcher.selector, limit: 0 };
         let snapshot = shard.scan_and_watch(&self.fed.cache, initial.then_some(&scan), Arc::clone(&watcher));
         let mut stream = WatchStream {
             fed: Arc::clone(&self.fed),
             face,
+            view,
+            held: None,
             shard,
             watcher,
-            backlog: snapshot.objects.into_iter().map(WatchEvent::Added).collect(),
+            backlog: VecDeque::new(),
             replay: None,
             failed: None,
             ended: false,
             seen: snapshot.revision,
             bookmarks: (options.bookmarks == Bookmarks::Yes).then(|| ticks(self.config.bookmark_period_seconds)),
         };
+        let mut objects = self.shown(&target.resource, snapshot.objects).await?;
+        objects.retain(|object| stream.view.as_ref().is_none_or(|view| view.selects(object)));
+        stream.backlog.extend(objects.into_iter().map(|object| Seen::As(WatchEvent::Added(object))));
         if options.initial_events == Some(InitialEvents::Send) {
-            stream.backlog.push_back(WatchEvent::Bookmark { revision: snapshot.revision, initial_events_end: true });
+            stream.backlog.push_back(Seen::As(WatchEvent::Bookmark { revision: snapshot.revision, initial_events_end: true }));
         } else if let (false, Asked::At(after)) = (initial, asked) {
             self.catch_up(&mut stream, target, after, snapshot.revision).await;
         }
@@ -112,8 +125,7 @@ impl Registry {
         }
         stream.seen = after;
         if let Some(events) = self.fed.cache.history.between(target.resource.key(), after, until) {
-            let selector = &stream.watcher.selector;
-            stream.backlog = events.iter().filter_map(|event| seen_through(selector, event)).collect();
+            stream.backlog = events.iter().filter_map(|event| stream.watcher.sees(event)).collect();
             stream.seen = until;
             return;
         }
@@ -133,24 +145,49 @@ impl WatchStream {
     /// The next event. An error is the last thing a stream yields (410 Expired: the client lists again); `None` after
     /// that. Cancel safe.
     pub async fn next(&mut self) -> Option<Result<WatchEvent>> {
-        let event = self.next_stored().await?;
-        Some(self.shown(event))
+        loop {
+            let seen = match self.held.take() {
+                Some(event) => Seen::Raw(event),
+                None => match self.next_stored().await? {
+                    Ok(seen) => seen,
+                    Err(err) => return Some(Err(err)),
+                },
+            };
+            let (event, view) = match (seen, &self.view) {
+                (Seen::As(event), _) => return Some(self.shown(event)),
+                (Seen::Raw(event), Some(view)) => (event, view),
+                (Seen::Raw(_), None) => continue,
+            };
+            // Whoever waits for this may stop: then it is converted again.
+            let told = view.show(self.held.insert(event)).await;
+            self.held = None;
+            self.ended |= told.is_err();
+            if let Some(told) = told.transpose() {
+                return Some(told);
+            }
+        }
     }
 
     /// An event that is ready now, without waiting: for writers that gather several into one frame.
     pub fn try_next(&mut self) -> Option<Result<WatchEvent>> {
-        let event = self.try_next_stored()?;
-        Some(self.shown(event))
-    }
-
-    fn shown(&self, event: Result<WatchEvent>) -> Result<WatchEvent> {
-        match &self.face {
-            Some(face) => face.show_event(event?),
-            None => event,
+        match self.try_next_stored()? {
+            Ok(Seen::As(event)) => Some(self.shown(event)),
+            Ok(Seen::Raw(event)) => {
+                self.held = Some(event);
+                None
+            }
+            Err(err) => Some(Err(err)),
         }
     }
 
-    async fn next_stored(&mut self) -> Option<Result<WatchEvent>> {
+    fn shown(&self, event: WatchEvent) -> Result<WatchEvent> {
+        match &self.face {
+            Some(face) => face.show_event(event),
+            None => Ok(event),
+        }
+    }
+
+    async fn next_stored(&mut self) -> Option<Result<Seen>> {
         loop {
             if self.ended {
                 return None;
@@ -173,8 +210,8 @@ impl WatchStream {
         }
     }
 
-    fn try_next_stored(&mut self) -> Option<Result<WatchEvent>> {
-        if self.ended || self.failed.is_some() || self.replay.is_some() {
+    fn try_next_stored(&mut self) -> Option<Result<Seen>> {
+        if self.ended || self.failed.is_some() || self.replay.is_some() || self.held.is_some() {
             return None;
         }
         if let Some(event) = self.backlog.pop_front() {
@@ -188,7 +225,7 @@ impl WatchStream {
     /// A bookmark for right now, if everything up to it has been taken from the stream: sent before a watch is ended
     /// by its own timeout.
     pub fn bookmark(&mut self) -> Option<WatchEvent> {
-        if self.ended || self.failed.is_some() || self.replay.is_some() || !self.backlog.is_empty() {
+        if self.ended || self.failed.is_some() || self.replay.is_some() || self.held.is_some() || !self.backlog.is_empty() {
             return None;
         }
         let applied = self.fed.cache.applied();
@@ -206,7 +243,7 @@ impl WatchStream {
         Some(WatchEvent::Bookmark { revision: self.seen, initial_events_end: false })
     }
 
-    async fn live(&mut self) -> Option<Result<WatchEvent>> {
+    async fn live(&mut self) -> Option<Result<Seen>> {
         let Some(bookmarks) = &mut self.bookmarks else {
             let popped = self.watcher.queue.pop().await;
             return self.take(popped);
@@ -214,11 +251,11 @@ impl WatchStream {
         tokio::select! {
             biased;
             popped = self.watcher.queue.pop() => self.take(popped),
-            _ = bookmarks.tick() => self.bookmark().map(Ok),
+            _ = bookmarks.tick() => self.bookmark().map(|bookmark| Ok(Seen::As(bookmark))),
         }
     }
 
-    fn take(&mut self, popped: Popped<WatchEvent>) -> Option<Result<WatchEvent>> {
+    fn take(&mut self, popped: Popped<Seen>) -> Option<Result<Seen>> {
         match popped {
             Popped::Item(event) => {
                 self.note(&event);
@@ -235,10 +272,11 @@ impl WatchStream {
         }
     }
 
-    fn note(&mut self, event: &WatchEvent) {
-        let at = match event {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) | WatchEvent::Deleted(object) => object.revision,
-            WatchEvent::Bookmark { revision, .. } => *revision,
+    fn note(&mut self, seen: &Seen) {
+        let at = match seen {
+            Seen::As(WatchEvent::Added(object) | WatchEvent::Modified(object) | WatchEvent::Deleted(object)) => object.revision,
+            Seen::As(WatchEvent::Bookmark { revision, .. }) => *revision,
+            Seen::Raw(event) => event.revision,
         };
         self.seen = self.seen.max(at);
     }
@@ -271,7 +309,7 @@ impl WatchStream {
         let Some(replay) = &self.replay else { return };
         for change in &batch.events {
             match replayed(&self.shard, &replay.namespace, change, batch.revision) {
-                Ok(Some(event)) => self.backlog.extend(seen_through(&self.watcher.selector, &event)),
+                Ok(Some(event)) => self.backlog.extend(self.watcher.sees(&event)),
                 Ok(None) => {}
                 Err(err) => self.failed = Some(ApiError::internal(err)),
             }

@@ -31,7 +31,25 @@ pub(crate) enum Trigger {
 pub(crate) struct Watcher {
     pub(crate) selector: Selector,
     pub(crate) trigger: Trigger,
-    pub(crate) queue: Queue<WatchEvent>,
+    /// Its client asked for another version: it converts changes before they are held against what it selects.
+    pub(crate) converts: bool,
+    pub(crate) queue: Queue<Seen>,
+}
+
+/// What a watch is handed.
+pub(crate) enum Seen {
+    /// What its client is told.
+    As(WatchEvent),
+    /// A change that is to be converted first.
+    Raw(Event),
+}
+
+impl Watcher {
+    /// What a change is to this watch; `None` if it is none of its business.
+    pub(crate) fn sees(&self, event: &Event) -> Option<Seen> {
+        let seen = seen_through(&self.selector, event)?;
+        Some(if self.converts { Seen::Raw(event.clone()) } else { Seen::As(seen) })
+    }
 }
 
 /// All watches of one resource.
@@ -94,7 +112,7 @@ impl Watchers {
 
     fn fire(&self, trigger: &Trigger, event: &Event) {
         for watcher in self.waiting.get(trigger).into_iter().flatten() {
-            if let Some(seen) = seen_through(&watcher.selector, event) {
+            if let Some(seen) = watcher.sees(event) {
                 watcher.queue.push(seen);
             }
         }

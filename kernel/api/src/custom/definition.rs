@@ -42,6 +42,7 @@ pub(crate) fn check(definition: &Map<String, Value>, _: &Path<'_>, failures: &mu
         let why = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
         failures.push(FieldError::invalid("spec.preserveUnknownFields", true, why));
     }
+    check_conversion(&spec["conversion"], failures);
     for (index, version) in list(spec, "versions").iter().enumerate() {
         check_version(version, &format!("spec.versions[{index}]"), failures);
     }
@@ -65,6 +66,27 @@ pub fn approval(annotation: &str) -> Option<bool> {
         text if text.starts_with("unapproved") => Some(false),
         text if text.starts_with("https://") || text.starts_with("http://") => Some(true),
         _ => None,
+    }
+}
+
+/// Fields are named as upstream names them, which is by its inner type.
+fn check_conversion(conversion: &Value, failures: &mut Failures) {
+    let (client, versions) = ("spec.conversion.webhookClientConfig", "spec.conversion.conversionReviewVersions");
+    let (webhook, known) = (&conversion["webhook"], ["v1", "v1beta1"]);
+    let said = list(webhook, "conversionReviewVersions");
+    if conversion["strategy"] != "Webhook" {
+        for at in [webhook.get("clientConfig").map(|_| client), (!said.is_empty()).then_some(versions)].into_iter().flatten() {
+            failures.push(FieldError::forbidden(at, "should not be set when strategy is not set to Webhook"));
+        }
+        return;
+    }
+    if !webhook["clientConfig"].is_object() {
+        failures.push(FieldError::required(client, "required when strategy is set to Webhook"));
+    }
+    if said.is_empty() {
+        failures.push(FieldError::required(versions, ""));
+    } else if !said.iter().any(|version| known.iter().any(|name| version == name)) {
+        failures.push(FieldError::invalid(versions, Value::from(said), "must include at least one of v1, v1beta1"));
     }
 }
 

@@ -39,8 +39,8 @@ pub struct ScalePaths {
 pub struct Version {
     /// The entry of `spec.versions`.
     source: Value,
-    /// Whether all versions of the definition say the same in the same words: conversion `None`.
-    plain: bool,
+    /// `spec.conversion` of the definition.
+    conversion: Value,
     schema: Structural,
 }
 
@@ -48,8 +48,8 @@ impl Version {
     /// Compiles an entry of the `versions` of a definition's `spec`. What does not compile was refused with the definition,
     /// and is left out.
     pub fn new(spec: &Value, entry: &Value) -> Version {
-        let plain = spec["conversion"]["strategy"] != "Webhook";
-        Version { source: entry.clone(), plain, schema: Structural::new(&entry["schema"]["openAPIV3Schema"]) }
+        let schema = Structural::new(&entry["schema"]["openAPIV3Schema"]);
+        Version { source: entry.clone(), conversion: spec["conversion"].clone(), schema }
     }
 
     /// Its name, such as `v1`.
@@ -85,6 +85,12 @@ impl Version {
         self.schema.default(object);
     }
 
+    /// Makes an object that was converted one of this version: what the schema does not know goes, its defaults come.
+    pub fn settle(&self, object: &mut Value) {
+        self.schema.prune(object);
+        self.schema.default(object);
+    }
+
     /// What the schema says against an object: a new one, or the successor of `old`.
     pub(crate) fn check(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         self.schema.check(object, old)
@@ -92,7 +98,12 @@ impl Version {
 
     /// Whether its objects become those of another version by their apiVersion alone.
     pub fn converts_by_name(&self) -> bool {
-        self.plain
+        self.conversion["strategy"] != "Webhook"
+    }
+
+    /// How its objects become those of another version: `spec.conversion` of the definition.
+    pub fn conversion(&self) -> &Value {
+        &self.conversion
     }
 
     /// Where the scale is, if there is one.
@@ -132,27 +143,22 @@ fn text<'a>(node: &'a Value, key: &str) -> &'a str {
     node[key].as_str().unwrap_or_default()
 }
 
-/// `schema` with the served versions of `definition`, and the row under which its objects are stored. `versions` are those
-/// of the definition, `names` the accepted ones (`status.acceptedNames`).
-pub fn add(schema: &Schema, definition: &Value, names: &Value, versions: &[Arc<Version>]) -> (Schema, Option<Resource>) {
-    let mut next = schema.clone();
-    let mut stored = None;
-    let storage = versions.iter().find(|version| flag(&version.source, "storage")).map(|version| version.name().to_owned());
+/// `schema` with the served versions of `definition`, and the rows of all its versions, served or not: one of them is that in
+/// which objects are stored. `versions` are those of the definition, `names` the accepted ones (`status.acceptedNames`).
+pub fn add(schema: &Schema, definition: &Value, names: &Value, versions: &[Arc<Version>]) -> (Schema, Vec<Resource>) {
+    let (mut next, mut rows) = (schema.clone(), Vec::new());
+    let storage = versions.iter().find(|version| flag(&version.source, "storage")).map_or("", |version| version.name());
     for version in versions {
-        let (served, is_stored) = (flag(&version.source, "served"), storage.as_deref() == Some(version.name()));
-        if !served && !is_stored {
-            continue;
+        let mut row = row(definition, names, version, storage);
+        if flag(&version.source, "served") || version.name() == storage {
+            let types = rows::of(&next, &row, version.schema());
+            let (with, ids) = next.with_types(types);
+            row.type_id = ids.first().copied();
+            next = if flag(&version.source, "served") { with.with_resource(row.clone()) } else { with };
         }
-        let mut row = row(definition, names, version, storage.as_deref().unwrap_or_default());
-        let types = rows::of(&next, &row, version.schema());
-        let (with, ids) = next.with_types(types);
-        row.type_id = ids.first().copied();
-        next = if served { with.with_resource(row.clone()) } else { with };
-        if is_stored {
-            stored = Some(row);
-        }
+        rows.push(row);
     }
-    (next, stored)
+    (next, rows)
 }
 
 /// Nothing is created any more while the definition is being deleted.

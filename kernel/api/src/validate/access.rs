@@ -29,6 +29,7 @@ const HOOK: &[Rule] = &[
     Rule::Unique("matchConditions", "name"),
     Rule::Check(known_review),
 ];
+const CLIENT: &[Rule] = &[Rule::ExactlyOne(&["url", "service"], "exactly one of url or service is required"), Rule::Check(https)];
 const SERVICE: &[Rule] = &[Rule::Required(&["namespace", "name"]), Rule::Range("port", 1, 65_535)];
 
 #[rustfmt::skip]
@@ -43,8 +44,11 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
     ("api.admissionregistration.v1.ValidatingWebhookConfiguration", HOOKS),
     ("api.admissionregistration.v1.MutatingWebhook", HOOK),
     ("api.admissionregistration.v1.ValidatingWebhook", HOOK),
-    ("api.admissionregistration.v1.WebhookClientConfig", &[Rule::Check(https)]),
+    ("api.admissionregistration.v1.WebhookClientConfig", CLIENT),
     ("api.admissionregistration.v1.ServiceReference", SERVICE),
+    ("apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceConversion", &[Rule::Required(&["strategy"]), Rule::OneOf("strategy", &["None", "Webhook"])]),
+    ("apiextensions-apiserver.pkg.apis.apiextensions.v1.WebhookClientConfig", CLIENT),
+    ("apiextensions-apiserver.pkg.apis.apiextensions.v1.ServiceReference", SERVICE),
     ("api.admissionregistration.v1.RuleWithOperations", RULE),
     ("api.admissionregistration.v1.NamedRuleWithOperations", RULE),
     ("api.admissionregistration.v1.MatchCondition", MATCHING),

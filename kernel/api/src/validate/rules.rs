@@ -104,7 +104,6 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
     ("api.authentication.v1.TokenRequestSpec", &[Rule::Range("expirationSeconds", 600, 1 << 32)]),
     ("api.admissionregistration.v1.ValidatingWebhook", WEBHOOK),
     ("api.admissionregistration.v1.MutatingWebhook", WEBHOOK),
-    ("api.admissionregistration.v1.WebhookClientConfig", &[Rule::ExactlyOne(&["url", "service"], "exactly one of url or service is required")]),
     ("api.flowcontrol.v1.FlowSchemaSpec", &[Rule::Range("matchingPrecedence", 1, 10_000), Rule::Required(&["priorityLevelConfiguration"])]),
     ("apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition", &[Rule::Check(definition_name), Rule::Check(crate::custom::definition::check)]),
     ("apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionSpec", &[

@@ -27,8 +27,8 @@ fn spec(properties: Value) -> Value {
 fn serve(definition: &Value) -> (Schema, Resource) {
     let entries = definition["spec"]["versions"].as_array().expect("versions");
     let versions: Vec<_> = entries.iter().map(|entry| Arc::new(Version::new(&definition["spec"], entry))).collect();
-    let (schema, stored) = custom::add(Schema::builtin(), definition, &definition["spec"]["names"], &versions);
-    (schema, stored.expect("a stored version"))
+    let (schema, rows) = custom::add(Schema::builtin(), definition, &definition["spec"]["names"], &versions);
+    (schema, rows.into_iter().find(|row| row.version == row.storage_version).expect("a stored version"))
 }
 
 fn refusals(definition: &Value) -> Vec<String> {
@@ -132,6 +132,21 @@ fn a_definition_is_held_to_its_names_versions_and_paths() {
         (|d| d["spec"]["versions"][0]["storage"] = json!(false), "spec.versions"),
         (|d| d["spec"]["versions"][0]["schema"] = json!({}), "openAPIV3Schema: Required value: schemas are required"),
         (|d| d["spec"]["preserveUnknownFields"] = json!(true), "spec.preserveUnknownFields: Invalid value: true"),
+        (
+            |d| d["spec"]["conversion"] = json!({"strategy": "Webhook"}),
+            "spec.conversion.webhookClientConfig: Required value: required when strategy is set to Webhook",
+        ),
+        (
+            |d| {
+                d["spec"]["conversion"] =
+                    json!({"strategy": "Webhook", "webhook": {"clientConfig": {"url": "https://x"}, "conversionReviewVersions": ["v7"]}})
+            },
+            "spec.conversion.conversionReviewVersions: Invalid value: [\"v7\"]: must include at least one of v1, v1beta1",
+        ),
+        (
+            |d| d["spec"]["conversion"] = json!({"strategy": "None", "webhook": {"conversionReviewVersions": ["v1"]}}),
+            "spec.conversion.conversionReviewVersions: Forbidden: should not be set when strategy is not set to Webhook",
+        ),
         (
             |d| d["status"] = json!({"storedVersions": ["v0"]}),
             "status.storedVersions[0]: Invalid value: \"v0\": missing from spec.versions",

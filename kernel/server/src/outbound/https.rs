@@ -112,7 +112,7 @@ impl Connections {
     /// Text for people: what failed, with the URL as upstream writes it.
     pub(crate) async fn post(&self, server: &Arc<Shared>, callee: &Callee, body: &Value, timeout: Duration) -> Result<Value, String> {
         let url = format!("{}?timeout={}s", callee.url, timeout.as_secs());
-        let failed = |why: &dyn std::fmt::Display| format!("failed to call webhook: Post {url:?}: {why}");
+        let failed = |why: &dyn std::fmt::Display| format!("Post {url:?}: {why}");
         match tokio::time::timeout(timeout, self.exchange(server, callee, body, timeout)).await {
             Ok(answer) => answer.map_err(|why| failed(&why)),
             Err(_) => Err(failed(&"context deadline exceeded")),

@@ -1,4 +1,4 @@
-//! Admission webhooks: other people's judges, asked over HTTPS after the modules.
+//! Webhooks: other people's judges, asked over HTTPS after the modules; and, in `conversion`, who converts custom resources.
 //!
 //! The registered configurations are followed from the registry and kept compiled, so a write that no webhook wants costs one look at a list. Order, as
 //! upstream: modules and policies edit, then mutating webhooks one after the other (once more those that asked for it, when a later one edited); modules
@@ -8,6 +8,7 @@
 //! Facts: <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>.
 
 mod config;
+mod conversion;
 mod review;
 
 use std::sync::{Arc, Weak};
@@ -22,6 +23,7 @@ use pintle_registry::{
 use serde_json::Value;
 
 use self::config::Webhook;
+use self::conversion::Conversions;
 use crate::identity::authz::asking;
 use crate::outbound::https::Connections;
 use crate::server::Shared;
@@ -55,6 +57,7 @@ impl Webhooks {
             connections: Connections::default(),
         });
         registry.set_admission(webhooks.clone());
+        registry.set_converter(Arc::new(Conversions::new(server)));
         let mut stopping = server.stopping();
         server.tasks.spawn(async move {
             loop {
@@ -104,6 +107,7 @@ impl Webhooks {
             return Some(Verdict { refused: Some(Failure { code: 400, reason: "BadRequest".into(), message }), ..Verdict::default() });
         }
         let answer = self.connections.post(server, &webhook.callee, &body, webhook.timeout).await;
+        let answer = answer.map_err(|why| format!("failed to call webhook: {why}"));
         Some(match answer.and_then(|answer| review::read(&webhook.name, &body, &answer, object)) {
             Ok(verdict) => verdict,
             Err(why) => webhook.failed(&why),

@@ -2,11 +2,12 @@
 //!
 //! `cluster` starts and speaks; `transcript` reads requests and expectations from text; then one module a subject: `api` (objects, negotiation,
 //! discovery), `surface` (the items that clients rely on, case by case), `access` (who may what), `watch`, `node` (the link, with a pretended machine), `webhooks` (with a real HTTPS
-//! server that judges), `kubectl` (the real one, where it is installed).
+//! server that judges), `conversion` (of custom resources, by the same server), `kubectl` (the real one, where it is installed).
 
 mod access;
 mod api;
 mod cluster;
+mod conversion;
 mod kubectl;
 mod machine;
 mod node;

@@ -17,11 +17,12 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::cluster::{Client, Cluster, stop};
+use crate::conversion;
 
 /// Answers by path; counts what it was asked.
-struct Judge {
-    port: u16,
-    bundle: String,
+pub struct Judge {
+    pub port: u16,
+    pub bundle: String,
     asked: Arc<AtomicUsize>,
 }
 
@@ -45,12 +46,15 @@ async fn answer(path: &str, request: &Value) -> Value {
             patch(json!([{"op": "add", "path": "/data/seen", "value": seen}]))
         }
         "/stranger" => json!({"allowed": true, "uid": "somebody else's"}),
+        "/convert" => conversion::converted(request),
+        "/fail" => json!({"result": {"status": "Failure", "message": "no such host"}}),
+        "/rename" => conversion::renamed(request),
         "/slow" => std::future::pending().await,
         _ => json!({"allowed": true}),
     }
 }
 
-async fn judge() -> Judge {
+pub async fn judge() -> Judge {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
     let bundle = base64(made.cert.pem());
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
@@ -78,7 +82,7 @@ async fn judge() -> Judge {
                         if response["uid"].is_null() {
                             response["uid"] = review["request"]["uid"].clone();
                         }
-                        let review = json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response});
+                        let review = json!({"kind": review["kind"], "apiVersion": review["apiVersion"], "response": response});
                         Ok::<_, hyper::Error>(Response::new(Full::new(Bytes::from(review.to_string()))))
                     }
                 };
@@ -103,7 +107,7 @@ impl Judge {
         webhook
     }
 
-    fn asked(&self) -> usize {
+    pub fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }
 }
