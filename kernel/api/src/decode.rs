@@ -21,6 +21,8 @@ use crate::table::{Container, Element, Field, Schema, TypeView};
 
 /// How deep a body may nest; the JSON parser's own bound, asked of YAML too.
 pub const NESTING_MAX: usize = 128;
+/// What YAML's aliases may repeat in a document, in events of the parser: a few small ones may stand for no more than a large text could.
+const ALIASED_EVENTS_MAX: usize = 50_000;
 
 /// How bytes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,6 +212,7 @@ fn yaml_options(duplicates: serde_saphyr::options::DuplicateKeyPolicy) -> serde_
     let mut options = serde_saphyr::Options { budget: Some(budget), with_snippet: false, ..serde_saphyr::Options::default() };
     // `n` and `on` are names more often than booleans; a field that wants a boolean says so.
     options.strict_booleans = true;
+    options.alias_limits.max_total_replayed_events = ALIASED_EVENTS_MAX;
     options.duplicate_keys = duplicates;
     options
 }

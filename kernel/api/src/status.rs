@@ -23,6 +23,8 @@ pub struct ApiError {
     pub details: Option<Box<Details>>,
     /// A fresh continue token, for an expired list that can go on inconsistently.
     pub continue_token: Option<String>,
+    /// For `Warning` headers beside it; boxed as `details`.
+    pub warnings: Option<Box<[String]>>,
 }
 
 /// What a failure is about.
@@ -107,7 +109,7 @@ impl Reason {
 
 impl ApiError {
     fn new(code: u16, reason: Reason, message: impl Into<String>) -> ApiError {
-        ApiError { code, reason, message: message.into(), details: None, continue_token: None }
+        ApiError { code, reason, message: message.into(), details: None, continue_token: None, warnings: None }
     }
 
     fn about(mut self, resource: &Resource, name: &str) -> ApiError {
@@ -117,6 +119,13 @@ impl ApiError {
             kind: resource.plural.to_string(),
             ..Details::default()
         }));
+        self
+    }
+
+    /// The same, with what the client was to be warned of until then.
+    #[must_use]
+    pub fn beside(mut self, warnings: Vec<String>) -> ApiError {
+        self.warnings = (!warnings.is_empty()).then(|| warnings.into());
         self
     }
 

@@ -21,6 +21,11 @@ const NAME_ATTEMPTS: usize = 8;
 impl Registry {
     pub(crate) async fn create_object(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
         let mut writing = self.writing(caller, target, Operation::Create, options.dry_run)?;
+        let created = self.create_decoded(&mut writing, target, body, options).await;
+        created.map_err(|refused| refused.beside(writing.warnings))
+    }
+
+    async fn create_decoded(&self, writing: &mut Writing<'_>, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
         let mut decoded = writing.decode(&body, options)?;
         drop(body);
         if target.resource.namespaced() && target.namespace.is_empty() {
@@ -30,18 +35,18 @@ impl Registry {
         let ownership = apply::created(&writing.catalog.schema, writing.resource(), writing.writer(options, &kinds::now_text()), &decoded);
         let generated = name_of(&decoded).is_empty() && !text(&decoded, "generateName").is_empty();
         if !generated {
-            let created = self.create_attempt(&mut writing, decoded, ownership).await?;
+            let created = self.create_attempt(writing, decoded, ownership).await?;
             let name = writing.target.name.clone();
             return created.ok_or_else(|| ApiError::already_exists(&target.resource, &name));
         }
         for _ in 0..NAME_ATTEMPTS {
             let warned = writing.warnings.len();
-            if let Some(written) = self.create_attempt(&mut writing, decoded.clone(), ownership.clone()).await? {
+            if let Some(written) = self.create_attempt(writing, decoded.clone(), ownership.clone()).await? {
                 return Ok(written);
             }
             writing.warnings.truncate(warned);
         }
-        Err(no_name(&writing))
+        Err(no_name(writing))
     }
 
     /// Of a defaulted object. `None`: the name is taken.

@@ -53,16 +53,21 @@ impl Registry {
             return Err(ApiError::method_not_allowed(&target.resource, "delete of a subresource"));
         }
         let mut writing = self.writing(caller, target, Operation::Delete, options.dry_run)?;
+        let deleted = self.delete_until_gone(&mut writing, target, options).await;
+        deleted.map_err(|refused| refused.beside(writing.warnings))
+    }
+
+    async fn delete_until_gone(&self, writing: &mut Writing<'_>, target: &Target, options: &DeleteOptions) -> Result<Deleted> {
         let mut admitted = None;
         for _ in 0..RACE_ATTEMPTS {
             let current = self.current_shown(target).await?;
-            check_preconditions(&writing, &current, options)?;
+            check_preconditions(writing, &current, options)?;
             if admitted != Some(current.revision) {
                 writing.warnings.clear();
                 writing.admit_delete(&current).await?;
                 admitted = Some(current.revision);
             }
-            if let Some(deleted) = self.delete_attempt(&mut writing, &current, options).await? {
+            if let Some(deleted) = self.delete_attempt(writing, &current, options).await? {
                 return Ok(deleted);
             }
         }

@@ -96,6 +96,12 @@ impl Object {
         self.body.slice(self.metadata_at..)
     }
 
+    /// Whether it is stored in another form than it would be now: in an older version, or without defaults that came since.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        self.stale
+    }
+
     /// The transaction that wrote it: its resourceVersion.
     #[must_use]
     pub fn revision(&self) -> Revision {

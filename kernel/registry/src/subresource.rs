@@ -194,6 +194,9 @@ impl Registry {
                 return Err(ApiError::internal(why));
             }
         };
+        if !is_ready(pod)? && spares_unhealthy(&budget.value().map_err(ApiError::internal)?) {
+            return Ok(());
+        }
         let target = self.resolve("policy", "v1", "poddisruptionbudgets", "status", &budget.meta.namespace, &budget.meta.name)?;
         let now = kinds::now_text();
         let edit = |value: &mut Value, current: &Object| {
@@ -209,6 +212,19 @@ impl Registry {
         let writing = self.writing(caller, &target, Operation::Update, dry_run)?;
         self.revise(writing, Source::Edit(&edit), &WriteOptions::default()).await.map(drop)
     }
+}
+
+fn is_ready(pod: &Object) -> Result<bool> {
+    let pod = pod.value().map_err(ApiError::internal)?;
+    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    Ok(conditions.into_iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True"))
+}
+
+/// Whether pods that are not ready may go without being charged: always, or while enough others are healthy.
+fn spares_unhealthy(budget: &Value) -> bool {
+    let number = |key: &str| budget["status"][key].as_i64().unwrap_or_default();
+    let (needs, has) = (number("desiredHealthy"), number("currentHealthy"));
+    budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow" || needs > 0 && has >= needs
 }
 
 /// 429 when a budget allows no disruption, or does not know yet.

@@ -67,16 +67,21 @@ impl Registry {
 
     /// Make the stored object's successor until it is stored.
     pub(crate) async fn revise(&self, mut writing: Writing<'_>, source: Source<'_>, options: &WriteOptions) -> Result<Written> {
+        let revised = self.revise_until_stored(&mut writing, source, options).await;
+        revised.map_err(|refused| refused.beside(writing.warnings))
+    }
+
+    async fn revise_until_stored(&self, writing: &mut Writing<'_>, source: Source<'_>, options: &WriteOptions) -> Result<Written> {
         let warned = writing.warnings.len();
         for _ in 0..RACE_ATTEMPTS {
             let current = self.current_shown(&writing.target).await?;
             let old = current.value().map_err(ApiError::internal)?;
-            let (new, ownership) = make(&mut writing, &source, &current, &old, options)?;
+            let (new, ownership) = make(writing, &source, &current, &old, options)?;
             let asked = new.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default();
             if !asked.is_empty() && asked != "0" && asked != current.revision.to_string() {
                 return Err(ApiError::stale(writing.resource(), &writing.target.name));
             }
-            if let Some(written) = self.revise_attempt(&mut writing, (new, ownership), (&current, &old), options).await? {
+            if let Some(written) = self.revise_attempt(writing, (new, ownership), (&current, &old), options).await? {
                 return Ok(written);
             }
             writing.warnings.truncate(warned);

@@ -116,7 +116,7 @@ pub(crate) async fn log(server: &Arc<Shared>, exchange: Exchange, permit: Permit
     let upgrade =
         if websocket::requested(exchange.headers()) { Some(Upgrade::websocket(exchange.parts, &websocket::BYTE_STREAMS)?) } else { None };
 
-    let (to, chunks) = mpsc::channel(LOG_CHUNKS);
+    let (to, mut chunks) = mpsc::channel(LOG_CHUNKS);
     let gone = CancellationToken::new();
     if place.node.is_empty() {
         // A pod that no machine has taken yet has an empty log.
@@ -129,7 +129,9 @@ pub(crate) async fn log(server: &Arc<Shared>, exchange: Exchange, permit: Permit
         let protocol = upgrade.protocol;
         return Ok(upgrade.then(server, permit, move |upgraded| async move {
             let _gone = gone;
-            websocket::serve_bytes(websocket::socket(upgraded).await, protocol, chunks).await;
+            let messages =
+                futures::stream::poll_fn(move |cx| chunks.poll_recv(cx)).map(move |bytes| websocket::byte_message(protocol, bytes));
+            websocket::serve_messages(websocket::socket(upgraded).await, messages).await;
         }));
     }
     let mut stopping = server.stopping();
@@ -260,34 +262,39 @@ pub(crate) async fn port_forward(server: &Arc<Shared>, exchange: Exchange, permi
         return Err(ApiError::bad_request(format!("unable to forward port because pod is not running: {}", place.name)));
     }
     let target = place.target(String::new());
-    let websocket = websocket::requested(exchange.headers());
-    let upgrade = match websocket {
-        true => Upgrade::websocket(exchange.parts, &[forward::TUNNEL])?,
+    let ports = exchange.query.all("ports").flat_map(|ports| ports.split(',')).map(str::parse);
+    let ports: Vec<u16> = ports.collect::<Result<_, _>>().map_err(|_| objects::bad_parameter("ports", exchange.query.text("ports")))?;
+    let upgrade = match websocket::requested(exchange.headers()) {
+        true => Upgrade::websocket(exchange.parts, &forward::WEBSOCKETS)?,
         false => Upgrade::spdy(exchange.parts, forward::PROTOCOL)?,
     };
+    let protocol = upgrade.protocol;
+    if Channels::named(protocol).is_some() && !(1..=forward::PORTS_MAX).contains(&ports.len()) {
+        return Err(ApiError::bad_request("query parameter \"ports\" must name 1 to 127 ports"));
+    }
     let shared = server.clone();
     Ok(upgrade.then(server, permit, move |upgraded| async move {
         let dial = move |port, from_client, to_client| {
             let (shared, node, target) = (shared.clone(), node.clone(), target.clone());
             async move { ask(&shared, &node, |reply| Call::PortForward { target, port, from_client, to_client, reply }).await }
         };
-        let connection = match websocket {
-            true => forward::tunnel(websocket::socket(upgraded).await),
-            false => Connection::serve(TokioIo::new(upgraded)),
-        };
-        forward::serve(connection, dial).await;
+        match (protocol, Channels::named(protocol)) {
+            (forward::PROTOCOL, _) => forward::serve(Connection::serve(TokioIo::new(upgraded)), dial).await,
+            (_, Some(channels)) => forward::serve_channels(websocket::socket(upgraded).await, channels, ports, dial).await,
+            (_, None) => forward::serve(forward::tunnel(websocket::socket(upgraded).await), dial).await,
+        }
     }))
 }
 
 /// A connection that is about to become something else.
-struct Upgrade {
+pub(crate) struct Upgrade {
     on: OnUpgrade,
     headers: HeaderMap,
     protocol: &'static str,
 }
 
 impl Upgrade {
-    fn websocket(mut parts: http::request::Parts, served: &[&'static str]) -> Result<Upgrade, ApiError> {
+    pub(crate) fn websocket(mut parts: http::request::Parts, served: &[&'static str]) -> Result<Upgrade, ApiError> {
         let unknown = || ApiError::bad_request("the WebSocket handshake is not one that is served");
         let protocol = websocket::choose(&parts.headers, served).ok_or_else(unknown)?;
         let headers = websocket::accept(&parts.headers, protocol).ok_or_else(unknown)?;
@@ -310,14 +317,16 @@ impl Upgrade {
     }
 
     /// Answer 101, and run the session on the connection until it ends or the server stops.
-    fn then<F>(self, server: &Arc<Shared>, permit: Permit, session: impl FnOnce(Upgraded) -> F + Send + 'static) -> Response<Body>
+    /// `held` is given back then.
+    pub(crate) fn then<F, H>(self, server: &Arc<Shared>, held: H, session: impl FnOnce(Upgraded) -> F + Send + 'static) -> Response<Body>
     where
         F: Future<Output = ()> + Send + 'static,
+        H: Send + 'static,
     {
         let mut stopping = server.stopping();
         let on = self.on;
         server.tasks.spawn(async move {
-            let _permit = permit;
+            let _held = held;
             let Ok(upgraded) = on.await else { return };
             tokio::select! {
                 () = session(upgraded) => {}

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::body::Body;
 use crate::encode::{self, Answer};
-use crate::negotiate::{Shape, Wanted};
+use crate::negotiate::{Format, Shape, Wanted};
 use crate::pipeline::{Exchange, bare};
 use crate::server::Shared;
 
@@ -42,7 +42,8 @@ pub(crate) fn version(exchange: &Exchange) -> Result<Response<Body>, ApiError> {
         "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "rustc", "platform": "linux/amd64",
         "emulationMajor": "1", "emulationMinor": "37", "minCompatibilityMajor": "1", "minCompatibilityMinor": "36",
     });
-    value(version, exchange.wanted(&[])?)
+    // No object of the API: JSON, whatever the client would rather read.
+    value(version, Wanted { format: Format::Json, ..exchange.wanted(&[]).unwrap_or(Wanted::JSON) })
 }
 
 /// `/api...` and `/apis...` without a resource.

@@ -61,6 +61,7 @@ pub(crate) fn failure(error: &ApiError, wanted: Wanted) -> Response<Body> {
     if let Some(seconds) = error.details.as_ref().map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0) {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
+    add_warnings(response.headers_mut(), error.warnings.as_deref().unwrap_or_default());
     response
 }
 

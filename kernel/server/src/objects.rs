@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use pintle_api::apply::MANAGER_BYTES_MAX;
 use pintle_api::patch::PatchType;
-use pintle_api::{ApiError, FieldError, FieldErrorKind, Resource, Schema, TypeView, Verb, proto, strategy};
+use pintle_api::{ApiError, FieldError, FieldErrorKind, Resource, Schema, TypeView, Verb, decode, proto, strategy};
 use pintle_registry as registry;
 use pintle_registry::{
     Body as Content, DeleteOptions, DryRun, FieldValidation, Force, GetOptions, ListOptions, Missing, Patch, Propagation, Registry, Target,
@@ -284,12 +284,9 @@ impl Encoding {
         let bad = |error: &dyn std::fmt::Display| {
             ApiError::bad_request(format!("the object provided is unrecognized (must be a {kind}): {error}"))
         };
-        let value: Value = match self {
-            Encoding::Json => serde_json::from_slice(text).map_err(|error| bad(&error))?,
-            Encoding::Yaml => {
-                let text = std::str::from_utf8(text).map_err(|error| bad(&error))?;
-                serde_saphyr::from_str(text).map_err(|error| bad(&error))?
-            }
+        let value = match self {
+            Encoding::Json => decode::parse(text, decode::Format::Json).map_err(|error| bad(&error))?.0,
+            Encoding::Yaml => decode::parse(text, decode::Format::Yaml).map_err(|error| bad(&error))?.0,
             Encoding::Protobuf => proto::decode_kind(view.ok_or_else(|| bad(&"its type is not known"))?, text)?,
         };
         let said = value["kind"].as_str().filter(|said| !said.is_empty()).unwrap_or(kind);

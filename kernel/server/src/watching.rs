@@ -4,6 +4,8 @@
 //! around bytes that all watchers share, events that are ready together leave in one write, and the only queue is the registry's own bounded one: who
 //! falls behind it gets an ERROR event and must list again. Invariant: after an ERROR event nothing follows.
 //!
+//! A client may ask for a WebSocket: then each event is a message.
+//!
 //! A watch ends by its timeout (the client's, or 30 to 60 minutes), when the server stops, or when the client is gone.
 
 use std::pin::Pin;
@@ -11,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures::FutureExt as _;
+use futures::StreamExt as _;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response};
 use pintle_api::printer::IncludeObject;
@@ -21,6 +23,7 @@ use serde_json::{Value, json};
 use tokio::time::Sleep;
 
 use crate::body::Body;
+use crate::connect::Upgrade;
 use crate::limits::Permit;
 use crate::negotiate::{Format, Shape, Wanted};
 use crate::objects::{bad_parameter, target, version_match, warn_of_end};
@@ -28,6 +31,7 @@ use crate::pipeline::Exchange;
 use crate::request::Query;
 use crate::server::{Shared, Stopping};
 use crate::shape;
+use crate::stream::websocket;
 
 /// Events that are ready are put together until this much is written.
 const WRITE_BYTES: usize = 32 * 1024;
@@ -52,8 +56,17 @@ pub(crate) async fn serve(server: &Arc<Shared>, exchange: Exchange, permit: Perm
         timeout: Box::pin(tokio::time::sleep(timeout)),
         stopping: server.stopping(),
         over: false,
+        write_bytes: WRITE_BYTES,
         _permit: permit,
     };
+    if websocket::requested(exchange.headers()) {
+        // A message is an event.
+        let messages = futures::stream::unfold(State { write_bytes: 0, ..state }, State::next).map(websocket::message);
+        let upgrade = Upgrade::websocket(exchange.parts, &[""])?;
+        return Ok(upgrade.then(server, (), move |upgraded| async move {
+            websocket::serve_messages(websocket::socket(upgraded).await, Box::pin(messages)).await;
+        }));
+    }
     let mut response = Response::new(Body::stream(futures::stream::unfold(state, State::next)));
     let content_type =
         if wanted.format == Format::Protobuf { "application/vnd.kubernetes.protobuf;stream=watch" } else { "application/json" };
@@ -101,6 +114,8 @@ struct State {
     timeout: Pin<Box<Sleep>>,
     stopping: Stopping,
     over: bool,
+    /// See [`WRITE_BYTES`].
+    write_bytes: usize,
     _permit: Permit,
 }
 
@@ -122,9 +137,9 @@ impl State {
                 }
             }
         }
-        while !self.over && out.len() < WRITE_BYTES {
-            let Some(event) = self.events.next().now_or_never() else { break };
-            self.put(event, &mut out);
+        while !self.over && out.len() < self.write_bytes {
+            let Some(event) = self.events.try_next() else { break };
+            self.put(Some(event), &mut out);
         }
         if out.is_empty() { None } else { Some((out.freeze(), self)) }
     }

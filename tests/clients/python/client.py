@@ -12,7 +12,7 @@ import time
 
 from kubernetes import client, config, dynamic, watch
 from kubernetes.client.rest import ApiException
-from kubernetes.stream import stream
+from kubernetes.stream import portforward, stream
 
 PATIENCE_S = 60
 
@@ -138,15 +138,34 @@ def dynamic_client_and_custom_resources(namespace):
         definitions.delete_custom_resource_definition(f"boats.{group}")
 
 
-def pod_logs_and_exec(namespace):
+def run_pod(namespace, script):
     core = client.CoreV1Api()
-    container = {"name": "c", "image": os.environ["IMAGE"], "command": ["sh", "-c", "echo begun; exec sleep 1000"]}
+    container = {"name": "c", "image": os.environ["IMAGE"], "command": ["sh", "-c", script]}
     core.create_namespaced_pod(namespace, {"metadata": {"name": "p"}, "spec": {"containers": [container]}})
     for event in watch.Watch().stream(core.list_namespaced_pod, namespace, timeout_seconds=PATIENCE_S):
         if event["object"].status.phase == "Running":
+            return core
+    raise AssertionError("the pod does not run")
+
+
+def pod_port_forward(namespace):
+    core = run_pod(namespace, "while true; do echo hello | nc -l -p 8080; done")
+    limit = time.monotonic() + PATIENCE_S
+    while True:
+        forward = portforward(core.connect_get_namespaced_pod_portforward, "p", namespace, ports="8080")
+        socket = forward.socket(8080)
+        socket.settimeout(PATIENCE_S)
+        # Nothing comes, with an error, until the pod listens.
+        if (data := socket.recv(64)) == b"hello\n":
             break
-    else:
-        raise AssertionError("the pod does not run")
+        assert data == b"" and forward.error(8080), (data, forward.error(8080))
+        assert time.monotonic() < limit, forward.error(8080)
+    socket.close()
+    core.delete_namespaced_pod("p", namespace, grace_period_seconds=0)
+
+
+def pod_logs_and_exec(namespace):
+    core = run_pod(namespace, "echo begun; exec sleep 1000")
     limit = time.monotonic() + PATIENCE_S
     while (text := core.read_namespaced_pod_log("p", namespace)) != "begun\n":
         assert time.monotonic() < limit, text
@@ -161,7 +180,8 @@ def pod_logs_and_exec(namespace):
     core.delete_namespaced_pod("p", namespace, grace_period_seconds=0)
 
 
-SCENARIOS = {name: f for name, f in globals().items() if inspect.isfunction(f) and name not in ("config_map", "refused", "stream")}
+HELPERS = ("config_map", "portforward", "refused", "run_pod", "stream")
+SCENARIOS = {name: f for name, f in globals().items() if inspect.isfunction(f) and name not in HELPERS}
 
 
 def main():

@@ -1,9 +1,12 @@
-//! Logs and exec by a client that is not kubectl: Python's, whose WebSockets speak the old subprotocols.
+//! Logs, exec and port-forward by a client that is not kubectl: Python's, whose WebSockets speak the old subprotocols.
 
 use crate::{Outcome, Test, setup::Setup};
 use pintle_tests::{clients::CLIENTS, run};
 
-pub const TESTS: &[Test] = &[("python_client_reads_logs_and_execs", python)];
+pub const TESTS: &[Test] = &[
+    ("python_client_reads_logs_and_execs", |setup| python(setup, "pod_logs_and_exec")),
+    ("python_client_forwards_a_port", |setup| python(setup, "pod_port_forward")),
+];
 /// What the names of these tests begin with.
 pub const PREFIX: &str = "python_";
 
@@ -16,9 +19,9 @@ pub fn missing() -> bool {
     missing
 }
 
-fn python(setup: &Setup) -> Outcome {
+fn python(setup: &Setup, scenario: &str) -> Outcome {
     let client = CLIENTS.iter().find(|client| client.name == "python").ok_or("no Python client in the table")?;
-    let mut command = client.command("pod_logs_and_exec");
+    let mut command = client.command(scenario);
     command.env("KUBECONFIG", setup.cluster.data_dir().join("kubeconfig")).env("IMAGE", "registry.pintle.test/web:1");
     Ok(run(&mut command).map(drop)?)
 }

@@ -115,4 +115,6 @@ fn hostile_bodies_are_refused() {
     let bomb = "a: &a [x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c]\n\
                 e: &e [*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e]\ng: &g [*f,*f,*f,*f,*f,*f,*f,*f]\nh: [*g,*g,*g,*g,*g,*g,*g,*g]\n";
     assert!(run("v1/pods", bomb).starts_with("400 "), "an alias bomb is refused");
+    let aliased = run("v1/configmaps", "metadata: {name: a, labels: &l {a: b}, annotations: *l}");
+    assert!(aliased.contains(r#""annotations":{"a":"b"}"#), "{aliased}");
 }

@@ -77,13 +77,14 @@ async fn an_eviction_deletes_unless_a_budget_has_nothing_left() {
         post(&world, name, "binding", binding).await.expect("bound");
         let mut value = world.get("pods", "default", name).await.expect("there");
         value["status"]["phase"] = json!("Running");
+        value["status"]["conditions"].as_array_mut().expect("conditions").push(json!({"type": "Ready", "status": "True"}));
         world.update_part("pods", "status", &value).await.expect("runs");
     }
     let eviction = json!({"metadata": {"name": "a"}, "deleteOptions": {"gracePeriodSeconds": 7}});
     let evicted = post(&world, "a", "eviction", eviction).await.expect("evicted");
     assert_eq!(evicted["metadata"]["deletionGracePeriodSeconds"], 7);
     let conditions: Vec<_> = evicted["status"]["conditions"].as_array().into_iter().flatten().map(|c| c["type"].clone()).collect();
-    assert_eq!(conditions, ["PodScheduled", "DisruptionTarget"]);
+    assert_eq!(conditions, ["PodScheduled", "Ready", "DisruptionTarget"]);
     let budget = json!({"metadata": {"name": "p", "namespace": "default"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}});
     let budget = world.create("poddisruptionbudgets.policy", budget).await.expect("created");
     let mut budget = budget.value().expect("an object is JSON");

@@ -121,6 +121,7 @@ fn forbidden(caller: &Caller, action: &Action<'_>) -> ApiError {
         message: format!("{subject} is forbidden: {why}"),
         details: Some(Box::new(details)),
         continue_token: None,
+        warnings: None,
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn check(authorizer: &Authorizer, caller: &Caller, object: &Object) -
         caller.user,
         caller.groups
     );
-    Err(ApiError { code: 403, reason: Reason::Forbidden, message, details: None, continue_token: None })
+    Err(ApiError { code: 403, reason: Reason::Forbidden, message, details: None, continue_token: None, warnings: None })
 }
 
 /// Whether the caller has every right of a rule. A `*` in the rule is held only by who holds a `*`.

@@ -1,6 +1,7 @@
 //! Port-forward: pairs of SPDY streams, one for data and one for an error, each pair a connection to a port of a pod.
 //!
-//! Newer clients (kubectl 1.31) carry the same SPDY inside a WebSocket; `tunnel` unwraps it.
+//! Newer clients (kubectl 1.31) carry the same SPDY inside a WebSocket; `tunnel` unwraps it. Others (Python's) name the ports in the
+//! query and get two numbered channels for each.
 
 use std::collections::HashMap;
 
@@ -12,12 +13,17 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::spdy::{Connection, Gone, Stream};
-use super::websocket::{Socket, goodbye};
+use super::websocket::{Channels, Socket, goodbye};
 
 /// The protocol's name in `X-Stream-Protocol-Version`.
 pub(crate) const PROTOCOL: &str = "portforward.k8s.io";
 /// The WebSocket subprotocol that carries it.
 pub(crate) const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+
+/// All that is served over WebSockets; what is no tunnel is channels.
+pub(crate) const WEBSOCKETS: [&str; 4] = [TUNNEL, "v4.channel.k8s.io", "v4.base64.channel.k8s.io", ""];
+/// Ports of one client, which a byte can number in pairs.
+pub(crate) const PORTS_MAX: usize = 127;
 
 /// Streams whose other half has not come yet.
 const HALVES_MAX: usize = 64;
@@ -77,6 +83,65 @@ where
     }
     out.finish().await?;
     error.out.finish().await
+}
+
+/// Serve a client in channels until it or all its connections are gone: of the i-th port, channel 2i has data and 2i + 1 an error. Both
+/// begin with the port's number, little-endian.
+pub(crate) async fn serve_channels<F>(
+    socket: Socket,
+    channels: Channels,
+    ports: Vec<u16>,
+    dial: impl Fn(u16, mpsc::Receiver<Bytes>, mpsc::Sender<Bytes>) -> F + Clone + Send + 'static,
+) where
+    F: Future<Output = Result<(), ApiError>> + Send + 'static,
+{
+    let (mut sink, mut stream) = socket.split();
+    let (to_client, mut answers) = mpsc::channel(CHUNKS_IN_FLIGHT);
+    let (mut inputs, mut connections) = (Vec::new(), tokio::task::JoinSet::new());
+    for (port, data) in ports.into_iter().zip((0..u8::MAX).step_by(2)) {
+        let (to_pod, from_client) = mpsc::channel(CHUNKS_IN_FLIGHT);
+        inputs.push(to_pod);
+        for channel in [data, data + 1] {
+            if sink.send(channels.encode(channel, &port.to_le_bytes())).await.is_err() {
+                return;
+            }
+        }
+        let (to_client, dial) = (to_client.clone(), dial.clone());
+        connections.spawn(async move {
+            let (to, mut from_pod) = mpsc::channel(CHUNKS_IN_FLIGHT);
+            if let Err(why) = dial(port, from_client, to).await {
+                let _ = to_client.send((data + 1, Bytes::from(why.message))).await;
+            }
+            while let Some(bytes) = from_pod.recv().await {
+                if to_client.send((data, bytes)).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    drop(to_client);
+    let inward = async {
+        while let Some(Ok(message)) = stream.next().await {
+            if matches!(message, Message::Close(_)) {
+                return;
+            }
+            let Some((channel, bytes)) = channels.decode(message) else { continue };
+            if let Some(to_pod) = inputs.get(usize::from(channel / 2)).filter(|_| channel % 2 == 0) {
+                // A pod that is gone says so by the end of its answers.
+                let _ = to_pod.send(bytes).await;
+            }
+        }
+    };
+    let outward = async {
+        while let Some((channel, bytes)) = answers.recv().await {
+            sink.send(channels.encode(channel, &bytes)).await.ok()?;
+        }
+        sink.send(goodbye()).await.ok()
+    };
+    tokio::select! {
+        () = inward => {}
+        _ = outward => {}
+    }
 }
 
 /// The SPDY connection inside a WebSocket.

@@ -7,16 +7,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
-use futures::{SinkExt as _, StreamExt as _};
+use futures::{SinkExt as _, Stream, StreamExt as _};
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, HeaderValue};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::process::{CHUNK_BYTES_MAX, ClientEnd, Output, Outputs, Wanted};
 
@@ -112,7 +112,11 @@ pub(crate) async fn socket(upgraded: Upgraded) -> Socket {
 impl Channels {
     /// Choose by the client's offer.
     pub(crate) fn choose(headers: &HeaderMap) -> Option<Channels> {
-        let name = choose(headers, &CHANNELS.map(|channels| channels.name))?;
+        Channels::named(choose(headers, &CHANNELS.map(|channels| channels.name))?)
+    }
+
+    /// The subprotocol of a name that is served.
+    pub(crate) fn named(name: &str) -> Option<Channels> {
         CHANNELS.into_iter().find(|channels| channels.name == name)
     }
 
@@ -121,7 +125,7 @@ impl Channels {
         self.name
     }
 
-    fn encode(self, channel: u8, data: &[u8]) -> Message {
+    pub(super) fn encode(self, channel: u8, data: &[u8]) -> Message {
         match self.codec {
             Codec::Binary => {
                 let mut message = BytesMut::with_capacity(data.len() + 1);
@@ -139,7 +143,7 @@ impl Channels {
     }
 
     /// Channel and payload. `None`: not a channel message.
-    fn decode(self, message: Message) -> Option<(u8, Bytes)> {
+    pub(super) fn decode(self, message: Message) -> Option<(u8, Bytes)> {
         let mut data: Bytes = match message {
             Message::Binary(data) => data,
             Message::Text(text) => text.into(),
@@ -243,21 +247,27 @@ async fn read_process(
 /// Subprotocols for a plain stream of bytes to the client (logs).
 pub(crate) const BYTE_STREAMS: [&str; 3] = ["", "binary.k8s.io", "base64.binary.k8s.io"];
 
-/// Carry bytes to the client until they end or the client is gone.
-pub(crate) async fn serve_bytes(socket: Socket, protocol: &'static str, mut bytes: tokio::sync::mpsc::Receiver<Bytes>) {
+/// Text where it is text, else bytes.
+pub(crate) fn message(bytes: Bytes) -> Message {
+    Utf8Bytes::try_from(bytes.clone()).map_or(Message::Binary(bytes), Message::Text)
+}
+
+/// Bytes as a message of one of [`BYTE_STREAMS`].
+pub(crate) fn byte_message(protocol: &str, bytes: Bytes) -> Message {
+    if protocol == BYTE_STREAMS[2] { Message::Text(STANDARD.encode(&bytes).into()) } else { Message::Binary(bytes) }
+}
+
+/// Carry messages to the client until they end or the client is gone.
+pub(crate) async fn serve_messages(socket: Socket, mut messages: impl Stream<Item = Message> + Unpin) {
     let (mut sink, mut stream) = socket.split();
     loop {
         tokio::select! {
-            chunk = bytes.recv() => {
-                let Some(chunk) = chunk else { break };
-                let message = match protocol {
-                    "base64.binary.k8s.io" => Message::Text(STANDARD.encode(&chunk).into()),
-                    _ => Message::Binary(chunk),
-                };
-                if sink.send(message).await.is_err() {
+            message = messages.next() => match message {
+                None => break,
+                Some(message) => if sink.send(message).await.is_err() {
                     return;
-                }
-            }
+                },
+            },
             message = stream.next() => match message {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                 Some(Ok(_)) => {}
