@@ -2,6 +2,7 @@
 # A scheduler says which node each pod goes to. The kernel keeps the queue of pending pods and carries out the bindings; the module keeps a
 # snapshot fed by deltas, and says `stale` when it has missed one.
 using Common = import "common.capnp";
+using Objects = import "objects.capnp";
 
 struct Delta @0xb01f00000000c502 {
   # Rows are JSON objects projected to the fields a scheduler needs:
@@ -14,6 +15,8 @@ struct Delta @0xb01f00000000c502 {
   pods @4 :List(Data);
   gonePods @5 :List(Text);            # uids
   namespaces @6 :List(Data);          # metadata.{name,labels}, for namespace selectors
+  objects @7 :List(Data);             # whole: persistentvolumeclaims, persistentvolumes, storageclasses, as far as the module may see them
+  goneObjects @8 :List(Text);         # "resource/namespace/name"
 }
 
 struct Decision @0xb01f00000000c503 {
@@ -23,6 +26,7 @@ struct Decision @0xb01f00000000c503 {
     unschedulable @2 :Text;           # the message of the PodScheduled condition, as users know it: "0/3 nodes are available: ..."
     evict @3 :Preemption;             # make room first, then try again
     wait @4 :Text;                    # gated: not to be tried until the pod changes
+    prepare @5 :List(Objects.Write);  # carry these out, as far as there are any, and try again when something changes
   }
 }
 

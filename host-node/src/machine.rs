@@ -11,12 +11,16 @@ use serde_json::{Value, json};
 
 use crate::options::NodeOptions;
 
+/// Tells the provisioner of directories where this machine has them.
+const VOLUMES: &str = "pintle.dev/local-volumes";
+
 /// Facts of the machine that do not change while the daemon runs.
 pub struct Machine {
     name: String,
     labels: Vec<(String, String)>,
     max_pods: u32,
     state_dir: PathBuf,
+    volumes_dir: PathBuf,
     /// The InternalIP.
     pub address: Ipv4Addr,
     cpus: usize,
@@ -33,6 +37,7 @@ impl Machine {
             labels: options.label_pairs().unwrap_or_default(),
             max_pods: options.max_pods,
             state_dir: options.state_dir.clone(),
+            volumes_dir: options.volumes_dir.clone(),
             address: options.node_ip.or_else(default_address).unwrap_or(Ipv4Addr::LOCALHOST),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: memory_field("MemTotal:").unwrap_or(0),
@@ -60,7 +65,7 @@ impl Machine {
         });
         json!({
             "apiVersion": "v1", "kind": "Node",
-            "metadata": { "name": self.name, "labels": labels },
+            "metadata": { "name": self.name, "labels": labels, "annotations": { VOLUMES: self.volumes_dir } },
             "status": {
                 "capacity": resources, "allocatable": resources,
                 "addresses": [
@@ -181,6 +186,7 @@ mod tests {
             key: "/c".into(),
             state_dir: "/".into(),
             run_dir: "/".into(),
+            volumes_dir: "/v".into(),
             node_ip: Some(Ipv4Addr::new(10, 9, 8, 7)),
             registry_mirrors: vec![],
             cgroup_parent: None,

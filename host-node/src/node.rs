@@ -27,6 +27,7 @@ use crate::pod::steps::Paths;
 use crate::policy;
 use crate::service::{self, Proxy, Told};
 use crate::trust::Bundles;
+use crate::volume::local;
 
 /// What every part may use.
 pub struct Node {
@@ -52,12 +53,21 @@ pub struct Node {
     pub roster: Roster,
     /// The cluster's trust bundles.
     pub trust: RefCell<Bundles>,
+    /// The cluster's volumes, and those of this machine.
+    pub volumes: local::Volumes,
 }
 
 impl Node {
     /// Where a pod's files are.
     pub fn paths(&self, pod: &k8s_openapi::api::core::v1::Pod) -> Paths {
         Paths::of(&self.options.state_dir, pod)
+    }
+
+    /// The Node object as it is now.
+    pub fn object(&self) -> Value {
+        let mut node = self.machine.node();
+        node["status"]["volumesInUse"] = self.volumes.status();
+        node
     }
 
     /// How restarts are delayed.
@@ -91,6 +101,7 @@ async fn serve(options: NodeOptions) -> Result<()> {
     let (pod_rows, pods) = mpsc::unbounded_channel();
     let (node_rows, nodes) = mpsc::unbounded_channel();
     let (trust_rows, bundles) = mpsc::unbounded_channel();
+    let (volume_rows, volumes) = mpsc::unbounded_channel();
     let ends = {
         let node = node.clone();
         let (limit, limits) = mpsc::unbounded_channel();
@@ -103,8 +114,9 @@ async fn serve(options: NodeOptions) -> Result<()> {
             ("pods", rows_to(limit.clone(), policy::Told::Pod)),
             ("namespaces", rows_to(limit, policy::Told::Namespace)),
             ("clustertrustbundles", trust_rows),
+            ("persistentvolumes", volume_rows),
         ];
-        Ends { agent: agent::client(node.clone()), pods: pod_rows, nodes: node_rows, network, node: Rc::new(move || node.machine.node()) }
+        Ends { agent: agent::client(node.clone()), pods: pod_rows, nodes: node_rows, network, node: Rc::new(move || node.object()) }
     };
     // From here on exits are heard; those before are in the list that adoption reads.
     let exits = node.runtime.events();
@@ -114,6 +126,7 @@ async fn serve(options: NodeOptions) -> Result<()> {
     tokio::task::spawn_local(hear_exits(node.clone(), exits));
     tokio::task::spawn_local(hear_nodes(node.clone(), nodes));
     tokio::task::spawn_local(hear_pods(node.clone(), pods));
+    tokio::task::spawn_local(local::hear(node.clone(), volumes));
     tokio::task::spawn_local(hear_bundles(node.clone(), bundles));
     tokio::task::spawn_local(hear_connections(node.clone()));
     tokio::task::spawn_local(node.reporter.clone().send(node.kernel.clone()));
@@ -157,6 +170,7 @@ async fn assemble(options: NodeOptions, proxy: Proxy) -> Result<Rc<Node>> {
         reporter: Reporter::default(),
         roster: Roster::default(),
         trust: RefCell::default(),
+        volumes: local::Volumes::open(options.volumes_dir.clone()),
         proxy,
         runtime,
         kernel,

@@ -53,6 +53,9 @@ pub struct NodeOptions {
     /// Sockets and namespace pins.
     #[arg(long)]
     pub run_dir: PathBuf,
+    /// Where directories that are volumes lie; `purge` leaves them.
+    #[arg(long, default_value = "/var/lib/pintle/volumes")]
+    pub volumes_dir: PathBuf,
     /// The node's InternalIP; default: the address of the interface with the default route.
     #[arg(long)]
     pub node_ip: Option<Ipv4Addr>,

@@ -64,6 +64,11 @@ impl Layout {
         self.root.join("nodes").join(node)
     }
 
+    /// Directories of a node that are volumes; they outlive the node.
+    pub fn node_volumes(&self, node: &str) -> PathBuf {
+        self.root.join("volumes").join(node)
+    }
+
     /// Runtime files of a node: sockets, namespace pins.
     pub fn node_run(&self, node: &str) -> PathBuf {
         self.run_dir().join(node)

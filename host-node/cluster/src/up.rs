@@ -140,6 +140,7 @@ fn start_node(layout: &Layout, args: &UpArgs, node: &str, index: u8) -> Result<(
     flag("key", credentials.key.display().to_string());
     flag("state-dir", state.display().to_string());
     flag("run-dir", run.display().to_string());
+    flag("volumes-dir", layout.node_volumes(node).display().to_string());
     flag("node-ip", layout.node_address(index).to_string());
     flag("cgroup-parent", layout.cgroup(node));
     for mirror in &args.registry_mirror {

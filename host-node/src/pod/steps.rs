@@ -81,7 +81,8 @@ pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
     let clock = Clock::new(pod);
     file::make_dir(&paths.dir, 0o700)?;
     let facts = facts(node, pod, None);
-    volume::prepare(pod, &Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts, trust: &node.trust }).await?;
+    let workshop = Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts, trust: &node.trust, volumes: &node.volumes };
+    volume::prepare(pod, &workshop).await?;
     show_images(node, pod, &paths).await?;
     clock.passed("volumes");
     let sandbox = node.runtime.create_sandbox(sandbox_spec(pod, files::hostname(pod, &node.options.name))).await?;
@@ -143,7 +144,7 @@ pub async fn keep_fresh(node: Rc<Node>, view: Rc<View>) {
         let (pod, address) = (view.pod.borrow().clone(), view.record.borrow().address);
         let facts = facts(&node, &pod, address);
         let paths = node.paths(&pod);
-        let workshop = Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts, trust: &node.trust };
+        let workshop = Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts, trust: &node.trust, volumes: &node.volumes };
         match volume::refresh(&pod, &workshop).await {
             Ok(true) => tracing::debug!(pod = name(&pod), "projected volumes have changed"),
             Ok(false) => {}
@@ -298,7 +299,8 @@ fn container_mounts(pod: &Pod, container: &Container, paths: &Paths, message_fil
             source = mounts::bind_sub_path(&source, &sub_path, &handle)?;
         }
         let mut mount = Mount::bind(source, wanted.mount_path.clone());
-        mount.read_only = wanted.read_only == Some(true) || volume::images(pod).any(|(name, _)| name == wanted.name);
+        let only_read = volume::images(pod).any(|(name, _)| name == wanted.name) || volume::claim::is_read_only(pod, &wanted.name);
+        mount.read_only = wanted.read_only == Some(true) || only_read;
         mount.recursive_read_only = mount.read_only && matches!(wanted.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
         mount.propagation = match wanted.mount_propagation.as_deref() {
             Some("HostToContainer") => pintle_runtime_bridge::Propagation::FromHost,

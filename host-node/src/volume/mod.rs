@@ -1,11 +1,13 @@
 //! A pod's volumes on this machine.
 //!
-//! Every volume becomes a path of the node: a directory below `pods/<uid>/volumes`, or a path that hostPath names. Kinds that need a
+//! Every volume becomes a path of the node: a directory below `pods/<uid>/volumes` (for claims a link there), or a path that hostPath names. Kinds that need a
 //! driver are refused with a clear error. Invariants: what users name (keys, paths, subPaths) never leads outside its volume; everything
 //! mounted here lies below the pod's directory, so that one sweep of the mount table cleans it up.
 
 pub mod atomic;
 pub mod certificate;
+pub mod claim;
+pub mod local;
 pub mod mounts;
 pub mod project;
 
@@ -31,6 +33,8 @@ pub struct Workshop<'a> {
     pub facts: &'a Facts,
     /// The cluster's trust bundles.
     pub trust: &'a RefCell<Bundles>,
+    /// The cluster's volumes.
+    pub volumes: &'a local::Volumes,
 }
 
 /// Makes all volumes of a pod. Repeating it is harmless.
@@ -83,6 +87,9 @@ async fn prepare_one(pod: &Pod, volume: &Volume, workshop: &Workshop<'_>) -> Res
     if volume.image.is_some() {
         return Ok(()); // see `images`
     }
+    if let Some(name) = claim::name_of(pod, volume) {
+        return claim::prepare(pod, volume, &name, &path, workshop).await;
+    }
     match project::files(pod, volume, workshop).await? {
         Some(files) => {
             let ownership = atomic::Ownership { uid: None, gid: fs_group(pod) };
@@ -97,9 +104,13 @@ pub fn source(pod: &Pod, pod_dir: &Path, name: &str) -> Result<PathBuf> {
     let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or(&[]);
     let volume = volumes.iter().find(|v| v.name == name);
     let volume = volume.ok_or_else(|| Error::ContainerConfig(format!("the pod has no volume {name:?}")))?;
-    match &volume.host_path {
-        Some(host) => Ok(PathBuf::from(&host.path)),
-        None => directory(pod_dir, name),
+    if let Some(host) = &volume.host_path {
+        return Ok(PathBuf::from(&host.path));
+    }
+    let path = directory(pod_dir, name)?;
+    match claim::name_of(pod, volume) {
+        Some(_) => std::fs::read_link(&path).step(|| format!("finding volume {name:?}")),
+        None => Ok(path),
     }
 }
 

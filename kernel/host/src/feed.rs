@@ -2,13 +2,14 @@
 
 use crate::{
     fault::HostError,
-    gather::{all_of, selector_of, stored},
+    gather::{all_of, reference_in, selector_of, stored},
     project::Projection,
     spec::{ControllerSpec, Mapping, Relation, ResourcePattern, WatchSpec},
     write::ObjectName,
 };
 use pintle_api::selector::LabelSelector;
 use pintle_registry::{Event, EventKind, Index, Object, Registry, ResourceInfo, ResourceKey, SubscriptionFilter};
+use serde_json::Value;
 use std::sync::Arc;
 
 /// One key of a work queue.
@@ -177,8 +178,12 @@ impl Mapper {
                 keys.extend(owner.map(|o| key(&primary.key, beside, &o.name)));
             }
             Mapping::Field(path) => {
-                let name = object.field(path).map(str::to_owned).or_else(|| field_in(object, path)).filter(|n| !n.is_empty());
-                keys.extend(name.map(|n| key(&primary.key, beside, &n)));
+                let names = object.field(path).map_or_else(|| fields_in(object, path), |name| vec![name.to_owned()]);
+                keys.extend(names.iter().filter(|n| !n.is_empty()).map(|n| key(&primary.key, beside, n)));
+            }
+            Mapping::Reference(path) => {
+                let named = object.value().ok().and_then(|body| reference_in(&body, path, beside));
+                keys.extend(named.map(|(namespace, name)| key(&primary.key, &namespace, &name)));
             }
             Mapping::All => keys.extend(self.all(registry)),
         }
@@ -206,7 +211,15 @@ fn group_of(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)
 }
 
-fn field_in(object: &Object, path: &str) -> Option<String> {
-    let body = object.value().ok()?;
-    path.split('.').try_fold(&body, |at, member| at.get(member))?.as_str().map(str::to_owned)
+/// The texts at a path that leads through members, and through all elements of lists. What does not name the last member is not parsed.
+fn fields_in(object: &Object, path: &str) -> Vec<String> {
+    let last = path.rsplit('.').next().unwrap_or(path).as_bytes();
+    let Some(body) = object.body().windows(last.len()).any(|at| at == last).then(|| object.value().ok()).flatten() else {
+        return Vec::new();
+    };
+    let step = |at: Vec<Value>, member: &str| {
+        let one = |value: Value| if let Value::Array(elements) = value { elements } else { vec![value] };
+        at.into_iter().flat_map(one).filter_map(|mut value| value.get_mut(member).map(Value::take)).collect()
+    };
+    path.split('.').fold(vec![body], step).iter().filter_map(|text| text.as_str().map(str::to_owned)).collect()
 }

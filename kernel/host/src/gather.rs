@@ -142,6 +142,10 @@ impl Gatherer {
             Relation::Name if !self.spec.namespace.is_empty() => self.named(registry, &self.spec.namespace, centre.name),
             Relation::Name => self.named(registry, centre.namespace, centre.name),
             Relation::All => self.all(registry),
+            Relation::Reference(path) => match centre.object.and_then(|o| reference_in(&o.value().ok()?, path, centre.namespace)) {
+                Some((namespace, name)) => self.named(registry, &namespace, &name),
+                None => Vec::new(),
+            },
             Relation::Field(path) => match centre.field_names {
                 FieldNames::TheCentre => of(Index::Field(path.clone()), centre.name),
                 FieldNames::TheRelated => match field_of(centre, path) {
@@ -224,6 +228,13 @@ fn owners(registry: &Registry, centre: Centre<'_>) -> Vec<Arc<Object>> {
         registry.get_cached(info.key(), if namespaced { centre.namespace } else { "" }, &owner.name)
     };
     object.meta().owners.iter().filter_map(find).collect()
+}
+
+/// Namespace and name of what the object reference at `path` names, or a bare name in `beside`.
+pub fn reference_in(object: &Value, path: &str, beside: &str) -> Option<(String, String)> {
+    let at = path.split('.').try_fold(object, |at, member| at.get(member))?;
+    let name = at.as_str().or_else(|| at["name"].as_str()).filter(|name| !name.is_empty())?;
+    Some((at["namespace"].as_str().unwrap_or(beside).to_owned(), name.to_owned()))
 }
 
 fn field_of(centre: Centre<'_>, path: &str) -> Option<String> {

@@ -58,6 +58,7 @@ enum Decision {
     Unschedulable(String),
     Evict(String, Vec<ObjectName>),
     Wait(String),
+    Prepare(Vec<Write>),
 }
 
 /// The loop of one scheduler.
@@ -89,7 +90,7 @@ impl Work {
         let events = Rc::new(EventRecorder::new(registry.clone(), module, &spec.scheduler_name));
         Self {
             scheduler_name: spec.scheduler_name.clone(),
-            snapshot: Snapshot::new(registry.clone()),
+            snapshot: Snapshot::new(registry.clone(), spec),
             registry,
             slot,
             counters,
@@ -105,8 +106,9 @@ impl Work {
 
     /// Works until dropped.
     pub async fn run(mut self) {
-        let keys = ["pods", "nodes", "namespaces"].map(|r| ResourceKey::new("", r));
-        let mut feed = self.registry.subscribe(SubscriptionFilter::Resources(keys.to_vec()));
+        let mut keys = ["pods", "nodes", "namespaces"].map(|r| ResourceKey::new("", r)).to_vec();
+        keys.extend(self.snapshot.shown.iter().cloned());
+        let mut feed = self.registry.subscribe(SubscriptionFilter::Resources(keys));
         self.list_all();
         loop {
             while let Some(change) = feed.try_next() {
@@ -150,7 +152,8 @@ impl Work {
         let helps = match &*event.object.resource().key().resource {
             "pods" => self.pod_changed(&event),
             "nodes" => self.snapshot.node_changed(&event),
-            _ => self.snapshot.namespace_changed(&event),
+            "namespaces" => self.snapshot.namespace_changed(&event),
+            _ => self.snapshot.object_changed(&event),
         };
         if helps {
             self.wake_parked();
@@ -309,6 +312,7 @@ impl Work {
                 self.park(key);
                 self.evict(instance, pod, node, victims);
             }
+            Decision::Prepare(writes) => self.prepare(instance, key, pod, writes),
         }
     }
 
@@ -339,6 +343,19 @@ impl Work {
                 None => events.record(&about, false, "Scheduled", &format!("Successfully assigned {pod_name} to {node}")).await,
                 Some(why) => events.record(&about, true, "FailedScheduling", &format!("binding rejected: {why}")).await,
             }
+        });
+    }
+
+    /// Carries out what must be done before the pod can be bound; what changes then wakes it.
+    fn prepare(&mut self, instance: &Rc<HotInstance>, key: PodKey, pod: &Arc<Object>, writes: Vec<Write>) {
+        self.parked.insert(key.clone(), Parked { since: Instant::now(), tries: 1 });
+        let (writer, done, uid) = (instance.writer.clone(), self.done.0.clone(), pod.meta().uid.to_string());
+        tokio::task::spawn_local(async move {
+            let mut result = Ok(());
+            for write in writes {
+                result = result.and(writer.carry_out(write).await.map(drop).map_err(|e| e.to_string()));
+            }
+            let _ = done.send(Bound { pod: key, uid, result });
         });
     }
 
@@ -461,6 +478,7 @@ fn read_decision(reader: decision::Reader<'_>) -> capnp::Result<Decision> {
         decision::Node(name) => Decision::Node(name?.to_string()?),
         decision::Unschedulable(message) => Decision::Unschedulable(message?.to_string()?),
         decision::Wait(message) => Decision::Wait(message?.to_string()?),
+        decision::Prepare(writes) => Decision::Prepare(writes?.iter().map(Write::read).collect::<capnp::Result<_>>()?),
         decision::Evict(preemption) => {
             let preemption = preemption?;
             let victims = preemption.get_victims()?.iter().map(ObjectName::read).collect::<capnp::Result<_>>()?;

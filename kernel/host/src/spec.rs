@@ -105,6 +105,8 @@ pub enum Mapping {
     Namespace,
     Selector,
     Field(String),
+    /// An object reference at this path, with name and namespace.
+    Reference(String),
     All,
 }
 
@@ -145,6 +147,8 @@ pub enum Relation {
     Siblings,
     Name,
     Field(String),
+    /// At this path the centre has an object reference, or the name of a neighbour.
+    Reference(String),
     All,
 }
 
@@ -494,8 +498,9 @@ impl Mapping {
             "namespace" => Self::Namespace,
             "selector" => Self::Selector,
             "all" => Self::All,
-            other => match other.strip_prefix("field:") {
-                Some(path) if !path.is_empty() => Self::Field(path.to_owned()),
+            other => match other.split_once(':') {
+                Some(("field", path)) if !path.is_empty() => Self::Field(path.to_owned()),
+                Some(("ref", path)) if !path.is_empty() => Self::Reference(path.to_owned()),
                 _ => return Err(bad("spec.controller.watches.map", format!("{other:?} is not a mapping"))),
             },
         })
@@ -516,8 +521,9 @@ impl RelatedSpec {
             "siblings" if judging => Relation::Siblings,
             "name" => Relation::Name,
             "all" => Relation::All,
-            other => match other.strip_prefix("field:") {
-                Some(path) if !path.is_empty() => Relation::Field(path.to_owned()),
+            other => match other.split_once(':') {
+                Some(("field", path)) if !path.is_empty() => Relation::Field(path.to_owned()),
+                Some(("ref", path)) if !path.is_empty() => Relation::Reference(path.to_owned()),
                 _ => return Err(bad(field, format!("{other:?} is not a relation"))),
             },
         };

@@ -6,6 +6,7 @@ use crate::interpod::{self, Relations};
 use crate::model::{Node, Pod, Resources, Taint};
 use crate::snapshot::Snapshot;
 use crate::spread::{self, Counted};
+use crate::volumes::{self, Volumes};
 
 const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
 
@@ -21,11 +22,13 @@ pub struct Cycle<'a> {
     pub pod: &'a Pod,
     spread: Vec<Counted<'a>>,
     pub relations: Relations<'a>,
+    volumes: Volumes<'a>,
 }
 
 impl<'a> Cycle<'a> {
     pub fn new(snapshot: &'a Snapshot, pod: &'a Pod) -> Self {
-        Cycle { pod, spread: spread::count(snapshot, pod, true), relations: interpod::relate(snapshot, pod) }
+        let volumes = Volumes::look(snapshot, pod).unwrap_or_default();
+        Cycle { pod, spread: spread::count(snapshot, pod, true), relations: interpod::relate(snapshot, pod), volumes }
     }
 
     /// Whether the node at `at` can take the pod.
@@ -50,6 +53,14 @@ impl<'a> Cycle<'a> {
             return crowded("node(s) didn't have free ports for the requested pod ports");
         }
         fits(snapshot, at, pod)?;
+        match self.volumes.check(node) {
+            Ok(()) => {}
+            Err(volumes::Refused::Taken) => {
+                return crowded("node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode");
+            }
+            Err(volumes::Refused::Unreachable) => return hopeless("node(s) didn't match PersistentVolume's node affinity".into()),
+            Err(volumes::Refused::NoVolume) => return hopeless("node(s) didn't find available persistent volumes to bind".into()),
+        }
         match spread::check(&self.spread, place) {
             Ok(()) => {}
             Err(spread::Refused::Skew) => return crowded("node(s) didn't match pod topology spread constraints"),

@@ -1,6 +1,6 @@
 //! Says which node each pod goes to, with Kubernetes' rules and in Kubernetes' words.
 //!
-//! Not here: the queue of pending pods, bindings, and which pods are this scheduler's; the kernel does that. Volumes are not looked at.
+//! Not here: the queue of pending pods, bindings, and which pods are this scheduler's; the kernel does that.
 //! Invariant: a decision counts at once. A pod that was given a node takes its room until the kernel says otherwise, so that the pods of one
 //! call, and of calls before the bindings have come back, never get the same room twice.
 
@@ -12,6 +12,7 @@ mod preempt;
 mod score;
 mod snapshot;
 mod spread;
+mod volumes;
 
 use pintle_sdk::prelude::*;
 use pintle_sdk::{Decision, Delta, Freshness, Scheduler};

@@ -106,6 +106,15 @@ pub struct Pod {
     pub spread: Vec<Spread>,
     pub affinity: PodTerms,
     pub anti_affinity: PodTerms,
+    pub claims: Vec<ClaimName>,
+}
+
+/// A claim that a pod mounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimName {
+    pub name: String,
+    /// It is made for this pod.
+    pub is_ephemeral: bool,
 }
 
 /// A port of the node that a pod takes.
@@ -220,7 +229,14 @@ pub fn pod(row: &[u8]) -> Result<Pod> {
     let terms = |raw: Option<RawPodAffinity>| raw.map(RawPodAffinity::terms).unwrap_or_default();
     let affinity = spec.affinity.unwrap_or_default();
     let nodes = affinity.node_affinity.unwrap_or_default();
+    let own = |volume: &RawVolume| ClaimName { name: format!("{}-{}", meta.name, volume.name), is_ephemeral: true };
+    let claim = |volume: &RawVolume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(claim), _) => Some(ClaimName { name: claim.claim_name.clone(), is_ephemeral: false }),
+        (None, Some(_)) => Some(own(volume)),
+        (None, None) => None,
+    };
     Ok(Pod {
+        claims: spec.volumes.iter().filter_map(claim).collect(),
         kin: kin(&meta),
         finished: matches!(raw.status.phase.as_str(), "Succeeded" | "Failed"),
         terminating: meta.is_terminating(),
@@ -374,6 +390,21 @@ struct RawPodSpec {
     affinity: Option<RawAffinity>,
     tolerations: Vec<Toleration>,
     topology_spread_constraints: Vec<Spread>,
+    volumes: Vec<RawVolume>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawVolume {
+    name: String,
+    persistent_volume_claim: Option<RawClaim>,
+    ephemeral: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawClaim {
+    claim_name: String,
 }
 
 #[derive(Default, Deserialize)]

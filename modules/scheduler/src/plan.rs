@@ -10,6 +10,7 @@ use pintle_sdk::prelude::*;
 use crate::filter::Cycle;
 use crate::model::{self, Pod};
 use crate::snapshot::Snapshot;
+use crate::volumes::{self, Volumes};
 use crate::{preempt, score};
 
 /// Below this many nodes, all are looked at.
@@ -38,12 +39,18 @@ fn decide(snapshot: &mut Snapshot, now: Time, pod: &Rc<Pod>) -> Decision {
     if snapshot.node_count() == 0 {
         return Decision::Unschedulable("no nodes available to schedule pods".into());
     }
+    if let Err(why) = Volumes::look(snapshot, pod) {
+        let nodes = snapshot.node_count();
+        let help = format!("preemption: 0/{nodes} nodes are available: {nodes} Preemption is not helpful for scheduling.");
+        return Decision::Unschedulable(format!("0/{nodes} nodes are available: {why}. {help}"));
+    }
     let search = search(snapshot, pod);
     if let Some(at) = search.best {
-        let name = snapshot.places[at].node.name.clone();
+        let node = snapshot.places[at].node.clone();
+        let writes = if pod.claims.is_empty() { None } else { volumes::prepare(snapshot, pod, &node) };
         snapshot.next_start = search.next_start;
         snapshot.assume(at, pod.clone(), now);
-        return Decision::Node(name);
+        return writes.map_or(Decision::Node(node.name), Decision::Prepare);
     }
     if let Some(evict) = preempt::find(snapshot, pod, &search.curable) {
         return evict;

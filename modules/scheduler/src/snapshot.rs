@@ -7,6 +7,7 @@ use pintle_sdk::prelude::*;
 use pintle_sdk::{Delta, Freshness};
 
 use crate::model::{self, HostPort, Labels, Node, Pod, Resources};
+use crate::volumes::Storage;
 
 /// How long a decision counts without the kernel confirming it.
 const ASSUMED_FOR: Duration = Duration::from_secs(30);
@@ -32,6 +33,7 @@ pub struct Snapshot {
     pub generation: u64,
     pub places: Vec<Place>,
     pub namespaces: BTreeMap<String, Labels>,
+    pub storage: Storage,
     /// Where the next search begins, so that not all pods land on the first nodes of a large cluster.
     pub next_start: usize,
     index: BTreeMap<String, usize>,
@@ -91,6 +93,10 @@ impl Snapshot {
             let namespace: Partial =
                 pintle_sdk::serde_json::from_slice(row).map_err(|source| Error::Shape { what: "a namespace".into(), source })?;
             self.namespaces.insert(namespace.metadata.name, namespace.metadata.labels);
+        }
+        delta.gone_objects.iter().for_each(|gone| self.storage.remove(gone));
+        for row in &delta.objects {
+            readable(self.storage.put(row));
         }
         for name in &delta.gone_nodes {
             if let Some(place) = self.index.get(*name).and_then(|at| self.places.get_mut(*at)) {

@@ -154,7 +154,7 @@ pub(crate) fn write_result(mut builder: controller_capnp::result::Builder<'_>, d
     }
 }
 
-fn write_write(mut builder: objects_capnp::write::Builder<'_>, write: &Write) {
+pub(crate) fn write_write(mut builder: objects_capnp::write::Builder<'_>, write: &Write) {
     write_ref(builder.reborrow().init_target(), &write.target);
     builder.set_subresource(&write.subresource);
     match &write.action {

@@ -25,7 +25,7 @@ use pintle_wit::provisioner_capnp::provisioner;
 use pintle_wit::scheduler_capnp::scheduler;
 
 use crate::controller::{read_request, write_result};
-use crate::{Admission, Controller, Error, Provisioner, Result, Scheduler, Start, Time, logging};
+use crate::{Admission, Controller, Error, Provisioned, Provisioner, Result, Scheduler, Start, Time, logging};
 
 /// Makes a module from what it is told at the start.
 pub type Factory = fn(&Start) -> Result<Box<dyn Served>>;
@@ -72,7 +72,7 @@ pub fn start_scheduler<T: Scheduler>(start: &Start) -> Result<Box<dyn Served>> {
 
 /// Makes a [`Provisioner`] ready for the pipe.
 pub fn start_provisioner<T: Provisioner>(start: &Start) -> Result<Box<dyn Served>> {
-    Ok(Box::new(ServedProvisioner(Rc::new(RefCell::new(T::start(start)?)))))
+    Ok(Box::new(ServedProvisioner(Provisioned::<T>::start(start)?)))
 }
 
 struct ServedController<T>(Rc<RefCell<T>>);
@@ -136,15 +136,20 @@ impl<T: Scheduler> Served for ServedScheduler<T> {
     }
 }
 
-struct ServedProvisioner<T>(Rc<RefCell<T>>);
+/// Served as what the kernel runs, a controller of claims and volumes, and as itself.
+struct ServedProvisioner<T>(Provisioned<T>);
 
 impl<T: Provisioner> Served for ServedProvisioner<T> {
     fn interfaces(&self) -> &'static [u64] {
-        &[provisioner::Client::TYPE_ID]
+        &[provisioner::Client::TYPE_ID, controller::Client::TYPE_ID]
+    }
+
+    fn controller(&self) -> Option<controller::Client> {
+        Some(capnp_rpc::new_client(ServedController(Rc::new(RefCell::new(self.0.clone())))))
     }
 
     fn provisioner(&self) -> Option<provisioner::Client> {
-        Some(capnp_rpc::new_client(crate::provisioner::Server(self.0.clone())))
+        Some(capnp_rpc::new_client(crate::provisioner::Server(self.0.shared())))
     }
 }
 

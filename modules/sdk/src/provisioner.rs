@@ -16,11 +16,15 @@ pub trait Provisioner: Sized + 'static {
     /// Makes the provisioner. An error here keeps the module from starting and is shown in its status.
     fn start(start: &Start) -> Result<Self>;
 
-    /// Makes a volume; the answer is a PersistentVolume.
+    /// What StorageClasses call it by.
+    fn name(&self) -> &str;
+
+    /// Makes a volume; the answer is a PersistentVolume. What it does not say of name, claim, class, size, modes and reclaim policy follows
+    /// from the request. A failure with code 507 (no room there) lets the scheduler choose another node.
     fn provision(&mut self, request: &VolumeRequest<'_>) -> Result<Value, Failure>;
 
-    /// Removes a volume.
-    fn delete(&mut self, volume: &[u8]) -> Result<(), Failure>;
+    /// Removes a volume that nobody uses any more. A failure with code 503 (not done yet) is tried again without a word.
+    fn delete(&mut self, removal: &VolumeRemoval<'_>) -> Result<(), Failure>;
 
     /// Grows a volume; the answer is the PersistentVolume as it then is.
     fn expand(&mut self, _volume: &[u8], _capacity_bytes: u64) -> Result<Value, Failure> {
@@ -46,8 +50,9 @@ pub struct VolumeRequest<'a> {
     pub selected_node: &'a str,
     /// At least this large.
     pub capacity_bytes: u64,
-    claim: &'a [u8],
-    storage_class: &'a [u8],
+    pub(crate) claim: &'a [u8],
+    pub(crate) storage_class: &'a [u8],
+    pub(crate) node: &'a [u8],
 }
 
 impl<'a> VolumeRequest<'a> {
@@ -61,6 +66,11 @@ impl<'a> VolumeRequest<'a> {
         parse("storageclasses", self.storage_class)
     }
 
+    /// The selected node, read as `T`; `None` when any will do.
+    pub fn node<T: Deserialize<'a>>(&self) -> Result<Option<T>> {
+        if self.node.is_empty() { Ok(None) } else { parse("nodes", self.node).map(Some) }
+    }
+
     fn read(reader: volume_request::Reader<'a>) -> Result<Self> {
         Ok(VolumeRequest {
             name: text(reader.get_name())?,
@@ -68,7 +78,27 @@ impl<'a> VolumeRequest<'a> {
             capacity_bytes: reader.get_capacity_bytes(),
             claim: reader.get_claim()?,
             storage_class: reader.get_storage_class()?,
+            node: reader.get_node()?,
         })
+    }
+}
+
+/// What volume is to go.
+#[derive(Clone, Debug)]
+pub struct VolumeRemoval<'a> {
+    pub(crate) volume: &'a [u8],
+    pub(crate) node: &'a [u8],
+}
+
+impl<'a> VolumeRemoval<'a> {
+    /// The PersistentVolume, read as `T`.
+    pub fn volume<T: Deserialize<'a>>(&self) -> Result<T> {
+        parse("persistentvolumes", self.volume)
+    }
+
+    /// The node that it is on, read as `T`; `None` when it is on none, or that one is gone.
+    pub fn node<T: Deserialize<'a>>(&self) -> Result<Option<T>> {
+        if self.node.is_empty() { Ok(None) } else { parse("nodes", self.node).map(Some) }
     }
 }
 
@@ -91,7 +121,9 @@ impl<T: Provisioner> provisioner::Server for Server<T> {
         params: provisioner::DeleteParams,
         mut results: provisioner::DeleteResults,
     ) -> Result<(), capnp::Error> {
-        if let Err(failure) = self.0.borrow_mut().delete(params.get()?.get_volume()?) {
+        let params = params.get()?;
+        let removal = VolumeRemoval { volume: params.get_volume()?, node: params.get_node()? };
+        if let Err(failure) = self.0.borrow_mut().delete(&removal) {
             write_failure(results.get().init_failure(), &failure);
         }
         Ok(())

@@ -2,8 +2,8 @@
 
 use pintle_wit::scheduler_capnp::{self, decision, scheduler};
 
-use crate::controller::{text, write_ref};
-use crate::{Error, ObjectRef, Result, Start, Time};
+use crate::controller::{text, write_ref, write_write};
+use crate::{Error, ObjectRef, Result, Start, Time, Write};
 
 /// Says which node each pod goes to. The kernel keeps the queue and carries out the bindings.
 pub trait Scheduler: Sized + 'static {
@@ -43,6 +43,10 @@ pub struct Delta<'a> {
     pub gone_pods: Vec<&'a str>,
     /// New and changed namespaces.
     pub namespaces: Vec<&'a [u8]>,
+    /// New and changed claims, volumes and storage classes, whole, as far as the manifest's permissions cover them.
+    pub objects: Vec<&'a [u8]>,
+    /// Those that are gone, as `resource/namespace/name`.
+    pub gone_objects: Vec<&'a str>,
 }
 
 /// What becomes of one pod.
@@ -61,6 +65,8 @@ pub enum Decision {
     },
     /// It is gated: not to be tried until it changes; why.
     Wait(String),
+    /// Carry these out, as far as there are any; the pod is tried again when something changes.
+    Prepare(Vec<Write>),
 }
 
 fn read_delta(reader: scheduler_capnp::delta::Reader<'_>) -> Result<Delta<'_>> {
@@ -72,6 +78,8 @@ fn read_delta(reader: scheduler_capnp::delta::Reader<'_>) -> Result<Delta<'_>> {
         pods: reader.get_pods()?.iter().collect::<capnp::Result<_>>()?,
         gone_pods: reader.get_gone_pods()?.iter().map(text).collect::<Result<_>>()?,
         namespaces: reader.get_namespaces()?.iter().collect::<capnp::Result<_>>()?,
+        objects: reader.get_objects()?.iter().collect::<capnp::Result<_>>()?,
+        gone_objects: reader.get_gone_objects()?.iter().map(text).collect::<Result<_>>()?,
     })
 }
 
@@ -113,6 +121,12 @@ fn write_decision(mut builder: decision::Builder<'_>, decision: &Decision) {
         Decision::Node(name) => builder.set_node(name),
         Decision::Unschedulable(message) => builder.set_unschedulable(message),
         Decision::Wait(why) => builder.set_wait(why),
+        Decision::Prepare(writes) => {
+            let mut list = builder.init_prepare(writes.len() as u32);
+            for (i, write) in writes.iter().enumerate() {
+                write_write(list.reborrow().get(i as u32), write);
+            }
+        }
         Decision::Evict { node, victims } => {
             let mut evict = builder.init_evict();
             evict.set_node(node);

@@ -2,7 +2,7 @@
 //!
 //! Invariant: the guest's snapshot at generation g, plus the delta, is the cache plus the bindings that are under way.
 
-use crate::{gather::all_of, project::Projection};
+use crate::{gather::all_of, project::Projection, spec::ModuleSpec};
 use bytes::Bytes;
 use capnp::{message, serialize};
 use pintle_registry::{Event, EventKind, Object, Registry, ResourceKey};
@@ -26,6 +26,9 @@ const POD_FIELDS: [&str; 7] =
     ["/metadata/namespace", "/metadata/name", "/metadata/uid", "/metadata/labels", "/metadata/deletionTimestamp", "/spec", "/status/phase"];
 const NAMESPACE_FIELDS: [&str; 2] = ["/metadata/name", "/metadata/labels"];
 
+/// What decides about volumes: shown whole, to schedulers that may see it.
+const OBJECTS: [(&str, &str); 3] = [("", "persistentvolumeclaims"), ("", "persistentvolumes"), ("storage.k8s.io", "storageclasses")];
+
 /// The delta.
 pub struct Snapshot {
     registry: Arc<Registry>,
@@ -39,6 +42,10 @@ pub struct Snapshot {
     /// By uid.
     pods: BTreeMap<String, Option<Bytes>>,
     namespaces: BTreeMap<String, Bytes>,
+    /// By `resource/namespace/name`.
+    objects: BTreeMap<String, Option<Bytes>>,
+    /// Those of [`OBJECTS`] that are shown.
+    pub shown: Vec<ResourceKey>,
     /// The rows of nodes that were sent last: most changes of a node are heartbeats.
     sent_nodes: HashMap<String, Bytes>,
     /// Bindings under way, by uid.
@@ -55,8 +62,11 @@ fn is_over(pod: &Object) -> bool {
 
 impl Snapshot {
     /// Of a registry, nothing known to any guest.
-    pub fn new(registry: Arc<Registry>) -> Self {
+    pub fn new(registry: Arc<Registry>, spec: &ModuleSpec) -> Self {
+        let shown = OBJECTS.into_iter().map(|(group, resource)| ResourceKey::new(group, resource));
         Self {
+            shown: shown.filter(|key| crate::grants::could_show(&spec.permissions, Some(key))).collect(),
+            objects: BTreeMap::new(),
             registry,
             node: projection(&NODE_FIELDS),
             pod: projection(&POD_FIELDS),
@@ -80,6 +90,7 @@ impl Snapshot {
         self.nodes.clear();
         self.pods.clear();
         self.namespaces.clear();
+        self.objects.clear();
     }
 
     /// A node changed. Whether it could let a pod fit.
@@ -138,6 +149,12 @@ impl Snapshot {
         false
     }
 
+    /// A claim, a volume or a class changed.
+    pub fn object_changed(&mut self, event: &Event) -> bool {
+        self.objects.insert(name_of(&event.object), (event.kind != EventKind::Deleted).then(|| event.object.body().clone()));
+        true
+    }
+
     /// A binding is under way: the guest that decided it counts it already, another one must be told.
     pub fn assume(&mut self, pod: &Object, node: &str) {
         let Ok(mut value) = pod.value() else { return };
@@ -155,7 +172,7 @@ impl Snapshot {
     /// The `sync` parameters for a guest at `base` (0: it knows nothing), and the generation it has afterwards; `None`: it is up to date.
     pub fn delta(&mut self, base: u64) -> Option<(Vec<u8>, u64)> {
         let whole = base == 0 || base != self.generation;
-        let nothing = self.nodes.is_empty() && self.pods.is_empty() && self.namespaces.is_empty();
+        let nothing = self.nodes.is_empty() && self.pods.is_empty() && self.namespaces.is_empty() && self.objects.is_empty();
         if !whole && nothing {
             return None;
         }
@@ -178,14 +195,17 @@ impl Snapshot {
         self.pods = self.assumed.iter().map(|(uid, row)| (uid.clone(), Some(row.clone()))).collect();
         self.pods.extend(all("pods").iter().filter(|p| assigned(p)).map(|p| (p.meta().uid.to_string(), Some(self.pod.row(p)))));
         self.namespaces = all("namespaces").iter().map(|n| (n.meta().name.to_string(), self.namespace.row(n))).collect();
+        let others = self.shown.iter().flat_map(|key| all_of(&self.registry, key));
+        self.objects = others.map(|o| (name_of(&o), Some(o.body().clone()))).collect();
     }
 
     fn params(&self, base: u64) -> Vec<u8> {
         let (nodes, gone_nodes) = split(&self.nodes);
         let (pods, gone_pods) = split(&self.pods);
+        let (objects, gone_objects) = split(&self.objects);
         let namespaces: Vec<&Bytes> = self.namespaces.values().collect();
-        let weight: usize = nodes.iter().chain(&pods).chain(&namespaces).map(|row| row.len() / 8 + 4).sum();
-        let words = u32::try_from(weight + 8 * (gone_nodes.len() + gone_pods.len()) + 128).unwrap_or(u32::MAX);
+        let weight: usize = nodes.iter().chain(&pods).chain(&namespaces).chain(&objects).map(|row| row.len() / 8 + 4).sum();
+        let words = u32::try_from(weight + 8 * (gone_nodes.len() + gone_pods.len() + gone_objects.len()) + 128).unwrap_or(u32::MAX);
         let mut message = message::Builder::new(message::HeapAllocator::new().first_segment_words(words));
         let mut delta = message.init_root::<sync_params::Builder<'_>>().init_delta();
         delta.set_base_generation(base);
@@ -195,9 +215,15 @@ impl Snapshot {
         fill_data(delta.reborrow().init_pods(length(pods.len())), &pods);
         fill_data(delta.reborrow().init_namespaces(length(namespaces.len())), &namespaces);
         fill_text(delta.reborrow().init_gone_nodes(length(gone_nodes.len())), &gone_nodes);
-        fill_text(delta.init_gone_pods(length(gone_pods.len())), &gone_pods);
+        fill_text(delta.reborrow().init_gone_pods(length(gone_pods.len())), &gone_pods);
+        fill_data(delta.reborrow().init_objects(length(objects.len())), &objects);
+        fill_text(delta.init_gone_objects(length(gone_objects.len())), &gone_objects);
         serialize::write_message_to_words(&message)
     }
+}
+
+fn name_of(object: &Object) -> String {
+    format!("{}/{}/{}", object.resource().key().resource, object.meta().namespace, object.meta().name)
 }
 
 fn split(rows: &BTreeMap<String, Option<Bytes>>) -> (Vec<&Bytes>, Vec<&str>) {

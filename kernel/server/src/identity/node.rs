@@ -127,7 +127,10 @@ fn pod_mentions(pod: &Value, resource: &str, name: &str) -> bool {
         list(container, "envFrom").iter().any(|from| says(from, row.env_from))
             || list(container, "env").iter().any(|env| says(env, row.env))
     };
+    // A claim that is made for a pod's volume is named after both.
+    let own = |volume: &Value| name.strip_prefix(pod["metadata"]["name"].as_str()?)?.strip_prefix('-').filter(|n| volume["name"] == *n);
     row.spec.iter().any(|pointer| says(spec, pointer))
+        || (resource == "persistentvolumeclaims" && list(spec, "volumes").iter().any(|v| !v["ephemeral"].is_null() && own(v).is_some()))
         || (resource == "secrets" && list(spec, "imagePullSecrets").iter().any(|secret| says(secret, "/name")))
         || (resource == "serviceaccounts" && name == "default" && spec["serviceAccountName"].is_null())
         || list(spec, "volumes").iter().any(in_volume)

@@ -129,6 +129,7 @@ impl RelatedRule {
             "selector" => key.namespace == target.namespace && selects(object, candidate),
             "dependents" => owners(candidate).iter().any(|owner| owner["uid"] == target.uid.as_str()),
             "owners" => object.is_some_and(|object| owners(object).iter().any(|owner| owner["uid"] == candidate["metadata"]["uid"])),
+            by if by.starts_with("ref:") => object.is_some_and(|object| refers(object, &by[4..], &target.namespace, key)),
             by => by.strip_prefix("field:").is_some_and(|path| text(candidate, &format!("/{}", path.replace('.', "/"))) == target.name),
         }
     }
@@ -140,6 +141,14 @@ impl RelatedRule {
             _ => project(object, &self.fields),
         }
     }
+}
+
+/// Whether the object reference (or the bare name of a neighbour) at `path` names what is kept under `key`.
+fn refers(object: &Value, path: &str, beside: &str, key: &Key) -> bool {
+    let at = object.pointer(&format!("/{}", path.replace('.', "/"))).unwrap_or(&Value::Null);
+    let name = at.as_str().or_else(|| at["name"].as_str()).unwrap_or_default();
+    let namespace = at["namespace"].as_str().unwrap_or(beside);
+    !name.is_empty() && key.name == name && (key.namespace == namespace || key.namespace.is_empty())
 }
 
 fn owners(object: &Value) -> &[Value] {
