@@ -1,6 +1,6 @@
 //! A minimal HTTPS client for `up`: asks our own kernel, with the administrator's certificate, whether things are ready.
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use rustls::{
@@ -59,16 +59,29 @@ impl Client {
 
     /// GETs a path; a status other than 200 is an error.
     pub async fn get(&self, path: &str) -> Result<Bytes, ClientError> {
+        self.send("GET", path, Bytes::new()).await
+    }
+
+    /// Creates an object by POSTing it to its collection; one that is there already stays as it is.
+    pub async fn create(&self, collection: &str, object: &serde_json::Value) -> Result<(), ClientError> {
+        match self.send("POST", collection, object.to_string().into()).await {
+            Ok(_) | Err(ClientError::Status(409)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn send(&self, method: &str, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
         let tcp = TcpStream::connect(self.address).await?;
         let stream = self.tls.connect(ServerName::from(self.address.ip()), tcp).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let driver = tokio::spawn(connection);
-        let request = Request::get(path).header("Host", "kubernetes").header("Accept", "application/json").body(Empty::<Bytes>::new())?;
+        let request = Request::builder().method(method).uri(path).header("Host", "kubernetes").header("Accept", "application/json");
+        let request = request.header("Content-Type", "application/json").body(Full::new(body))?;
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await?.to_bytes();
         driver.abort();
-        if status == 200 { Ok(body) } else { Err(ClientError::Status(status)) }
+        if matches!(status, 200 | 201) { Ok(body) } else { Err(ClientError::Status(status)) }
     }
 
     /// GETs a JSON document.

@@ -62,4 +62,7 @@ pub enum ClusterError {
     /// The credentials of the cluster could not be made or read.
     #[error("cannot issue credentials")]
     Credentials(#[source] pintle_server::PkiError),
+    /// The default class of storage could not be made.
+    #[error("cannot make the storage class")]
+    StorageClass(#[source] client::ClientError),
 }

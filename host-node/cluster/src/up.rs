@@ -48,6 +48,7 @@ pub async fn up(args: UpArgs) -> Result<(), ClusterError> {
     network::ensure_bridge(&layout)?;
 
     let client = step("kernel", start_kernel(&layout, &args)).await?;
+    step("storage class", storage_class(&layout, &client)).await?;
     for index in 1..=args.nodes {
         let node = format!("node-{index}");
         step(&node, async { start_node(&layout, &args, &node, index) }).await?;
@@ -55,6 +56,22 @@ pub async fn up(args: UpArgs) -> Result<(), ClusterError> {
     step("nodes ready", nodes_ready(&layout, &client, args.nodes)).await?;
     println!("\nkubeconfig: {}\n", layout.kubeconfig().display());
     Ok(())
+}
+
+/// The class of claims that name none: directories of the machine where the pod is. Made once for a cluster: who deletes it keeps it deleted.
+async fn storage_class(layout: &Layout, client: &Client) -> Result<(), ClusterError> {
+    let made = layout.kernel_dir().join("storage-class-made");
+    if made.exists() {
+        return Ok(());
+    }
+    let class = serde_json::json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": { "name": "local-path", "annotations": { "storageclass.kubernetes.io/is-default-class": "true" } },
+        "provisioner": "pintle.dev/local-path", "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer",
+        "allowVolumeExpansion": true,
+    });
+    client.create("/apis/storage.k8s.io/v1/storageclasses", &class).await.map_err(ClusterError::StorageClass)?;
+    fs::write(&made, "").map_err(|source| ClusterError::Directory { path: made.display().to_string(), source })
 }
 
 /// Runs one step with a line of progress.

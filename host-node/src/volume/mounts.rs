@@ -63,14 +63,20 @@ fn resolve(root: &OwnedFd, sub_path: &str) -> Result<OwnedFd, Errno> {
     openat2(root, sub_path, how)
 }
 
-/// Makes the missing directories of a path, one name at a time, never through a symlink that leaves.
+/// Makes the missing directories of a path, one name at a time, never through a symlink that leaves. They get the volume's own mode.
 fn make_beneath(root: &OwnedFd, sub_path: &str) -> Result<()> {
+    let through = |found: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+    let mode = std::fs::metadata(through(root)).step(|| "looking at a volume".into())?.permissions();
     let mut done = String::new();
     for part in sub_path.split('/').filter(|part| !part.is_empty() && *part != ".") {
         let parent = if done.is_empty() { ".".to_owned() } else { done.clone() };
         let parent = resolve(root, &parent).step(|| format!("opening {parent:?} of a volume"))?;
         match mkdirat(&parent, part, Mode::from_bits_truncate(0o777)) {
-            Ok(()) | Err(Errno::EEXIST) => {}
+            Ok(()) => {
+                let made = resolve(&parent, part).step(|| format!("opening {part:?} of a volume"))?;
+                std::fs::set_permissions(through(&made), mode.clone()).step(|| format!("setting the mode of {part:?} of a volume"))?;
+            }
+            Err(Errno::EEXIST) => {}
             Err(errno) => return Err(Error::io(format!("making subPath {sub_path:?}"), errno)),
         }
         if !done.is_empty() {

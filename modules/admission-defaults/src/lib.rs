@@ -1,5 +1,6 @@
 //! What Kubernetes' own admission plugins do for every cluster: NamespaceLifecycle, ServiceAccount, DefaultTolerationSeconds, Priority,
-//! TaintNodesByCondition, RuntimeClass, LimitRanger and, when all edits are made, ResourceQuota.
+//! TaintNodesByCondition, RuntimeClass, LimitRanger, DefaultStorageClass, StorageObjectInUseProtection,
+//! PersistentVolumeClaimResize and, when all edits are made, ResourceQuota.
 //!
 //! Not here: defaults of fields (the schema's), and who may do what (authorization).
 //! Invariant: it looks only at what came with the call, and parses of it only what it decides by.
@@ -12,6 +13,7 @@ mod priority;
 mod quota;
 mod runtime_class;
 mod service_account;
+mod storage;
 
 use pintle_sdk::prelude::*;
 use pintle_sdk::{Operation, Phase};
@@ -55,6 +57,10 @@ impl Admission for Defaults {
             if plain_change {
                 return Ok(Verdict::allow());
             }
+            if review.operation == Operation::Update && target == ("", "persistentvolumeclaims") {
+                let grown = storage::resize(review)?;
+                return if grown.allowed() { quota::review(review) } else { Ok(grown) };
+            }
             let limited = if review.operation == Operation::Create || resize { limits::review(review)? } else { Verdict::allow() };
             return if limited.allowed() { quota::review(review) } else { Ok(limited) };
         }
@@ -65,6 +71,7 @@ impl Admission for Defaults {
         match target {
             ("", "pods") if verdict.allowed() => plan::pod(&self.config, review),
             ("", "nodes") => plan::node(review),
+            ("", "persistentvolumeclaims" | "persistentvolumes") if verdict.allowed() => storage::create(review),
             _ => Ok(verdict),
         }
     }

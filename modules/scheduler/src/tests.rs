@@ -46,8 +46,19 @@ impl Cluster {
             Decision::Evict { node, victims } => {
                 format!("evict {} on {node}", victims.iter().map(|v| v.name.as_str()).collect::<Vec<_>>().join(" "))
             }
+            Decision::Prepare(writes) => format!("prepare {}", writes.iter().map(prepared).collect::<Vec<_>>().join(" ")),
         };
         Ok(self.ask(pods)?.into_iter().map(said).collect())
+    }
+}
+
+/// `claim@node` or `volume->claim`.
+fn prepared(write: &Write) -> String {
+    let pintle_sdk::Action::Patch(_, body) = &write.action else { panic!("{write:?}") };
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    match body.pointer("/spec/claimRef/name") {
+        Some(claim) => format!("{}->{}", write.target.name, text(claim)),
+        None => format!("{}@{}", write.target.name, text(&body["metadata"]["annotations"]["volume.kubernetes.io/selected-node"])),
     }
 }
 
@@ -325,4 +336,151 @@ fn a_thousand_pods_on_a_hundred_nodes_take_well_under_a_second() -> Result<()> {
     assert!(start.elapsed().as_secs() < 2, "{:?}", start.elapsed());
     println!("1000 pods on 100 nodes: {:?}", start.elapsed());
     Ok(())
+}
+
+fn class(name: &str, provisioner: &str, mode: &str) -> Value {
+    json!({"kind": "StorageClass", "metadata": {"name": name}, "provisioner": provisioner, "volumeBindingMode": mode})
+}
+
+fn claim(name: &str, class: &str, change: impl FnOnce(&mut Value)) -> Value {
+    let mut claim = json!({
+        "kind": "PersistentVolumeClaim", "metadata": {"name": name, "namespace": "shop", "uid": format!("uid-{name}")},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": class, "resources": {"requests": {"storage": "1Gi"}}},
+        "status": {"phase": "Pending"},
+    });
+    change(&mut claim);
+    claim
+}
+
+fn bound(volume: &str) -> impl FnOnce(&mut Value) {
+    let volume = json!(volume);
+    move |claim| {
+        claim["metadata"]["annotations"]["pv.kubernetes.io/bind-completed"] = json!("yes");
+        claim["spec"]["volumeName"] = volume;
+        claim["status"]["phase"] = json!("Bound");
+    }
+}
+
+fn volume(name: &str, class: &str, node: &str, claim: Option<&str>) -> Value {
+    let place = json!([{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}]);
+    json!({
+        "kind": "PersistentVolume", "metadata": {"name": name, "uid": format!("uid-{name}")},
+        "spec": {
+            "capacity": {"storage": "2Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": class,
+            "claimRef": claim.map(|name| json!({"namespace": "shop", "name": name, "uid": format!("uid-{name}")})),
+            "nodeAffinity": {"required": {"nodeSelectorTerms": place}},
+        },
+        "status": {"phase": if claim.is_some() { "Bound" } else { "Available" }},
+    })
+}
+
+fn mounts(name: &str, claims: &[&str]) -> Value {
+    let volumes: Vec<Value> = claims.iter().map(|c| json!({"name": c, "persistentVolumeClaim": {"claimName": c}})).collect();
+    pod(name, "100m", |p| p["spec"]["volumes"] = json!(volumes))
+}
+
+impl Cluster {
+    fn store(&mut self, objects: &[Value], gone: &[&str]) -> Result<()> {
+        let rows: Vec<Vec<u8>> = objects.iter().map(|v| v.to_string().into_bytes()).collect();
+        let delta = Delta {
+            base_generation: self.generation,
+            generation: self.generation + 1,
+            objects: rows.iter().map(Vec::as_slice).collect(),
+            gone_objects: gone.to_vec(),
+            ..Delta::default()
+        };
+        assert_eq!(self.scheduler.sync(&delta)?, Freshness::Fresh);
+        self.generation += 1;
+        Ok(())
+    }
+}
+
+const LATER: &str = "WaitForFirstConsumer";
+
+fn check_volumes(objects: &[Value], pods: &[Value], expected: &[&str]) -> Result<Cluster> {
+    let mut cluster = Cluster::new(&[plain("a"), plain("b")])?;
+    cluster.store(objects, &[])?;
+    let answers = cluster.answers(pods)?;
+    for (answer, expected) in answers.iter().zip(expected) {
+        assert!(answer.starts_with(expected), "{answer:?}, not {expected:?}");
+    }
+    Ok(cluster)
+}
+
+#[test]
+fn a_pod_goes_where_its_volumes_are() -> Result<()> {
+    let on = |name: &str, node: &str| [claim(name, "", bound(&format!("v-{name}"))), volume(&format!("v-{name}"), "", node, Some(name))];
+    let objects = [on("x", "b"), on("y", "a")].concat();
+    let nowhere = "0/2 nodes are available: 2 node(s) didn't match PersistentVolume's node affinity. preemption: 0/2";
+    check_volumes(&objects, &[mounts("p", &["x"]), mounts("q", &["y"]), mounts("r", &["x", "y"])], &["b", "a", nowhere]).map(drop)
+}
+
+#[test]
+fn a_claim_that_cannot_be_used_says_why_once_for_all_nodes() -> Result<()> {
+    let going = |claim: &mut Value| claim["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    for (objects, why) in [
+        (vec![], "persistentvolumeclaim \"x\" not found"),
+        (vec![claim("x", "", |_| {})], "pod has unbound immediate PersistentVolumeClaims"),
+        (vec![claim("x", "now", |_| {}), class("now", "x.y/z", "Immediate")], "pod has unbound immediate PersistentVolumeClaims"),
+        (vec![claim("x", "", going)], "persistentvolumeclaim \"x\" is being deleted"),
+        (
+            vec![claim("x", "", |c| c["status"]["phase"] = json!("Lost"))],
+            "persistentvolumeclaim \"x\" bound to non-existent persistentvolume",
+        ),
+        (vec![claim("x", "", bound("v"))], "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"),
+    ] {
+        check_volumes(&objects, &[mounts("p", &["x"])], &[&format!("0/2 nodes are available: {why}")])?;
+    }
+    let own = pod("p", "1", |p| p["spec"]["volumes"] = json!([{"name": "s", "ephemeral": {}}]));
+    check_volumes(
+        &[],
+        &[own],
+        &["0/2 nodes are available: waiting for ephemeral volume controller to create the persistentvolumeclaim \"p-s\""],
+    )
+    .map(drop)
+}
+
+#[test]
+fn a_claim_that_waits_gets_a_node_before_its_pod_does() -> Result<()> {
+    let made = class("made", "x.y/z", LATER);
+    let waiting = claim("x", "made", |_| {});
+    let mut cluster = check_volumes(&[made, waiting.clone()], &[mounts("p", &["x"])], &["prepare x@a"])?;
+    assert_eq!(cluster.answers(&[mounts("p", &["x"])])?, ["prepare "], "it waits for its volume, and asks for nothing twice");
+    let mut chosen = waiting;
+    chosen["metadata"]["annotations"] = json!({"volume.kubernetes.io/selected-node": "a"});
+    cluster.store(&[chosen.clone()], &[])?;
+    assert_eq!(cluster.answers(&[mounts("p", &["x"])])?, ["prepare "]);
+    bound("v")(&mut chosen);
+    cluster.store(&[chosen, volume("v", "made", "a", Some("x"))], &[])?;
+    assert_eq!(cluster.answers(&[mounts("p", &["x"])])?, ["a"]);
+    cluster.store(&[], &["persistentvolumeclaims/shop/x"])?;
+    assert!(cluster.answers(&[mounts("q", &["x"])])?[0].contains("not found"));
+    Ok(())
+}
+
+#[test]
+fn free_volumes_are_given_to_one_claim_each() -> Result<()> {
+    let objects = [
+        class("local", "kubernetes.io/no-provisioner", LATER),
+        claim("x", "local", |_| {}),
+        claim("y", "local", |_| {}),
+        claim("z", "local", |_| {}),
+        volume("v1", "local", "a", None),
+        volume("v2", "local", "b", None),
+    ];
+    let none = "0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind.";
+    let pods = [mounts("p", &["x"]), mounts("q", &["y"]), mounts("r", &["z"])];
+    check_volumes(&objects, &pods, &["prepare v1->x", "prepare v2->y", none])?;
+    check_volumes(&objects, &[mounts("both", &["x", "y"])], &[none]).map(drop)
+}
+
+#[test]
+fn a_claim_for_one_pod_is_one_pods() -> Result<()> {
+    let once = |c: &mut Value| {
+        bound("v")(c);
+        c["spec"]["accessModes"] = json!(["ReadWriteOncePod"]);
+    };
+    let why = "0/2 nodes are available: 2 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode.";
+    let objects = [claim("x", "", once), volume("v", "", "a", Some("x"))];
+    check_volumes(&objects, &[mounts("p", &["x"]), mounts("q", &["x"])], &["a", why]).map(drop)
 }

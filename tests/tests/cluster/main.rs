@@ -6,6 +6,7 @@
 //!
 //! - `web`: what a user does with a Deployment, from apply to delete;
 //! - `workloads`: Jobs, CronJobs, DaemonSets and StatefulSets;
+//! - `volumes`: claims, volumes, and data that outlives pods;
 //! - `nodes`: spreading, killed containers, killed and stopped nodes;
 //! - `services`: Services of every type and their names, with real packets from every node and pod;
 //! - `policies`: who may reach whom, probed for every pair;
@@ -26,6 +27,7 @@ mod services;
 mod setup;
 mod streams;
 mod teardown;
+mod volumes;
 mod web;
 mod workloads;
 
@@ -45,6 +47,7 @@ fn main() {
     let trials = [
         web::TESTS,
         workloads::TESTS,
+        volumes::TESTS,
         nodes::TESTS,
         services::TESTS,
         policies::TESTS,
