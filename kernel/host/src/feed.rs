@@ -214,7 +214,9 @@ fn group_of(api_version: &str) -> &str {
 /// The texts at a path that leads through members, and through all elements of lists. What does not name the last member is not parsed.
 fn fields_in(object: &Object, path: &str) -> Vec<String> {
     let last = path.rsplit('.').next().unwrap_or(path).as_bytes();
-    let Some(body) = object.body().windows(last.len()).any(|at| at == last).then(|| object.value().ok()).flatten() else {
+    let Some(body) =
+        object.body().windows(last.len()).any(|at| at.first() == last.first() && at == last).then(|| object.value().ok()).flatten()
+    else {
         return Vec::new();
     };
     let step = |at: Vec<Value>, member: &str| {

@@ -346,16 +346,18 @@ impl Work {
         });
     }
 
-    /// Carries out what must be done before the pod can be bound; what changes then wakes it.
+    /// Carries out what must be done before the pod can be bound; what changes then wakes it, soon.
     fn prepare(&mut self, instance: &Rc<HotInstance>, key: PodKey, pod: &Arc<Object>, writes: Vec<Write>) {
+        self.park(key.clone());
         self.parked.insert(key.clone(), Parked { since: Instant::now(), tries: 1 });
         let (writer, done, uid) = (instance.writer.clone(), self.done.0.clone(), pod.meta().uid.to_string());
         tokio::task::spawn_local(async move {
-            let mut result = Ok(());
             for write in writes {
-                result = result.and(writer.carry_out(write).await.map(drop).map_err(|e| e.to_string()));
+                if let Err(error) = writer.carry_out(write).await {
+                    let _ = done.send(Bound { pod: key, uid, result: Err(error.to_string()) });
+                    return;
+                }
             }
-            let _ = done.send(Bound { pod: key, uid, result });
         });
     }
 
