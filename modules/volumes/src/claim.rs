@@ -9,6 +9,9 @@ use serde::Deserialize;
 
 use crate::{CLAIM_PROTECTION, RESYNC, release};
 
+/// How soon a claim on its way out is looked at again while a pod uses it.
+const IN_USE: Duration = Duration::from_secs(5);
+
 /// A pod, as far as it uses claims.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -49,7 +52,8 @@ pub fn reconcile(request: &Request<'_>) -> Result<Plan> {
     let Some(claim) = request.object::<Claim>()? else { return Ok(Plan::new()) };
     if claim.metadata.is_terminating() {
         let used = request.related::<Pod>("pods")?.iter().any(|pod| pod.uses(&claim.metadata.name));
-        return Ok(if used { Plan::new() } else { release(claim.target(), &claim.metadata, CLAIM_PROTECTION) });
+        // Pods that mount the claim wake it when they change; one whose own it is does not.
+        return Ok(if used { Plan::new().requeue_after(IN_USE) } else { release(claim.target(), &claim.metadata, CLAIM_PROTECTION) });
     }
     let volumes: Vec<Volume> = request.related("volumes")?;
     if claim.spec.volume_name.is_empty() {
