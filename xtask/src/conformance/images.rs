@@ -29,6 +29,8 @@ struct Recipe {
     config: fn() -> Value,
 }
 
+/// With what bash needs before it is installed, which is not followed.
+const BASH: &[&str] = &["bash", "libc6", "libtinfo6"];
 const DNS_TOOLS: &[&str] = &["bind9-dnsutils", "libc-bin", "bash"];
 const AGNHOST_TOOLS: &[&str] = &["bind9-dnsutils", "libc-bin", "bash", "curl", "netcat-openbsd", "iproute2", "iperf", "socat"];
 
@@ -43,7 +45,7 @@ const RECIPES: &[Recipe] = &[
         fill: pause,
         config: || json!({"Entrypoint": ["/pause"], "User": "65535:65535"}),
     },
-    Recipe { name: "e2e-test-images/busybox", tags: &["1.37.0-2"], packages: &["bash"], fill: base, config: || json!({"Cmd": ["sh"]}) },
+    Recipe { name: "e2e-test-images/busybox", tags: &["1.37.0-2"], packages: BASH, fill: base, config: || json!({"Cmd": ["sh"]}) },
     Recipe {
         name: "e2e-test-images/nonroot",
         tags: &["1.5"],
