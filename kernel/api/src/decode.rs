@@ -217,6 +217,15 @@ fn yaml_options(duplicates: serde_saphyr::options::DuplicateKeyPolicy) -> serde_
     options
 }
 
+/// A value as YAML, all text in quotes or plain: the writer's blocks are indented wrongly within lists, and folding loses spaces.
+///
+/// # Errors
+/// 500: it cannot be written, which no value of JSON is.
+pub fn to_yaml(value: &Value) -> Result<String, ApiError> {
+    let options = serde_saphyr::SerializerOptions { prefer_block_scalars: false, ..Default::default() };
+    serde_saphyr::to_string_with_options(value, options).map_err(ApiError::internal)
+}
+
 /// A value with the paths of its duplicate keys, relative to itself.
 struct Tracked {
     value: Value,

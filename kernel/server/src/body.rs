@@ -37,7 +37,7 @@ impl Body {
     pub(crate) fn known_length(&self) -> Option<u64> {
         match self {
             Body::Full(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Body::List(list) if list.gzip.is_none() => Some(list.left),
+            Body::List(list) if list.gzip.is_none() => list.length,
             Body::List(_) | Body::Stream(_) => None,
         }
     }
@@ -91,14 +91,15 @@ impl HttpBody for Body {
     }
 }
 
-/// A list: a head, items that share the registry's bytes, a tail.
+/// A list: a head, items that share the registry's bytes or are made as they are sent, a tail.
 pub(crate) struct ListBody {
     head: Bytes,
-    items: std::vec::IntoIter<Bytes>,
+    items: Box<dyn Iterator<Item = Bytes> + Send>,
     opening: &'static [u8],
     first: bool,
     tail: Bytes,
-    left: u64,
+    ended: bool,
+    length: Option<u64>,
     gzip: Option<GzEncoder<Vec<u8>>>,
 }
 
@@ -107,13 +108,18 @@ impl ListBody {
     pub(crate) fn new(head: Bytes, items: Vec<Bytes>, opening: &'static [u8], tail: Bytes) -> ListBody {
         let commas = items.len().saturating_sub(1);
         let content: usize = items.iter().map(|item| item.len() + opening.len()).sum();
-        let left = (head.len() + content + commas + tail.len()) as u64;
-        ListBody { head, items: items.into_iter(), opening, first: true, tail, left, gzip: None }
+        let length = Some((head.len() + content + commas + tail.len()) as u64);
+        ListBody { length, opening, ..ListBody::made(head, items.into_iter(), tail) }
+    }
+
+    /// The same of items that are made only when they are sent.
+    pub(crate) fn made(head: Bytes, items: impl Iterator<Item = Bytes> + Send + 'static, tail: Bytes) -> ListBody {
+        ListBody { head, items: Box::new(items), opening: b"", first: true, tail, ended: false, length: None, gzip: None }
     }
 
     /// All of it in one piece.
     pub(crate) fn whole(mut self) -> Bytes {
-        let mut whole = Vec::with_capacity(usize::try_from(self.left).unwrap_or(0));
+        let mut whole = Vec::with_capacity(self.length.and_then(|length| length.try_into().ok()).unwrap_or(0));
         while let Some(chunk) = self.next() {
             whole.extend_from_slice(&chunk);
         }
@@ -138,15 +144,16 @@ impl ListBody {
     }
 
     fn next_plain(&mut self) -> Option<Bytes> {
-        if self.left == 0 {
+        if self.ended {
             return None;
         }
-        let capacity = usize::try_from(self.left).unwrap_or(usize::MAX).min(CHUNK_BYTES + 4096);
-        let mut chunk = BytesMut::with_capacity(capacity);
+        let length = self.length.and_then(|length| length.try_into().ok()).unwrap_or(usize::MAX);
+        let mut chunk = BytesMut::with_capacity(length.min(CHUNK_BYTES + 4096));
         chunk.put(std::mem::take(&mut self.head));
         while chunk.len() < CHUNK_BYTES {
             let Some(item) = self.items.next() else {
                 chunk.put(std::mem::take(&mut self.tail));
+                self.ended = true;
                 break;
             };
             if !std::mem::take(&mut self.first) {
@@ -155,7 +162,6 @@ impl ListBody {
             chunk.put_slice(self.opening);
             chunk.put(item);
         }
-        self.left = self.left.saturating_sub(chunk.len() as u64);
         Some(chunk.freeze())
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use pintle_api::printer::IncludeObject;
-use pintle_api::{ApiError, Schema, proto};
+use pintle_api::{ApiError, Schema, decode, proto};
 use pintle_registry::{ListPage, Object, ResourceInfo};
 use serde_json::{Value, json};
 
@@ -19,6 +19,8 @@ use crate::shape;
 
 /// Bodies smaller than this are not compressed.
 const GZIP_BYTES_MIN: u64 = 128 * 1024;
+/// Tables with more rows are made while they are sent: neither their memory nor a thread is taken for long.
+const ROWS_AT_ONCE_MAX: usize = 100;
 /// All warnings of one answer together.
 const WARNINGS_BYTES_MAX: usize = 4096;
 
@@ -79,7 +81,7 @@ pub(crate) fn document(value: &Value, text: String, wanted: Wanted) -> Result<Re
 
 /// Put the usual headers on, and compress what is worth it.
 fn respond(code: StatusCode, mut body: Body, wanted: Wanted) -> Response<Body> {
-    let zip = wanted.gzip && body.known_length().is_some_and(|length| length > GZIP_BYTES_MIN);
+    let zip = wanted.gzip && body.known_length().is_none_or(|length| length > GZIP_BYTES_MIN);
     if zip {
         body = body.gzipped();
     }
@@ -106,8 +108,11 @@ fn object_body(object: &Arc<Object>, wanted: Wanted, include: IncludeObject) -> 
     }
 }
 
-fn list_body(resource: &ResourceInfo, page: ListPage, wanted: Wanted, include: IncludeObject) -> Result<Body, ApiError> {
+fn list_body(resource: &Arc<ResourceInfo>, page: ListPage, wanted: Wanted, include: IncludeObject) -> Result<Body, ApiError> {
     if wanted.shape == Shape::Table {
+        if page.items.len() > ROWS_AT_ONCE_MAX && wanted.format == Format::Json && !wanted.pretty {
+            return Ok(Body::List(shape::long_table(resource, page, wanted.shape_version, include)));
+        }
         return value_body(&shape::table_of_list(resource, &page, wanted.shape_version, include)?, wanted);
     }
     if wanted.format == Format::Protobuf {
@@ -165,7 +170,7 @@ pub(crate) fn value_body(value: &Value, wanted: Wanted) -> Result<Body, ApiError
             text
         }
         (Format::Protobuf, _) => return Ok(protobuf(value)?.into()),
-        (Format::Yaml, _) => serde_saphyr::to_string(value).map_err(ApiError::internal)?.into_bytes(),
+        (Format::Yaml, _) => decode::to_yaml(value)?.into_bytes(),
     };
     Ok(Bytes::from(text).into())
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pintle_api::printer::{self, IncludeObject};
 use pintle_api::{ApiError, Resource};
-use pintle_registry::{ListPage, Object};
+use pintle_registry::{ListPage, Object, ResourceInfo};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+
+use crate::body::ListBody;
 
 /// What comes with each row of a table (`?includeObject=`).
 ///
@@ -60,6 +62,19 @@ pub(crate) fn table_of_one(object: &Arc<Object>, version: &str, include: Include
 /// A table of a list.
 pub(crate) fn table_of_list(resource: &Resource, page: &ListPage, version: &str, include: IncludeObject) -> Result<Value, ApiError> {
     table(resource, &page.items, list_metadata(page), version, include)
+}
+
+/// The same, its rows made as they are sent.
+pub(crate) fn long_table(resource: &Arc<ResourceInfo>, page: ListPage, version: &'static str, include: IncludeObject) -> ListBody {
+    let (resource, now) = (resource.clone(), jiff::Timestamp::now());
+    let empty = printer::table(&resource, [], list_metadata(&page), include, version, now).to_string();
+    // The rows are its last member.
+    let (head, tail) = empty.split_at(empty.len().saturating_sub("]}".len()));
+    let (head, tail) = (Bytes::from(head.to_owned()), Bytes::from(tail.to_owned()));
+    // The text of an object of the cache is JSON.
+    let row =
+        move |object: Arc<Object>| printer::row(&resource, &parse(&object).unwrap_or_default(), include, version, now).to_string().into();
+    ListBody::made(head, page.items.into_iter().map(row), tail)
 }
 
 fn table(resource: &Resource, objects: &[Arc<Object>], metadata: Value, version: &str, include: IncludeObject) -> Result<Value, ApiError> {

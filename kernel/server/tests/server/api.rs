@@ -216,23 +216,32 @@ async fn long_lists_are_compressed_and_in_pages() {
     let cluster = Cluster::start().await;
     let mut admin = cluster.admin().await;
     let filler = "x".repeat(2000);
-    for index in 0..100 {
+    for index in 0..120 {
         let object = json!({ "metadata": { "name": format!("c{index:03}") }, "data": { "k": filler } });
         assert_eq!(admin.post("/api/v1/namespaces/default/configmaps", object).await.status, 201);
     }
     let path = "/api/v1/namespaces/default/configmaps";
     let plain = admin.get(path).await.json();
-    assert_eq!(plain["items"].as_array().unwrap().len(), 100);
+    assert_eq!(plain["items"].as_array().unwrap().len(), 120);
     let zipped = admin.send("GET", path, &[("accept-encoding", "gzip")], "").await;
     assert_eq!(zipped.headers["content-encoding"], "gzip");
     let mut text = String::new();
     flate2::read::GzDecoder::new(&zipped.body[..]).read_to_string(&mut text).unwrap();
     assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), plain);
     let page = admin.get(&format!("{path}?limit=30")).await.json();
-    assert_eq!((page["items"].as_array().unwrap().len(), page["metadata"]["remainingItemCount"].as_u64()), (30, Some(70)));
+    assert_eq!((page["items"].as_array().unwrap().len(), page["metadata"]["remainingItemCount"].as_u64()), (30, Some(90)));
     let token = page["metadata"]["continue"].as_str().unwrap();
     let next = admin.get(&format!("{path}?limit=30&continue={token}")).await.json();
     assert_eq!(next["items"][0]["metadata"]["name"], "c030");
+    // A long table is made while it is sent; a short one beforehand. They are the same but for the age.
+    let accept = ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
+    let long = admin.send("GET", path, &[accept], "").await.json();
+    let short = admin.send("GET", &format!("{path}?limit=30"), &[accept], "").await.json();
+    assert_eq!(long["rows"].as_array().unwrap().len(), 120);
+    assert_eq!(long["columnDefinitions"], short["columnDefinitions"]);
+    for (long, short) in long["rows"].as_array().unwrap().iter().zip(short["rows"].as_array().unwrap()) {
+        assert_eq!((&long["object"], &long["cells"][0], &long["cells"][1]), (&short["object"], &short["cells"][0], &short["cells"][1]));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

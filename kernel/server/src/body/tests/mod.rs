@@ -13,7 +13,7 @@ fn drain(mut list: ListBody) -> Vec<u8> {
 #[test]
 fn a_list_has_the_length_it_says_and_is_json() {
     for items in [0, 1, 2, 50_000] {
-        let said = list(items).left;
+        let said = list(items).length.unwrap();
         let bytes = drain(list(items));
         assert_eq!(bytes.len() as u64, said);
         let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
@@ -27,4 +27,14 @@ fn a_gzipped_list_unzips_to_the_list() {
     let mut plain = Vec::new();
     flate2::read::GzDecoder::new(&drain(zipped)[..]).read_to_end(&mut plain).unwrap();
     assert_eq!(plain, drain(list(50_000)));
+}
+
+#[test]
+fn a_list_whose_items_are_made_as_they_are_sent_is_the_same_list() {
+    for items in [0, 1, 50_000] {
+        let texts = (0..items).map(|n| Bytes::from(format!("{{\"n\":{n}}}")));
+        let made = ListBody::made(Bytes::from_static(b"{\"items\":["), texts, Bytes::from_static(b"]}"));
+        assert_eq!(made.length, None);
+        assert!(drain(made) == drain(list(items)), "{items} items");
+    }
 }
