@@ -16,6 +16,8 @@ mod cgroup;
 mod device_filter;
 mod error;
 mod exec;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod helper;
 pub mod image;
 mod link;

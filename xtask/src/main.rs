@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask up | down | test | conformance | bench | modules | wit | ci`.
+//! Developer commands: `cargo xtask up | down | test | conformance | fuzz | bench | modules | wit | ci`.
 //!
 //! Each says what it installs before it does, shows what it is doing, and ends at the first failure. It orchestrates programs (cargo,
 //! apt-get, the `pintle` command); what it knows of the product is only how to build and start it.
@@ -7,6 +7,7 @@ mod bench;
 mod compile;
 mod conformance;
 mod demo;
+mod fuzz;
 mod needs;
 mod shell;
 mod wit;
@@ -23,6 +24,8 @@ cargo xtask COMMAND
   test [FILTER]      every test, with real containers and a real kubectl
   conformance [FOCUS] [--parallel N] [--built]
                      the upstream conformance suite; writes tests/conformance/RESULTS.md
+  fuzz [TARGET...] [--seconds N]
+                     search for inputs that break a decoder; keeps them in tests/fuzz/regressions
   bench [ROW...]     measure; writes target/bench.json
   modules            build the built-in modules to target/release/modules
   wit [--check]      regenerate the code of the schemas, or fail when it is stale
@@ -31,12 +34,16 @@ cargo xtask COMMAND
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if fuzz::is_rustc() {
+        return fuzz::rustc(&args);
+    }
     let rest = args.get(1..).unwrap_or_default();
     let outcome = match args.first().map(String::as_str) {
         Some("up") => demo::up(rest),
         Some("down") => demo::down(rest),
         Some("test") => test(rest),
         Some("conformance") => conformance::conformance(rest),
+        Some("fuzz") => fuzz::fuzz(rest),
         Some("bench") => bench::bench(rest),
         Some("modules") => needs::wasm_target().and_then(|()| compile::modules()),
         Some("wit") if rest.iter().any(|a| a == "--check") => needs::packages(&[needs::CAPNP]).and_then(|()| wit::check(&shell::root())),

@@ -15,6 +15,9 @@ pub struct Need {
 /// The schema compiler.
 pub const CAPNP: Need = Need { proof: "capnp", package: "capnproto" };
 
+/// The compiler of libFuzzer.
+pub const CXX: Need = Need { proof: "c++", package: "build-essential" };
+
 /// To start a cluster and run the example.
 pub const FOR_UP: &[Need] = &[
     Need { proof: "ip", package: "iproute2" },

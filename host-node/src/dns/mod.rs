@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hickory_proto::ProtoError;
 use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, ResponseCode};
 use hickory_proto::rr::RecordType;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -186,7 +187,8 @@ impl Resolver {
     }
 }
 
-fn answer_to(question: &Message) -> Message {
+/// An answer that says nothing yet.
+pub fn answer_to(question: &Message) -> Message {
     let mut answer = Message::new(question.metadata.id, MessageType::Response, question.metadata.op_code);
     answer.metadata = Metadata::response_from_request(&question.metadata);
     answer.metadata.recursion_available = true;
@@ -205,22 +207,25 @@ fn failure(question: &Message, code: ResponseCode) -> Message {
     answer
 }
 
-async fn send(socket: &UdpSocket, question: &Message, answer: Message, peer: SocketAddr) {
+/// The bytes of an answer by UDP, no more than the client takes.
+///
+/// # Errors
+/// The answer cannot be written.
+pub fn datagram_of(question: &Message, mut answer: Message) -> std::result::Result<Vec<u8>, ProtoError> {
     let room = question.edns.as_ref().map_or(UDP_BYTES.0, |edns| edns.max_payload().clamp(UDP_BYTES.0, UDP_BYTES.1));
-    let bytes = match answer.to_vec() {
-        Ok(bytes) if bytes.len() <= usize::from(room) => Ok(bytes),
-        // Too long: without what was only said along, or the client asks again by TCP.
-        Ok(_) => {
-            let mut short = answer;
-            short.additionals.clear();
-            match short.to_vec() {
-                Ok(bytes) if bytes.len() <= usize::from(room) => Ok(bytes),
-                _ => short.truncate().to_vec(),
-            }
-        }
-        Err(error) => Err(error),
-    };
-    match bytes {
+    let fits = |bytes: &Vec<u8>| bytes.len() <= usize::from(room);
+    let bytes = answer.to_vec()?;
+    if fits(&bytes) {
+        return Ok(bytes);
+    }
+    // Too long: without what was only said along, or the client asks again by TCP.
+    answer.additionals.clear();
+    let bytes = answer.to_vec()?;
+    if fits(&bytes) { Ok(bytes) } else { answer.truncate().to_vec() }
+}
+
+async fn send(socket: &UdpSocket, question: &Message, answer: Message, peer: SocketAddr) {
+    match datagram_of(question, answer) {
         Ok(bytes) => {
             if let Err(error) = socket.send_to(&bytes, peer).await {
                 tracing::debug!(%peer, %error, "an answer was not sent");
@@ -229,3 +234,6 @@ async fn send(socket: &UdpSocket, question: &Message, answer: Message, peer: Soc
         Err(error) => tracing::warn!(%error, "an answer could not be written"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,8 @@ mod event;
 mod extract;
 mod face;
 mod follower;
+#[doc(hidden)]
+pub mod fuzz;
 mod history;
 mod index;
 mod key;

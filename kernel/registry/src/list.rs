@@ -30,21 +30,21 @@ const TOKEN_BYTES_MAX: usize = 4096;
 
 /// A continue token, in upstream's form: base64url of this JSON. `start` is relative to the resource's keys.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Token {
+pub(crate) struct Token {
     v: String,
     /// The list's revision; -1: whatever is newest (an inconsistent continuation after 410).
-    rv: i64,
-    start: String,
+    pub(crate) rv: i64,
+    pub(crate) start: String,
 }
 
 impl Token {
-    fn encode(rv: i64, start: String) -> String {
+    pub(crate) fn encode(rv: i64, start: String) -> String {
         let token = Self { v: TOKEN_VERSION.to_owned(), rv, start };
         // A struct of two strings and a number always serializes.
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
     }
 
-    fn decode(text: &str) -> Result<Self> {
+    pub(crate) fn decode(text: &str) -> Result<Self> {
         let bad = || ApiError::bad_request("continue key is not valid");
         if text.len() > TOKEN_BYTES_MAX {
             return Err(bad());

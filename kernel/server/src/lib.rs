@@ -22,6 +22,8 @@ mod discovery;
 mod dispatch;
 mod encode;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod health;
 mod identity;
 mod limits;

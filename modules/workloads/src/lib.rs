@@ -11,6 +11,8 @@ mod disruption;
 mod job;
 mod statefulset;
 
+#[doc(hidden)]
+pub use cronjob::Schedule;
 use pintle_sdk::prelude::*;
 use pintle_sdk::serde_json::{Map, Value};
 use serde::Serialize;

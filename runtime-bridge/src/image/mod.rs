@@ -13,8 +13,8 @@
 pub mod artifact;
 mod reference;
 mod source;
-mod store;
-mod unpack;
+pub(crate) mod store;
+pub(crate) mod unpack;
 
 use std::collections::BTreeMap;
 use std::fmt;

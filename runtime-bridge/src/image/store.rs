@@ -520,7 +520,7 @@ fn check_digest(digest: &str) -> Result<()> {
 }
 
 /// Layers of the manifest with the diff ids of the config, lowest first.
-fn pair_layers(layers: Vec<Descriptor>, diffs: &[String], limits: &ImageLimits) -> Result<Vec<(Descriptor, String)>> {
+pub(crate) fn pair_layers(layers: Vec<Descriptor>, diffs: &[String], limits: &ImageLimits) -> Result<Vec<(Descriptor, String)>> {
     if layers.len() != diffs.len() {
         return Err(malformed(format!("{} layers but {} diff ids", layers.len(), diffs.len())));
     }
@@ -534,7 +534,7 @@ fn pair_layers(layers: Vec<Descriptor>, diffs: &[String], limits: &ImageLimits) 
 }
 
 /// Short, because overlayfs takes all lower directories in one page of options.
-fn layer_name(diff: &str) -> String {
+pub(crate) fn layer_name(diff: &str) -> String {
     diff.trim_start_matches("sha256:").chars().take(LAYER_NAME_DIGITS).collect()
 }
 

@@ -4,7 +4,7 @@
 //! of the RPC lane. The invariant: whatever a guest does, a call into it ends by its deadline with a value or a `Fault`.
 
 mod code;
-mod frames;
+pub mod frames;
 mod instance;
 mod log;
 mod vat;

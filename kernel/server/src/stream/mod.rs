@@ -6,6 +6,6 @@
 pub(crate) mod forward;
 pub(crate) mod process;
 pub(crate) mod spdy;
-pub(crate) mod spdy_frame;
+pub mod spdy_frame;
 pub(crate) mod spdy_process;
-pub(crate) mod websocket;
+pub mod websocket;

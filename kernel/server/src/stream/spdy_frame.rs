@@ -7,7 +7,7 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 /// Size of the head of every frame.
-pub(crate) const HEAD_BYTES: usize = 8;
+pub const HEAD_BYTES: usize = 8;
 /// Largest control frame that is accepted.
 const CONTROL_BYTES_MAX: usize = 64 * 1024;
 /// Largest header block after inflating.
@@ -42,11 +42,12 @@ fn dictionary() -> Vec<u8> {
 }
 
 /// Names (lower case) and values, in the peer's order.
-pub(crate) type Headers = Vec<(String, String)>;
+pub type Headers = Vec<(String, String)>;
 
 /// A control frame that means something to us.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Control {
+#[allow(missing_docs, reason = "the names are the draft's")]
+pub enum Control {
     SynStream {
         id: u32,
         fin: bool,
@@ -70,7 +71,8 @@ pub(crate) enum Control {
 
 /// The head of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Head {
+#[allow(missing_docs, reason = "the names are the draft's")]
+pub enum Head {
     /// `length` bytes of a control frame follow.
     Control { kind: u16, flags: u8, length: usize },
     /// `length` bytes of a stream follow.
@@ -80,10 +82,10 @@ pub(crate) enum Head {
 /// The peer does not speak SPDY/3.1, or beyond our limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a SPDY/3.1 frame within limits: {0}")]
-pub(crate) struct BadFrame(pub(crate) &'static str);
+pub struct BadFrame(pub &'static str);
 
 /// Read the head of a frame.
-pub(crate) fn head(bytes: [u8; HEAD_BYTES]) -> Result<Head, BadFrame> {
+pub fn head(bytes: [u8; HEAD_BYTES]) -> Result<Head, BadFrame> {
     let mut bytes = &bytes[..];
     let word = bytes.get_u32();
     let flags = bytes.get_u8();
@@ -101,17 +103,18 @@ pub(crate) fn head(bytes: [u8; HEAD_BYTES]) -> Result<Head, BadFrame> {
 }
 
 /// Reads control frames of one connection; keeps the state of the peer's compression.
-pub(crate) struct Reader {
+pub struct Reader {
     inflate: Decompress,
 }
 
 impl Reader {
-    pub(crate) fn new() -> Reader {
+    /// At the start of a connection.
+    pub fn new() -> Reader {
         Reader { inflate: Decompress::new(true) }
     }
 
     /// Read a control frame's payload.
-    pub(crate) fn control(&mut self, kind: u16, flags: u8, mut payload: &[u8]) -> Result<Control, BadFrame> {
+    pub fn control(&mut self, kind: u16, flags: u8, mut payload: &[u8]) -> Result<Control, BadFrame> {
         let fin = flags & FLAG_FIN != 0;
         let mut word = || -> Result<u32, BadFrame> {
             if payload.len() < 4 {
@@ -198,20 +201,21 @@ fn take_text(rest: &mut &[u8]) -> Result<String, BadFrame> {
 }
 
 /// Writes frames of one connection; keeps the state of our compression.
-pub(crate) struct Writer {
+pub struct Writer {
     deflate: Compress,
 }
 
 impl Writer {
-    pub(crate) fn new() -> Writer {
+    /// At the start of a connection.
+    pub fn new() -> Writer {
         let mut deflate = Compress::new(Compression::default(), true);
         // Without its dictionary the stream would still be valid zlib; clients set the dictionary only when asked for it.
         let _ = deflate.set_dictionary(&dictionary());
         Writer { deflate }
     }
 
-    #[cfg(test)]
-    pub(crate) fn syn_stream(&mut self, id: u32, fin: bool, headers: &[(&str, &str)]) -> Result<Bytes, BadFrame> {
+    /// A new stream.
+    pub fn syn_stream(&mut self, id: u32, fin: bool, headers: &[(&str, &str)]) -> Result<Bytes, BadFrame> {
         let mut payload = BytesMut::new();
         payload.put_u32(id);
         payload.put_u32(0);

@@ -40,14 +40,14 @@ enum Codec {
 
 /// A subprotocol for exec and attach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Channels {
+pub struct Channels {
     name: &'static str,
     codec: Codec,
     version: u8,
 }
 
 /// The subprotocols served; a client that names none gets the first.
-const CHANNELS: [Channels; 6] = [
+pub const CHANNELS: [Channels; 6] = [
     Channels { name: "", codec: Codec::Binary, version: 1 },
     Channels { name: "v5.channel.k8s.io", codec: Codec::Binary, version: 5 },
     Channels { name: "v4.channel.k8s.io", codec: Codec::Binary, version: 4 },
@@ -143,7 +143,7 @@ impl Channels {
     }
 
     /// Channel and payload. `None`: not a channel message.
-    pub(super) fn decode(self, message: Message) -> Option<(u8, Bytes)> {
+    pub fn decode(self, message: Message) -> Option<(u8, Bytes)> {
         let mut data: Bytes = match message {
             Message::Binary(data) => data,
             Message::Text(text) => text.into(),

@@ -12,7 +12,7 @@ use pintle_sdk::{Action, Condition, DeleteOptions, Propagation};
 use serde::{Deserialize, Serialize};
 
 use crate::status_change;
-use schedule::Schedule;
+pub use schedule::Schedule;
 
 const SCHEDULED_AT: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 /// How much later than the schedule says it is looked at: clocks differ in the last digits.
