@@ -13,7 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-const PODS: &str = "/api/v1/namespaces/default/pods";
+/// Pods of the default namespace.
+pub const PODS: &str = "/api/v1/namespaces/default/pods";
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// A pod of about 2 KB that no scheduler takes.
@@ -28,7 +29,8 @@ pub fn pod(name: &str, scheduler: &str) -> String {
     .to_string()
 }
 
-fn expect(what: &str, status: u16, wanted: u16, body: &[u8]) -> Result<(), Error> {
+/// Fails unless the status is the wanted one.
+pub fn expect(what: &str, status: u16, wanted: u16, body: &[u8]) -> Result<(), Error> {
     if status == wanted {
         return Ok(());
     }
@@ -60,7 +62,7 @@ pub async fn ready(options: &Options) -> Result<Value, Error> {
 }
 
 /// Runs one closed loop per client until the time is up; `work` is called with the connection and a number that never repeats.
-async fn closed_loop<F>(options: &Options, work: F) -> Result<Value, Error>
+pub async fn closed_loop<F>(options: &Options, work: F) -> Result<Value, Error>
 where
     F: AsyncFn(&mut Connection, u64) -> Result<(), Error> + Copy + Send + Sync + 'static,
 {

@@ -4,6 +4,7 @@
 //! includes the client's own work.
 
 mod api;
+mod machinery;
 mod pods;
 mod webhook;
 
@@ -11,7 +12,7 @@ use pintle_tests::{Error, cluster::Cluster, https::Api};
 use serde_json::Value;
 use std::{process::ExitCode, time::Duration};
 
-const USAGE: &str = "pintle-load ready|creates|gets|steady|watch|bind|pod-start|fill|webhook --data-dir DIR --port PORT [--clients N] [--seconds N] [--count N]";
+const USAGE: &str = "pintle-load ready|creates|gets|steady|watch|bind|pod-start|fill|webhook|pods|list|watchers|apply|strategic --data-dir DIR --port PORT [--clients N] [--seconds N] [--count N] [--form json|protobuf|table]";
 
 /// What to measure, and how hard.
 pub struct Options {
@@ -20,11 +21,12 @@ pub struct Options {
     clients: usize,
     seconds: u64,
     count: usize,
+    form: String,
 }
 
 impl Options {
     fn parse(args: &[String]) -> Option<Self> {
-        let mut options = Self { data_dir: String::new(), port: 6443, clients: 16, seconds: 5, count: 100 };
+        let mut options = Self { data_dir: String::new(), port: 6443, clients: 16, seconds: 5, count: 100, form: "json".into() };
         for pair in args.chunks(2) {
             let [name, value] = pair else { return None };
             match name.as_str() {
@@ -33,6 +35,7 @@ impl Options {
                 "--clients" => options.clients = value.parse().ok()?,
                 "--seconds" => options.seconds = value.parse().ok()?,
                 "--count" => options.count = value.parse().ok()?,
+                "--form" => options.form.clone_from(value),
                 _ => return None,
             }
         }
@@ -42,6 +45,11 @@ impl Options {
     /// The kernel's API.
     pub fn api(&self) -> Result<Api, Error> {
         Api::new(&Cluster::new(&self.data_dir, self.port))
+    }
+
+    /// The kernel's process.
+    pub fn kernel(&self) -> Result<u32, Error> {
+        Cluster::new(&self.data_dir, self.port).pid("kernel")
     }
 
     /// How long to load.
@@ -80,6 +88,11 @@ async fn measure(what: &str, options: &Options) -> Result<Value, Error> {
         "bind" => pods::bind(options).await,
         "pod-start" => pods::start(options).await,
         "webhook" => webhook::webhook(options).await,
+        "pods" => machinery::pods(options).await,
+        "list" => machinery::list(options).await,
+        "watchers" => machinery::watchers(options).await,
+        "apply" => machinery::patches(options, machinery::Patch::Apply).await,
+        "strategic" => machinery::patches(options, machinery::Patch::Strategic).await,
         other => Err(Error::Http { what: other.into(), reason: USAGE.into() }),
     }
 }

@@ -3,6 +3,8 @@
 //! Every ratio's two sides are measured in the same run, on the same machine, one after the other. A row that cannot be measured
 //! here says why instead of a number.
 
+mod machinery;
+
 use crate::{Outcome, compile, needs};
 use pintle_tests::{cluster::Cluster, image, registry::Registry};
 use serde_json::{Value, json};
@@ -36,6 +38,10 @@ const GROUPS: &[(&str, fn(&Bench) -> Rows)] = &[
     ("container", container),
     ("ready", ready),
     ("api", api),
+    ("lists", machinery::lists),
+    ("fan-out", machinery::fan_out),
+    ("patches", machinery::patches),
+    ("pods-memory", machinery::pods),
     ("bind", bind),
     ("memory", memory),
     ("hostile", hostile),
