@@ -9,15 +9,16 @@ use std::sync::{Arc, Weak};
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use pintle_api::selector::LabelSelector;
-use pintle_api::{ApiError, apply};
+use pintle_api::{ApiError, apply, openapi};
 use pintle_policies::{
-    Binding, Bound, Met, MutatingPolicy, Refusal, Surroundings, ValidatingPolicy, Views, bound, difference, param_kind, view_of,
+    Binding, Bound, Met, MutatingPolicy, Refusal, Surroundings, ValidatingPolicy, Views, bound, difference, param_kind, schema_of,
+    type_checking, types_named, view_of,
 };
 use pintle_registry::{
-    Admission, AdmissionRequest, Edit, EditOp, Failure, Index, Matching, Object, Operation, Phase, Registry, ResourceInfo, ResourceKey,
-    SubscriptionFilter, Verdict, edited, review_of,
+    Admission, AdmissionRequest, Caller, Edit, EditOp, Failure, Index, Matching, Object, Operation, Patch, Phase, Registry, ResourceInfo,
+    ResourceKey, SubscriptionFilter, Verdict, WriteOptions, edited, review_of,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::identity::authz::asking;
 use crate::server::Shared;
@@ -54,6 +55,7 @@ impl Policies {
         let mut stopping = server.stopping();
         server.tasks.spawn(async move {
             loop {
+                check_types(&registry).await;
                 tokio::select! {
                     change = changes.next() => if change.is_none() { return },
                     () = stopping.wait() => return,
@@ -123,6 +125,34 @@ impl Policies {
             Failure { code: refusal.code, reason: refusal.reason, message }
         });
         sum
+    }
+}
+
+/// Note in the status of validating policies what their expressions get wrong about types.
+async fn check_types(registry: &Registry) {
+    let schema = registry.schema();
+    let named = |resource: Arc<ResourceInfo>| {
+        let document = openapi::v3(&schema, &resource.group, &resource.version)?;
+        let types = schema_of(&serde_json::from_slice(&document).ok()?, &resource.group, &resource.version, &resource.kind)?;
+        Some((format!("{}, Kind={}", resource.api_version(), resource.kind), types))
+    };
+    let (policies, _) = registry.list_index(&ResourceKey::new(GROUP, KINDS[1][0]), &Index::Namespace, "");
+    for policy in policies.iter().filter_map(|policy| policy.value().ok()) {
+        let (generation, spec) = (&policy["metadata"]["generation"], &policy["spec"]);
+        let name = policy["metadata"]["name"].as_str().unwrap_or_default();
+        let Ok(target) = registry.resolve(GROUP, "v1", KINDS[1][0], "status", "", name) else { continue };
+        if policy["status"]["observedGeneration"] == *generation {
+            continue;
+        }
+        let kinds = types_named(spec).into_iter().filter_map(|(group, version, plural)| named(registry.resource(group, version, plural)?));
+        let kind = |key: &str| spec["paramKind"][key].as_str().unwrap_or_default();
+        let params = registry.resource_for_kind(kind("apiVersion"), kind("kind")).and_then(named).map(|(_, types)| types);
+        let checked = type_checking(spec, &kinds.collect::<Vec<_>>(), &params.unwrap_or_default());
+        let status = json!({"status": {"observedGeneration": generation, "typeChecking": checked}}).to_string();
+        let written = registry.patch(&Caller::kernel(), &target, Patch::Merge(status.into()), &WriteOptions::default()).await;
+        if let Err(error) = written {
+            tracing::debug!(policy = name, %error, "the status of a policy is not written");
+        }
     }
 }
 

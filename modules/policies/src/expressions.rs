@@ -49,6 +49,9 @@ pub(crate) struct Expression {
 pub(crate) struct Scope {
     params: bool,
     messages: bool,
+    /// The schemas of objects and parameters; null: unknown.
+    object: Json,
+    params_schema: Json,
     variables: Vec<(String, Expression)>,
     /// The schema of `variables`.
     schema: Json,
@@ -80,8 +83,25 @@ pub(crate) fn inputs<'a>(question: Question<'a>) -> [(&'static str, Cel<'a>); 6]
 impl Scope {
     /// Of a policy's `spec`; `messages` if its expressions make parts of objects.
     pub(crate) fn new(spec: &Json, messages: bool) -> Scope {
+        Scope::made(spec, messages, &Json::Null, &Json::Null)
+    }
+
+    /// The same where the types of objects and parameters are known.
+    pub(crate) fn typed(spec: &Json, object: &Json, params: &Json) -> Scope {
+        Scope::made(spec, false, object, params)
+    }
+
+    fn made(spec: &Json, messages: bool, object: &Json, params: &Json) -> Scope {
         let schema = json!({"type": "object", "properties": {}});
-        let mut scope = Scope { params: spec["paramKind"].is_object(), messages, variables: Vec::new(), schema, depths: HashMap::new() };
+        let mut scope = Scope {
+            params: spec["paramKind"].is_object(),
+            messages,
+            object: object.clone(),
+            params_schema: params.clone(),
+            variables: Vec::new(),
+            schema,
+            depths: HashMap::new(),
+        };
         for variable in list(spec, "variables") {
             let name = text(variable, "name");
             let expression = scope.compile(text(variable, "expression"), "");
@@ -106,15 +126,15 @@ impl Scope {
 
     fn compile_with(&self, source: &str, wanted: &str, more: &[Variable<'_>]) -> Expression {
         let mut variables = vec![
-            ("object", &Json::Null),
-            ("oldObject", &Json::Null),
+            ("object", &self.object),
+            ("oldObject", &self.object),
             ("request", &Json::Null),
             ("namespaceObject", &Json::Null),
             ("variables", &self.schema),
         ];
         variables.extend(more);
         if self.params {
-            variables.push(("params", &Json::Null));
+            variables.push(("params", &self.params_schema));
         }
         let environment = Environment { variables: &variables, messages: self.messages };
         let program = Program::compile_in(source, environment, wanted).map_err(|error| error.to_string());
@@ -149,6 +169,11 @@ impl Scope {
 }
 
 impl Expression {
+    /// Why it does not compile.
+    pub(crate) fn wrong(&self) -> Option<&str> {
+        self.program.as_ref().err().map(String::as_str)
+    }
+
     /// What is wrong with it; `at` is its place.
     pub(crate) fn failure(&self, at: &str, failures: &mut Vec<FieldError>) {
         match &self.program {

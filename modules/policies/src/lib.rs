@@ -14,6 +14,7 @@ mod bound;
 mod conditions;
 mod expressions;
 mod mutating;
+mod types;
 mod validating;
 
 pub use pintle_cel::{Access, Authorize};
@@ -23,6 +24,7 @@ pub use binding::{Actions, Refusal, Settled};
 pub use bound::{Binding, Bound, Met, Surroundings, Views, bound, difference, mutate, param_kind, validate};
 pub use conditions::{Conditions, match_condition};
 pub use mutating::{Merge, MutatingPolicy};
+pub use types::{schema_of, type_checking, types_named};
 pub use validating::{Denial, Outcome, ValidatingPolicy};
 
 /// What a policy failing to judge means for the request.

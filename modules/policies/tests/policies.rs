@@ -2,7 +2,7 @@
 
 use pintle_policies::{
     Access, Actions, Denial, Met, MutatingPolicy, Question, Refusal, Surroundings, ValidatingPolicy, View, Views, bound, difference,
-    mutate, validate,
+    mutate, schema_of, type_checking, types_named, validate,
 };
 use serde_json::{Value, json};
 
@@ -326,4 +326,41 @@ fn the_authorizer_is_asked() {
     }
     let asking = json!({"validations": [{"expression": "true", "messageExpression": "authorizer.path('/').check('get').reason()"}]});
     assert!(ValidatingPolicy::failures(&asking, "spec")[0].to_string().contains("undeclared reference to 'authorizer'"));
+}
+
+#[test]
+fn types_are_checked_against_the_kinds_that_a_policy_names() {
+    let document = json!({"components": {"schemas": {
+        "D": {"type": "object", "x-kubernetes-group-version-kind": [{"group": "apps", "version": "v1", "kind": "Deployment"}],
+            "properties": {"spec": {"allOf": [{"$ref": "#/components/schemas/S"}], "default": {}}, "metadata": {"type": "object"}}},
+        "S": {"type": "object", "description": "d", "properties": {
+            "replicas": {"type": "integer", "format": "int32"}, "self": {"$ref": "#/components/schemas/S"}}},
+    }}});
+    let schema = schema_of(&document, "apps", "v1", "Deployment").expect("it is there");
+    let kinds = [("apps/v1, Kind=Deployment".to_owned(), schema)];
+    let check = |spec: &Value| type_checking(spec, &kinds, &Value::Null);
+    assert_eq!(check(&validation("object.spec.replicas > 1 && has(object.spec.self.self.replicas)")), json!({"expressionWarnings": null}));
+    let confused = json!({"variables": [{"name": "n", "expression": "object.spec.replicas"}], "validations": [
+        {"expression": "object.spec.replicas > '1'", "messageExpression": "'got ' + object.spec.replicas"},
+        {"expression": "object.spec.replica > 1"}, {"expression": "variables.n"}]});
+    let found = check(&confused);
+    let warning =
+        |index: usize| (found["expressionWarnings"][index]["fieldRef"].as_str(), found["expressionWarnings"][index]["warning"].as_str());
+    for (index, at, expected) in [
+        (
+            0,
+            "spec.validations[0].expression",
+            "apps/v1, Kind=Deployment: ERROR: <input>:1:1: found no matching overload for '_>_' applied to '(int, string)'\n",
+        ),
+        (1, "spec.validations[0].messageExpression", "found no matching overload for '_+_' applied to '(string, int)'"),
+        (2, "spec.validations[1].expression", "undefined field 'replica'"),
+        (3, "spec.validations[2].expression", "must evaluate to a bool"),
+    ] {
+        assert_eq!(warning(index).0, Some(at));
+        assert!(warning(index).1.is_some_and(|text| text.contains(expected)), "{:?}", warning(index));
+    }
+    let rules = json!({"matchConstraints": {"resourceRules": [
+        {"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments", "deployments/scale"]},
+        {"apiGroups": ["*"], "apiVersions": ["v1"], "resources": ["pods"]}]}});
+    assert_eq!(types_named(&rules), [("apps", "v1", "deployments")]);
 }
