@@ -164,7 +164,6 @@ fn one_pod(setup: &Setup) -> Outcome {
     event(setup, "twice", "ReadWriteOncePod access mode")?;
     setup.kubectl.run(&["delete", "pod", "twice", "--timeout=60s"])?;
     setup.kubectl.run(&["delete", "pvc", "once", "--wait=false"])?;
-    event(setup, "once", "Started container")?;
     let claim = setup.kubectl.get(&["pvc", "once"])?;
     ensure!(claim["metadata"]["deletionTimestamp"].is_string() && directories(setup).len() == 1, "it stays while it is used: {claim}");
     setup.kubectl.run(&["delete", "pod", "once", "--timeout=60s"])?;
