@@ -58,7 +58,8 @@ fn unbind(volume: &Volume) -> Plan {
 }
 
 fn status(volume: &Volume, phase: &str, message: &str) -> Plan {
-    if volume.status.phase == phase && volume.status.message == message {
+    // What others say beside the phase stays.
+    if volume.status.phase == phase && (message.is_empty() || volume.status.message == message) {
         return Plan::new();
     }
     let mut body = volume.metadata.precondition();
