@@ -140,6 +140,9 @@ fn merge_pod_status(stored: &mut Value, said: &Value) {
         }
     }
     let mut conditions = before.get("conditions").cloned().unwrap_or(Value::Null);
+    // A resize is the machine's alone to speak of: what it says no more is over.
+    let resize = |c: &Value| matches!(c["type"].as_str(), Some("PodResizePending" | "PodResizeInProgress"));
+    conditions.as_array_mut().into_iter().for_each(|list| list.retain(|c| !resize(c)));
     merge_conditions(&mut conditions, said.get("conditions").unwrap_or(&Value::Null));
     if !conditions.is_null() {
         status.insert("conditions".to_owned(), conditions);

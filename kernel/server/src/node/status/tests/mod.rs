@@ -21,7 +21,7 @@ fn a_nodes_report_leaves_extended_resources_and_foreign_conditions_alone() {
 fn a_pods_report_replaces_what_machines_own_and_keeps_the_rest() {
     let mut stored = json!({
         "phase": "Pending", "reason": "old", "qosClass": "Burstable",
-        "conditions": [{ "type": "PodScheduled", "status": "True" }],
+        "conditions": [{ "type": "PodScheduled", "status": "True" }, { "type": "PodResizeInProgress", "status": "True" }],
     });
     merge_pod_status(&mut stored, &json!({ "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] }));
     let expected = json!({
