@@ -132,9 +132,8 @@ pub fn definition(data: &[u8]) {
     }
     let spec = &definition["spec"];
     let versions: Vec<_> = spec["versions"].as_array().into_iter().flatten().map(|entry| Arc::new(Version::new(spec, entry))).collect();
-    let (all, Some(resource)) = custom::add(schema(), &definition, &spec["names"], &versions) else {
-        panic!("no version is stored: {definition}")
-    };
+    let (all, rows) = custom::add(schema(), &definition, &spec["names"], &versions);
+    let resource = rows.into_iter().find(|row| row.version == row.storage_version).expect("a version is stored");
     let Ok((mut value, _)) = decode::decode(&all, &resource, body, Format::Json) else { return };
     let issues = decode::conform_resource(&all, &resource, &mut value).expect("it conformed before");
     assert!(issues.is_empty(), "{issues:?}");
