@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use hickory_proto::rr::Name;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::link::Row;
+use crate::service::Catalog;
 
 fn catalog() -> Catalog {
     let mut catalog = Catalog::default();

@@ -504,6 +504,7 @@ mod tests {
                 Action::CrashLoop { container, delay } => format!("crash-loop {container} {}", go_duration(*delay)),
                 Action::Stop { container, grace, .. } => format!("stop {container} {}", go_duration(*grace)),
                 Action::Kill(c) => format!("kill {c}"),
+                Action::Resize(containers) => format!("resize {}", containers.join(" ")),
                 Action::Fail(v) => format!("fail {}", v.reason),
                 Action::End(e) => format!("end {e:?}"),
                 Action::TearDown => "tear-down".into(),
