@@ -169,6 +169,9 @@ static TABLE: LazyLock<Vec<Vec<&'static [Rule]>>> = LazyLock::new(|| {
 fn check_object(schema: &Schema, resource: &Resource, object: &Value, failures: &mut Failures) {
     if let (Some(view), Value::Object(map)) = (resource.type_id.filter(|id| id.is_builtin()).and_then(|id| schema.get(id)), object) {
         walk(view, map, &Path::Root, failures);
+        if &*resource.kind == "StatefulSet" {
+            workloads::claims_are_volumes(&object["spec"], failures);
+        }
     }
 }
 

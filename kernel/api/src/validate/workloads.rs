@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Failures, Object, Rule, names, text};
 use crate::path::Path;
 use crate::selector::LabelSelector;
-use crate::status::FieldError;
+use crate::status::{FieldError, FieldErrorKind};
 
 #[rustfmt::skip]
 pub(super) static RULES: &[(&str, &[Rule])] = &[
@@ -207,6 +207,16 @@ fn ends_some_day(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
         "" | "Always" => failures.push(FieldError::required(at.key("restartPolicy"), "valid values: \"OnFailure\", \"Never\"")),
         other => failures.push(FieldError::not_supported(at.key("restartPolicy"), other, &["OnFailure", "Never"])),
     }
+}
+
+/// What a StatefulSet claims for each pod is a volume of its template, though the template does not list it: mounts of it are in order.
+pub(super) fn claims_are_volumes(spec: &Value, failures: &mut Failures) {
+    let claims: Vec<&Value> =
+        spec["volumeClaimTemplates"].as_array().into_iter().flatten().map(|claim| &claim["metadata"]["name"]).collect();
+    failures.0.retain(|failure| {
+        let mount = failure.kind == FieldErrorKind::NotFound && failure.path.contains(".volumeMounts[");
+        !(mount && claims.contains(&&failure.value))
+    });
 }
 
 /// Five fields of cron syntax, or one of the `@` words.

@@ -147,6 +147,19 @@ fn workloads_are_held_to_upstreams_rules() {
 }
 
 #[test]
+fn a_stateful_sets_pods_may_mount_what_it_claims() {
+    let set = |claim: &str| {
+        format!(
+            "{{metadata: {{name: n, namespace: d}}, spec: {{serviceName: s, selector: {{matchLabels: {{a: b}}}},
+               template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: a, image: i, volumeMounts: [{{name: v, mountPath: /x}}]}}]}}}},
+               volumeClaimTemplates: [{{metadata: {{name: {claim}}}, spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Gi}}}}}}}}]}}}}"
+        )
+    };
+    check("apps/v1/statefulsets", &set("v"), &[]);
+    check("apps/v1/statefulsets", &set("w"), &["spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"v\""]);
+}
+
+#[test]
 fn the_rest_is_held_to_upstreams_rules() {
     check(
         "v1/services",
