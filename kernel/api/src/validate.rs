@@ -76,14 +76,18 @@ enum Rule {
     Check(fn(&Object, &Path<'_>, &mut Failures)),
 }
 
-/// Failures so far.
+/// Failures so far, and what a part tells the parts within it.
 #[derive(Default)]
-pub(crate) struct Failures(Vec<FieldError>);
+pub(crate) struct Failures {
+    found: Vec<FieldError>,
+    /// Volumes that a StatefulSet claims for its pods: their template may mount these without listing them.
+    claimed: Vec<String>,
+}
 
 impl Failures {
     pub(crate) fn push(&mut self, error: FieldError) {
-        if self.0.len() < FAILURES_MAX {
-            self.0.push(error);
+        if self.found.len() < FAILURES_MAX {
+            self.found.push(error);
         }
     }
 }
@@ -93,8 +97,8 @@ pub fn create(schema: &Schema, resource: &Resource, object: &Value) -> Vec<Field
     let mut failures = Failures::default();
     metadata::check(resource, object, &mut failures);
     check_object(schema, resource, object, &mut failures);
-    failures.0.extend(resource.custom.iter().flat_map(|version| version.check(object, None)));
-    failures.0
+    failures.found.extend(resource.custom.iter().flat_map(|version| version.check(object, None)));
+    failures.found
 }
 
 /// What is wrong with `new` as the successor of `old`.
@@ -104,8 +108,8 @@ pub fn update(schema: &Schema, resource: &Resource, new: &Value, old: &Value) ->
     metadata::check_update(new, old, &mut failures);
     immutable::check(resource, new, old, &mut failures);
     check_object(schema, resource, new, &mut failures);
-    failures.0.extend(resource.custom.iter().flat_map(|version| version.check(new, Some(old))));
-    failures.0
+    failures.found.extend(resource.custom.iter().flat_map(|version| version.check(new, Some(old))));
+    failures.found
 }
 
 /// What is wrong with `new` as a write to a part of `old` other than its status, such as a pod's `resize`. The write was kept
@@ -115,7 +119,7 @@ pub fn update_part(schema: &Schema, resource: &Resource, part: &str, new: &Value
     metadata::check_update(new, old, &mut failures);
     immutable::check_part(resource, part, new, old, &mut failures);
     check_object(schema, resource, new, &mut failures);
-    failures.0
+    failures.found
 }
 
 /// What is wrong with `new` as a status update of `old`. The spec was held to its rules when it was written.
@@ -123,8 +127,8 @@ pub fn update_status(resource: &Resource, new: &Value, old: &Value) -> Vec<Field
     let mut failures = Failures::default();
     metadata::check(resource, new, &mut failures);
     metadata::check_update(new, old, &mut failures);
-    failures.0.extend(resource.custom.iter().flat_map(|version| version.check(new, Some(old))));
-    failures.0
+    failures.found.extend(resource.custom.iter().flat_map(|version| version.check(new, Some(old))));
+    failures.found
 }
 
 /// Turns failures into the error that a client sees.
@@ -169,9 +173,6 @@ static TABLE: LazyLock<Vec<Vec<&'static [Rule]>>> = LazyLock::new(|| {
 fn check_object(schema: &Schema, resource: &Resource, object: &Value, failures: &mut Failures) {
     if let (Some(view), Value::Object(map)) = (resource.type_id.filter(|id| id.is_builtin()).and_then(|id| schema.get(id)), object) {
         walk(view, map, &Path::Root, failures);
-        if &*resource.kind == "StatefulSet" {
-            workloads::claims_are_volumes(&object["spec"], failures);
-        }
     }
 }
 

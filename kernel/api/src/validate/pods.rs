@@ -189,7 +189,7 @@ fn mounts_have_volumes(spec: &Object, path: &Path<'_>, failures: &mut Failures) 
             let (at, mounts) = (path.key(key), container["volumeMounts"].as_array());
             for (mount_index, mount) in mounts.into_iter().flatten().enumerate() {
                 let name = mount["name"].as_str().unwrap_or_default();
-                if !name.is_empty() && !volumes.contains(&name) {
+                if !name.is_empty() && !volumes.contains(&name) && !failures.claimed.iter().any(|claimed| claimed == name) {
                     let at = at.index(index);
                     let at = at.key("volumeMounts");
                     failures.push(FieldError::new(at.index(mount_index).key("name"), crate::FieldErrorKind::NotFound, name, ""));

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::{Failures, Object, Rule, names, text};
+use super::{Failures, Object, Rule, list, names, text};
 use crate::path::Path;
 use crate::selector::LabelSelector;
-use crate::status::{FieldError, FieldErrorKind};
+use crate::status::FieldError;
 
 #[rustfmt::skip]
 pub(super) static RULES: &[(&str, &[Rule])] = &[
@@ -49,6 +49,7 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
         Rule::OneOf("podManagementPolicy", &["OrderedReady", "Parallel"]),
         Rule::Check(|spec, path, failures| selector(spec, path, "statefulset", failures)),
         Rule::Check(always_restarts),
+        Rule::Check(claims_are_volumes),
     ]),
     ("api.apps.v1.StatefulSetUpdateStrategy", &[
         Rule::OneOf("type", &["OnDelete", "RollingUpdate"]),
@@ -209,14 +210,10 @@ fn ends_some_day(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-/// What a StatefulSet claims for each pod is a volume of its template, though the template does not list it: mounts of it are in order.
-pub(super) fn claims_are_volumes(spec: &Value, failures: &mut Failures) {
-    let claims: Vec<&Value> =
-        spec["volumeClaimTemplates"].as_array().into_iter().flatten().map(|claim| &claim["metadata"]["name"]).collect();
-    failures.0.retain(|failure| {
-        let mount = failure.kind == FieldErrorKind::NotFound && failure.path.contains(".volumeMounts[");
-        !(mount && claims.contains(&&failure.value))
-    });
+/// What a StatefulSet claims for each pod is a volume of its template, though the template does not list it.
+fn claims_are_volumes(spec: &Object, _: &Path<'_>, failures: &mut Failures) {
+    let names = list(spec, "volumeClaimTemplates").iter().filter_map(|claim| claim["metadata"]["name"].as_str());
+    failures.claimed.extend(names.map(str::to_owned));
 }
 
 /// Five fields of cron syntax, or one of the `@` words.

@@ -148,15 +148,20 @@ fn workloads_are_held_to_upstreams_rules() {
 
 #[test]
 fn a_stateful_sets_pods_may_mount_what_it_claims() {
-    let set = |claim: &str| {
+    let mount = "{name: v, mountPath: /x}";
+    let set = |claim: &str, mounts: &str| {
         format!(
             "{{metadata: {{name: n, namespace: d}}, spec: {{serviceName: s, selector: {{matchLabels: {{a: b}}}},
-               template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: a, image: i, volumeMounts: [{{name: v, mountPath: /x}}]}}]}}}},
+               template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: a, image: i, volumeMounts: [{mounts}]}}]}}}},
                volumeClaimTemplates: [{{metadata: {{name: {claim}}}, spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Gi}}}}}}}}]}}}}"
         )
     };
-    check("apps/v1/statefulsets", &set("v"), &[]);
-    check("apps/v1/statefulsets", &set("w"), &["spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"v\""]);
+    check("apps/v1/statefulsets", &set("v", mount), &[]);
+    check("apps/v1/statefulsets", &set("w", mount), &["spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"v\""]);
+    // However many mounts are in order, one that is not is found.
+    let many: String = (0..250).map(|n| format!("{{name: v, mountPath: /x/{n}}}, ")).collect();
+    let unknown = "spec.template.spec.containers[0].volumeMounts[250].name: Not found: \"u\"";
+    check("apps/v1/statefulsets", &set("v", &(many + "{name: u, mountPath: /y}")), &[unknown]);
 }
 
 #[test]
