@@ -1,8 +1,9 @@
 //! Puts the rooms of the kernel together: store, registry, module host, server. The order is the order of who needs whom.
 
 use pintle_host::{ClusterFacts, Host, HostConfig, HostError};
+use pintle_pki::{Pki, PkiError};
 use pintle_registry::{OpenError, Registry, RegistryConfig};
-use pintle_server::{Check, Introspection, Metric, Pki, PkiError, Server, ServerConfig};
+use pintle_server::{Check, Introspection, Metric, Server, ServerConfig};
 use pintle_store::{Options as StoreOptions, RedbStore};
 use std::{
     net::SocketAddr,

@@ -15,14 +15,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pintle-store", &[]),
     ("pintle-api", &["pintle-structural", "pintle-values", "pintle-policies"]),
     ("pintle-registry", &["pintle-store", "pintle-api", "pintle-policies"]),
-    ("pintle-server", &["pintle-registry", "pintle-api", "pintle-policies", "pintle-wit", "pintle-store"]),
+    ("pintle-server", &["pintle-registry", "pintle-api", "pintle-pki", "pintle-policies", "pintle-streams", "pintle-wit", "pintle-store"]),
     ("pintle-host", &["pintle-registry", "pintle-api", "pintle-wit", "pintle-store"]),
-    ("pintle-kernel", &["pintle-cluster", "pintle-store", "pintle-api", "pintle-registry", "pintle-server", "pintle-host", "pintle-wit"]),
+    (
+        "pintle-kernel",
+        &["pintle-cluster", "pintle-pki", "pintle-store", "pintle-api", "pintle-registry", "pintle-server", "pintle-host", "pintle-wit"],
+    ),
     ("pintle-sdk", &["pintle-wit", "pintle-values"]),
     ("pintle-module", &[]),
     ("pintle-runtime-bridge", &["pintle-wit"]),
-    ("pintle-cluster", &["pintle-server"]),
-    ("pintle-host-node", &["pintle-runtime-bridge", "pintle-wit", "pintle-values"]),
+    ("pintle-cluster", &["pintle-pki"]),
+    ("pintle-pki", &[]),
+    ("pintle-streams", &[]),
+    ("pintle-host-node", &["pintle-pki", "pintle-runtime-bridge", "pintle-wit", "pintle-values"]),
 ];
 
 /// Heavy dependencies have one owner.

@@ -61,7 +61,7 @@ pub enum ClusterError {
     Unsupported(&'static str),
     /// The credentials of the cluster could not be made or read.
     #[error("cannot issue credentials")]
-    Credentials(#[source] pintle_server::PkiError),
+    Credentials(#[source] pintle_pki::PkiError),
     /// The default class of storage could not be made.
     #[error("cannot make the storage class")]
     StorageClass(#[source] client::ClientError),

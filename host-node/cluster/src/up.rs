@@ -146,7 +146,7 @@ fn start_node(layout: &Layout, args: &UpArgs, node: &str, index: u8) -> Result<(
         fs::create_dir_all(dir).map_err(|source| ClusterError::Directory { path: dir.display().to_string(), source })?;
     }
     let pki = layout.kernel_dir().join("pki");
-    let credentials = pintle_server::issue_node_credentials(&pki, node, &state).map_err(ClusterError::Credentials)?;
+    let credentials = pintle_pki::issue_node_credentials(&pki, node, &state).map_err(ClusterError::Credentials)?;
     let mut argv = enter_namespaces(layout, node)?;
     argv.push(program("host-node"));
     let mut flag = |name: &str, value: String| argv.extend([format!("--{name}"), value]);

@@ -24,10 +24,6 @@ use crate::pipeline::{Exchange, bare};
 use crate::request::Query;
 use crate::reviews;
 use crate::server::Shared;
-use crate::stream::process::{self, Wanted};
-use crate::stream::spdy::Connection;
-use crate::stream::websocket::Channels;
-use crate::stream::{forward, spdy_process, websocket};
 
 /// A machine must have begun within this time.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -276,7 +272,9 @@ pub(crate) async fn port_forward(server: &Arc<Shared>, exchange: Exchange, permi
     Ok(upgrade.then(server, permit, move |upgraded| async move {
         let dial = move |port, from_client, to_client| {
             let (shared, node, target) = (shared.clone(), node.clone(), target.clone());
-            async move { ask(&shared, &node, |reply| Call::PortForward { target, port, from_client, to_client, reply }).await }
+            async move {
+                ask(&shared, &node, |reply| Call::PortForward { target, port, from_client, to_client, reply }).await.map_err(|e| e.message)
+            }
         };
         match (protocol, Channels::named(protocol)) {
             (forward::PROTOCOL, _) => forward::serve(Connection::serve(TokioIo::new(upgraded)), dial).await,

@@ -7,7 +7,7 @@
 pub enum Error {
     /// Key material.
     #[error("the cluster's keys")]
-    Pki(#[from] crate::pki::PkiError),
+    Pki(#[from] pintle_pki::PkiError),
     /// TLS could not be set up.
     #[error("setting up TLS")]
     Tls(#[from] rustls::Error),

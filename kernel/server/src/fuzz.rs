@@ -6,7 +6,6 @@ use pintle_registry::ListOptions;
 
 use crate::negotiate::{self, Shape};
 use crate::request::{Query, RequestInfo};
-pub use crate::stream::{spdy_frame, websocket};
 
 /// Reads a request's target and `Accept`: its verb, its resource, and what a list may ask.
 ///

@@ -12,7 +12,7 @@
 //!
 //! Reading order: `config`, `server` (start and stop), `listener`, `pipeline` (the heart), then what it calls: `request`, `identity`,
 //! `limits`, `dispatch` with `objects`, `watching`, `connect`, `proxy`, `reviews`, `discovery`, `openapi`, `health`; `negotiate`, `encode`, `shape`, `body`.
-//! Beside them `stream` (sessions with clients), `node` (the link to machines), `outbound` (calls to pods, Services and webhooks) and
+//! Beside them `node` (the link to machines), `outbound` (calls to pods, Services and webhooks) and
 //! `webhook` (admission by other people's servers).
 
 mod body;
@@ -35,14 +35,12 @@ mod objects;
 mod openapi;
 mod outbound;
 mod pipeline;
-mod pki;
 mod policies;
 mod proxy;
 mod request;
 mod reviews;
 mod server;
 mod shape;
-mod stream;
 #[cfg(test)]
 mod testing;
 mod tls;
@@ -51,6 +49,5 @@ mod webhook;
 
 pub use config::{Check, ClusterSettings, Introspection, Metric, Nothing, ServerConfig};
 pub use error::{Error, Result};
-pub use pki::{Issued, NodeCredentials, Pki, PkiError, PublicKey, issue_node_credentials};
 pub use server::{RunningServer, Server};
 pub use tls::ALPN_NODE;

@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::body::Body;
 use crate::connect::admit;
 use crate::limits::Permit;
-use crate::outbound::{self, Route, anyone, service};
+use crate::outbound::{self, Route, service};
 use crate::pipeline::{Exchange, bare};
 use crate::reviews;
 use crate::server::Shared;
@@ -73,7 +73,7 @@ pub(crate) async fn serve(server: &Arc<Shared>, mut exchange: Exchange, permit: 
 
     let unanswered = |why: &dyn std::fmt::Display| ApiError::service_unavailable(format!("error trying to reach service: {why}"));
     let stream = outbound::dial(server, &route).await.map_err(|error| unanswered(&error.message))?;
-    let stream = if scheme == "https" { anyone::encrypted(stream).await.map_err(|error| unanswered(&error))? } else { stream };
+    let stream = if scheme == "https" { outbound::encrypted(stream).await.map_err(|error| unanswered(&error))? } else { stream };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| unanswered(&error))?;
     tokio::spawn(connection.with_upgrades());
     let mut answer = sender.send_request(request).await.map_err(|error| unanswered(&error))?;

@@ -19,8 +19,8 @@ use crate::identity::token::Tokens;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::node::{Nodes, Threads};
-use crate::pki::Pki;
 use crate::{listener, tls, webhook};
+use pintle_pki::Pki;
 
 /// Requests that are under way may take this long when the server stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);

@@ -10,7 +10,7 @@ use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::CertificateDer;
 
 use crate::error::Result;
-use crate::pki::Pki;
+use pintle_pki::Pki;
 
 /// ALPN name of the node link.
 pub const ALPN_NODE: &[u8] = b"pintle-node/1";

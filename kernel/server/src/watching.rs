@@ -31,7 +31,7 @@ use crate::pipeline::Exchange;
 use crate::request::Query;
 use crate::server::{Shared, Stopping};
 use crate::shape;
-use crate::stream::websocket;
+use pintle_streams::websocket;
 
 /// Events that are ready are put together until this much is written.
 const WRITE_BYTES: usize = 32 * 1024;

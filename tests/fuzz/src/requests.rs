@@ -4,8 +4,8 @@ use http::Method;
 use pintle_api::selector::LabelSelector;
 use pintle_registry::fuzz as registry;
 use pintle_server::fuzz as server;
-use pintle_server::fuzz::spdy_frame::{self, Control, Head, Reader, Writer};
-use pintle_server::fuzz::websocket::CHANNELS;
+use pintle_streams::spdy_frame::{self, Control, Head, Reader, Writer};
+use pintle_streams::websocket::CHANNELS;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
-use crate::pki::{Pki, PublicKey};
+use pintle_pki::{Pki, PublicKey};
 
 /// Who issues the tokens, and their default audience: this API.
 pub(crate) const ISSUER: &str = "https://kubernetes.default.svc";

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Call, Reply};
-use crate::stream::process::{CHUNK_BYTES_MAX, Exit, ProcessEnd, TerminalSize, Wanted};
+use pintle_streams::process::{CHUNK_BYTES_MAX, Exit, ProcessEnd, TerminalSize, Wanted};
 
 /// A container of a pod; the container is empty for the pod itself.
 #[derive(Debug, Clone, PartialEq, Eq)]

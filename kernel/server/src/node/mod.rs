@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use agent::{LogOptions, Target};
 pub(crate) use threads::{Link, Threads};
 
-use crate::stream::process::{ProcessEnd, Wanted};
 use bytes::Bytes;
+use pintle_streams::process::{ProcessEnd, Wanted};
 
 /// Calls to one machine that wait to be sent.
 const CALLS_WAITING_MAX: usize = 64;

@@ -1,9 +1,8 @@
 //! Calls that the server makes: to pods and Services for clients (`proxy`), to webhooks on its own account.
 //!
 //! Pods are reached over their machine's own connection, so the kernel need not stand in the pod network; what is no pod is dialled. `service`
-//! finds who serves a Service, `https` speaks to a webhook, `anyone` is TLS to whoever answers.
+//! finds who serves a Service, `https` speaks to a webhook.
 
-pub(crate) mod anyone;
 pub(crate) mod https;
 pub(crate) mod service;
 
@@ -47,6 +46,13 @@ pub(crate) enum Route {
 /// A connection, whatever carries it.
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// The same connection, in TLS with whoever answers: the client's credentials are not sent along. It is known by address, so no name is said.
+pub(crate) async fn encrypted(stream: Box<dyn Duplex>) -> Result<Box<dyn Duplex>, std::io::Error> {
+    let config = pintle_pki::anyone::client().map_err(std::io::Error::other)?;
+    let name = rustls_pki_types::ServerName::from(std::net::IpAddr::from([0; 4]));
+    Ok(Box::new(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?))
+}
 
 /// Connect.
 ///

@@ -4,6 +4,8 @@
 //! 0600, in a directory of mode 0700; a file appears whole or not at all; an existing key is never made anew, because
 //! certificates and tokens out there depend on it.
 
+pub mod anyone;
+
 use std::fs;
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -206,7 +208,7 @@ impl Pki {
 
     /// The service account signing key, PKCS#8 DER (ECDSA P-256).
     #[must_use]
-    pub(crate) fn service_account_key(&self) -> &[u8] {
+    pub fn service_account_key(&self) -> &[u8] {
         self.service_account.serialized_der()
     }
 

@@ -24,7 +24,7 @@ use super::process::{CHUNK_BYTES_MAX, ClientEnd, Output, Outputs, Wanted};
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// A WebSocket of the server's.
-pub(crate) type Socket = WebSocketStream<TokioIo<Upgraded>>;
+pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
@@ -57,7 +57,7 @@ pub const CHANNELS: [Channels; 6] = [
 ];
 
 /// Whether the request asks to become a WebSocket.
-pub(crate) fn requested(headers: &HeaderMap) -> bool {
+pub fn requested(headers: &HeaderMap) -> bool {
     let says = |name, token: &str| {
         headers
             .get_all(name)
@@ -75,7 +75,7 @@ fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 /// The first subprotocol of the client's that is among `served`; "" when it offers none and "" is served.
-pub(crate) fn choose(headers: &HeaderMap, served: &[&'static str]) -> Option<&'static str> {
+pub fn choose(headers: &HeaderMap, served: &[&'static str]) -> Option<&'static str> {
     if headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
         return offered(headers).find_map(|name| served.iter().copied().find(|have| *have == name && !name.is_empty()));
     }
@@ -83,7 +83,7 @@ pub(crate) fn choose(headers: &HeaderMap, served: &[&'static str]) -> Option<&'s
 }
 
 /// The headers of the answer 101. `None`: the request's are not those of a WebSocket handshake of version 13.
-pub(crate) fn accept(headers: &HeaderMap, protocol: &'static str) -> Option<HeaderMap> {
+pub fn accept(headers: &HeaderMap, protocol: &'static str) -> Option<HeaderMap> {
     if headers.get(SEC_WEBSOCKET_VERSION)?.as_bytes() != b"13" {
         return None;
     }
@@ -99,7 +99,7 @@ pub(crate) fn accept(headers: &HeaderMap, protocol: &'static str) -> Option<Head
 }
 
 /// Wrap an upgraded connection.
-pub(crate) async fn socket(upgraded: Upgraded) -> Socket {
+pub async fn socket(upgraded: Upgraded) -> Socket {
     let config = WebSocketConfig::default()
         .read_buffer_size(16 * 1024)
         .write_buffer_size(0)
@@ -111,21 +111,22 @@ pub(crate) async fn socket(upgraded: Upgraded) -> Socket {
 
 impl Channels {
     /// Choose by the client's offer.
-    pub(crate) fn choose(headers: &HeaderMap) -> Option<Channels> {
+    pub fn choose(headers: &HeaderMap) -> Option<Channels> {
         Channels::named(choose(headers, &CHANNELS.map(|channels| channels.name))?)
     }
 
     /// The subprotocol of a name that is served.
-    pub(crate) fn named(name: &str) -> Option<Channels> {
+    pub fn named(name: &str) -> Option<Channels> {
         CHANNELS.into_iter().find(|channels| channels.name == name)
     }
 
     /// The subprotocol's name.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         self.name
     }
 
-    pub(super) fn encode(self, channel: u8, data: &[u8]) -> Message {
+    /// A message of a channel.
+    pub fn encode(self, channel: u8, data: &[u8]) -> Message {
         match self.codec {
             Codec::Binary => {
                 let mut message = BytesMut::with_capacity(data.len() + 1);
@@ -161,7 +162,7 @@ impl Channels {
 }
 
 /// Carry a process over a WebSocket until it has ended or the client is gone.
-pub(crate) async fn serve_process(socket: Socket, channels: Channels, wanted: Wanted, end: ClientEnd) {
+pub async fn serve_process(socket: Socket, channels: Channels, wanted: Wanted, end: ClientEnd) {
     let (mut sink, stream) = socket.split();
     let ClientEnd { stdin, resize, stdout, stderr, exit } = end;
     let mut reader = tokio::spawn(read_process(stream, channels, wanted, stdin, resize));
@@ -206,7 +207,7 @@ async fn write_process(sink: &mut Sink, channels: Channels, wanted: Wanted, outp
 }
 
 /// A close with the code for a normal end: clients take one without a code for an error.
-pub(crate) fn goodbye() -> Message {
+pub fn goodbye() -> Message {
     Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
 }
 
@@ -245,20 +246,20 @@ async fn read_process(
 }
 
 /// Subprotocols for a plain stream of bytes to the client (logs).
-pub(crate) const BYTE_STREAMS: [&str; 3] = ["", "binary.k8s.io", "base64.binary.k8s.io"];
+pub const BYTE_STREAMS: [&str; 3] = ["", "binary.k8s.io", "base64.binary.k8s.io"];
 
 /// Text where it is text, else bytes.
-pub(crate) fn message(bytes: Bytes) -> Message {
+pub fn message(bytes: Bytes) -> Message {
     Utf8Bytes::try_from(bytes.clone()).map_or(Message::Binary(bytes), Message::Text)
 }
 
 /// Bytes as a message of one of [`BYTE_STREAMS`].
-pub(crate) fn byte_message(protocol: &str, bytes: Bytes) -> Message {
+pub fn byte_message(protocol: &str, bytes: Bytes) -> Message {
     if protocol == BYTE_STREAMS[2] { Message::Text(STANDARD.encode(&bytes).into()) } else { Message::Binary(bytes) }
 }
 
 /// Carry messages to the client until they end or the client is gone.
-pub(crate) async fn serve_messages(socket: Socket, mut messages: impl Stream<Item = Message> + Unpin) {
+pub async fn serve_messages(socket: Socket, mut messages: impl Stream<Item = Message> + Unpin) {
     let (mut sink, mut stream) = socket.split();
     loop {
         tokio::select! {

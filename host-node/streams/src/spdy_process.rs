@@ -13,14 +13,14 @@ use super::process::{ClientEnd, Output, Outputs, TerminalSize, Wanted};
 use super::spdy::{Connection, Gone, Stream, StreamWriter};
 
 /// Header that the two sides settle the version with.
-pub(crate) const VERSION_HEADER: &str = "x-stream-protocol-version";
+pub const VERSION_HEADER: &str = "x-stream-protocol-version";
 /// Versions served, the newest first. The first ever had no name.
 const VERSIONS: [&str; 5] = ["v5.channel.k8s.io", "v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
 /// The client must open its streams within this time.
 const STREAMS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The newest version that client and server both know; the first ever when the client names none.
-pub(crate) fn choose_version(headers: &HeaderMap) -> Option<&'static str> {
+pub fn choose_version(headers: &HeaderMap) -> Option<&'static str> {
     let offered: Vec<&str> = headers
         .get_all(VERSION_HEADER)
         .iter()
@@ -39,7 +39,7 @@ fn number(version: &str) -> u8 {
 }
 
 /// Carry a process until it has ended or the client is gone.
-pub(crate) async fn serve_process(mut connection: Connection, version: &'static str, wanted: Wanted, end: ClientEnd) {
+pub async fn serve_process(mut connection: Connection, version: &'static str, wanted: Wanted, end: ClientEnd) {
     let streams = match tokio::time::timeout(STREAMS_TIMEOUT, Streams::accept(&mut connection, version, wanted)).await {
         Ok(Some(streams)) => streams,
         _ => return connection.close().await,

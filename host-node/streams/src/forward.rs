@@ -7,7 +7,6 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
-use pintle_api::ApiError;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
@@ -16,14 +15,14 @@ use super::spdy::{Connection, Gone, Stream};
 use super::websocket::{Channels, Socket, goodbye};
 
 /// The protocol's name in `X-Stream-Protocol-Version`.
-pub(crate) const PROTOCOL: &str = "portforward.k8s.io";
+pub const PROTOCOL: &str = "portforward.k8s.io";
 /// The WebSocket subprotocol that carries it.
-pub(crate) const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+pub const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 
 /// All that is served over WebSockets; what is no tunnel is channels.
-pub(crate) const WEBSOCKETS: [&str; 4] = [TUNNEL, "v4.channel.k8s.io", "v4.base64.channel.k8s.io", ""];
+pub const WEBSOCKETS: [&str; 4] = [TUNNEL, "v4.channel.k8s.io", "v4.base64.channel.k8s.io", ""];
 /// Ports of one client, which a byte can number in pairs.
-pub(crate) const PORTS_MAX: usize = 127;
+pub const PORTS_MAX: usize = 127;
 
 /// Streams whose other half has not come yet.
 const HALVES_MAX: usize = 64;
@@ -32,12 +31,12 @@ const CHUNKS_IN_FLIGHT: usize = 4;
 /// Bytes in flight through a tunnel.
 const TUNNEL_BYTES: usize = 128 * 1024;
 
-/// Serve a client until it is gone. `dial` connects to a port of the pod.
-pub(crate) async fn serve<F>(
+/// Serve a client until it is gone. `dial` connects to a port of the pod, or says why not.
+pub async fn serve<F>(
     mut connection: Connection,
     dial: impl Fn(u16, mpsc::Receiver<Bytes>, mpsc::Sender<Bytes>) -> F + Clone + Send + 'static,
 ) where
-    F: Future<Output = Result<(), ApiError>> + Send + 'static,
+    F: Future<Output = Result<(), String>> + Send + 'static,
 {
     let mut halves: HashMap<String, Stream> = HashMap::new();
     let mut pairs = tokio::task::JoinSet::new();
@@ -64,14 +63,14 @@ pub(crate) async fn serve<F>(
 
 async fn forward<F>(error: Stream, data: Stream, dial: impl Fn(u16, mpsc::Receiver<Bytes>, mpsc::Sender<Bytes>) -> F) -> Result<(), Gone>
 where
-    F: Future<Output = Result<(), ApiError>>,
+    F: Future<Output = Result<(), String>>,
 {
     let (to_client, mut from_pod) = mpsc::channel(CHUNKS_IN_FLIGHT);
     let port = data.header("port").and_then(|port| port.parse::<u16>().ok()).filter(|port| *port > 0);
     let out = data.out;
     let connected = match port {
         Some(port) => dial(port, data.data, to_client).await,
-        None => Err(ApiError::bad_request("the stream names no port")),
+        None => Err("the stream names no port".to_owned()),
     };
     match connected {
         Ok(()) => {
@@ -79,7 +78,7 @@ where
                 out.write(bytes).await?;
             }
         }
-        Err(why) => error.out.write(why.message.into()).await?,
+        Err(why) => error.out.write(why.into()).await?,
     }
     out.finish().await?;
     error.out.finish().await
@@ -87,13 +86,13 @@ where
 
 /// Serve a client in channels until it or all its connections are gone: of the i-th port, channel 2i has data and 2i + 1 an error. Both
 /// begin with the port's number, little-endian.
-pub(crate) async fn serve_channels<F>(
+pub async fn serve_channels<F>(
     socket: Socket,
     channels: Channels,
     ports: Vec<u16>,
     dial: impl Fn(u16, mpsc::Receiver<Bytes>, mpsc::Sender<Bytes>) -> F + Clone + Send + 'static,
 ) where
-    F: Future<Output = Result<(), ApiError>> + Send + 'static,
+    F: Future<Output = Result<(), String>> + Send + 'static,
 {
     let (mut sink, mut stream) = socket.split();
     let (to_client, mut answers) = mpsc::channel(CHUNKS_IN_FLIGHT);
@@ -110,7 +109,7 @@ pub(crate) async fn serve_channels<F>(
         connections.spawn(async move {
             let (to, mut from_pod) = mpsc::channel(CHUNKS_IN_FLIGHT);
             if let Err(why) = dial(port, from_client, to).await {
-                let _ = to_client.send((data + 1, Bytes::from(why.message))).await;
+                let _ = to_client.send((data + 1, Bytes::from(why))).await;
             }
             while let Some(bytes) = from_pod.recv().await {
                 if to_client.send((data, bytes)).await.is_err() {
@@ -145,7 +144,7 @@ pub(crate) async fn serve_channels<F>(
 }
 
 /// The SPDY connection inside a WebSocket.
-pub(crate) fn tunnel(socket: Socket) -> Connection {
+pub fn tunnel(socket: Socket) -> Connection {
     let (inner, outer) = tokio::io::duplex(TUNNEL_BYTES);
     tokio::spawn(carry(socket, outer));
     Connection::serve(inner)

@@ -23,21 +23,24 @@ const STREAMS_MAX: usize = 512;
 const REFUSED_STREAM: u32 = 3;
 
 /// A stream that the client opened.
-pub(crate) struct Stream {
-    pub(crate) headers: Headers,
-    pub(crate) data: mpsc::Receiver<Bytes>,
-    pub(crate) out: StreamWriter,
+pub struct Stream {
+    /// As the client sent them, names in lower case.
+    pub headers: Headers,
+    /// What the client writes on it.
+    pub data: mpsc::Receiver<Bytes>,
+    /// What is written to the client.
+    pub out: StreamWriter,
 }
 
 /// Our side of a stream.
 #[derive(Clone)]
-pub(crate) struct StreamWriter {
+pub struct StreamWriter {
     id: u32,
     frames: mpsc::Sender<Out>,
 }
 
 /// A connection; dropping it ends it.
-pub(crate) struct Connection {
+pub struct Connection {
     streams: mpsc::Receiver<Stream>,
     frames: mpsc::Sender<Out>,
     reading: JoinHandle<()>,
@@ -59,18 +62,18 @@ enum Out {
 /// The connection is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the connection is gone")]
-pub(crate) struct Gone;
+pub struct Gone;
 
 impl Stream {
     /// The value of a header.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
     }
 }
 
 impl StreamWriter {
     /// Write; waits for room.
-    pub(crate) async fn write(&self, mut data: Bytes) -> Result<(), Gone> {
+    pub async fn write(&self, mut data: Bytes) -> Result<(), Gone> {
         while !data.is_empty() {
             let chunk = data.split_to(data.len().min(CHUNK_BYTES_MAX));
             self.frames.send(Out::Data { id: self.id, fin: false, data: chunk }).await.map_err(|_| Gone)?;
@@ -79,19 +82,19 @@ impl StreamWriter {
     }
 
     /// No more from us on this stream.
-    pub(crate) async fn finish(&self) -> Result<(), Gone> {
+    pub async fn finish(&self) -> Result<(), Gone> {
         self.frames.send(Out::Data { id: self.id, fin: true, data: Bytes::new() }).await.map_err(|_| Gone)
     }
 
     /// Give the stream up.
-    pub(crate) async fn reset(&self) -> Result<(), Gone> {
+    pub async fn reset(&self) -> Result<(), Gone> {
         self.frames.send(Out::Raw(spdy_frame::rst_stream(self.id, REFUSED_STREAM))).await.map_err(|_| Gone)
     }
 }
 
 impl Connection {
     /// Speak SPDY on `io`.
-    pub(crate) fn serve(io: impl AsyncRead + AsyncWrite + Send + 'static) -> Connection {
+    pub fn serve(io: impl AsyncRead + AsyncWrite + Send + 'static) -> Connection {
         let (read, write) = tokio::io::split(io);
         let (opened, streams) = mpsc::channel(STREAMS_MAX);
         let (frames, queue) = mpsc::channel(FRAMES_IN_FLIGHT);
@@ -110,17 +113,17 @@ impl Connection {
     }
 
     /// The next stream that the client opens; `None` when it is gone.
-    pub(crate) async fn accept(&mut self) -> Option<Stream> {
+    pub async fn accept(&mut self) -> Option<Stream> {
         self.streams.recv().await
     }
 
     /// Returns when the client is gone.
-    pub(crate) async fn gone(&mut self) {
+    pub async fn gone(&mut self) {
         let _ = (&mut self.reading).await;
     }
 
     /// Write out what is queued, say goodbye, and wait a moment for the client to hang up first.
-    pub(crate) async fn close(mut self) {
+    pub async fn close(mut self) {
         let _ = self.frames.send(Out::Raw(spdy_frame::go_away(0))).await;
         let _ = tokio::time::timeout(std::time::Duration::from_secs(1), &mut self.reading).await;
         let _ = self.frames.send(Out::Shut).await;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::stream::spdy_frame::Writer;
+use crate::spdy_frame::Writer;
 
 #[tokio::test]
 async fn a_stream_carries_data_both_ways_and_ends_where_the_client_ends_it() {

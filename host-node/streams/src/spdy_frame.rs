@@ -224,7 +224,8 @@ impl Writer {
         Ok(control(1, if fin { FLAG_FIN } else { 0 }, &payload))
     }
 
-    pub(crate) fn syn_reply(&mut self, id: u32, headers: &[(&str, &str)]) -> Result<Bytes, BadFrame> {
+    /// The answer to a new stream.
+    pub fn syn_reply(&mut self, id: u32, headers: &[(&str, &str)]) -> Result<Bytes, BadFrame> {
         let mut payload = BytesMut::new();
         payload.put_u32(id);
         payload.put_slice(&self.headers(headers)?);
@@ -253,22 +254,22 @@ impl Writer {
 }
 
 /// The stream is refused or given up.
-pub(crate) fn rst_stream(id: u32, status: u32) -> Bytes {
+pub fn rst_stream(id: u32, status: u32) -> Bytes {
     control(3, 0, &words([id, status]))
 }
 
 /// The answer to a ping is the ping.
-pub(crate) fn ping(id: u32) -> Bytes {
+pub fn ping(id: u32) -> Bytes {
     control(6, 0, &id.to_be_bytes())
 }
 
 /// No more streams; `last` was the last one taken.
-pub(crate) fn go_away(last: u32) -> Bytes {
+pub fn go_away(last: u32) -> Bytes {
     control(7, 0, &words([last, 0]))
 }
 
 /// The head of a data frame; the data follows. At most 2^24 - 1 bytes.
-pub(crate) fn data_head(id: u32, fin: bool, length: usize) -> [u8; HEAD_BYTES] {
+pub fn data_head(id: u32, fin: bool, length: usize) -> [u8; HEAD_BYTES] {
     let length = (length as u32).to_be_bytes();
     let id = id.to_be_bytes();
     [id[0] & 0x7f, id[1], id[2], id[3], if fin { FLAG_FIN } else { 0 }, length[1], length[2], length[3]]

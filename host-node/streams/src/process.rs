@@ -9,29 +9,35 @@ use tokio::sync::{mpsc, oneshot};
 /// Chunks in flight in one direction of one stream; a chunk is at most [`CHUNK_BYTES_MAX`].
 const CHUNKS_IN_FLIGHT: usize = 4;
 /// Largest chunk that a machine is sent (`ByteSink.write`).
-pub(crate) const CHUNK_BYTES_MAX: usize = 64 * 1024;
+pub const CHUNK_BYTES_MAX: usize = 64 * 1024;
 
 /// Which streams the client wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Wanted {
-    pub(crate) stdin: bool,
-    pub(crate) stdout: bool,
-    pub(crate) stderr: bool,
-    pub(crate) tty: bool,
+pub struct Wanted {
+    /// What the client writes.
+    pub stdin: bool,
+    /// Standard output; with a terminal, all output.
+    pub stdout: bool,
+    /// Standard error.
+    pub stderr: bool,
+    /// The process has a terminal.
+    pub tty: bool,
 }
 
 /// Size of a terminal, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-pub(crate) struct TerminalSize {
+pub struct TerminalSize {
+    /// Across.
     #[serde(rename = "Width")]
-    pub(crate) columns: u16,
+    pub columns: u16,
+    /// Down.
     #[serde(rename = "Height")]
-    pub(crate) rows: u16,
+    pub rows: u16,
 }
 
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Exit {
+pub enum Exit {
     /// With this code.
     Code(i32),
     /// It could not be run or waited for.
@@ -39,25 +45,35 @@ pub(crate) enum Exit {
 }
 
 /// The client's end.
-pub(crate) struct ClientEnd {
-    pub(crate) stdin: mpsc::Sender<Bytes>,
-    pub(crate) resize: mpsc::Sender<TerminalSize>,
-    pub(crate) stdout: mpsc::Receiver<Bytes>,
-    pub(crate) stderr: mpsc::Receiver<Bytes>,
-    pub(crate) exit: oneshot::Receiver<Exit>,
+pub struct ClientEnd {
+    /// To the process.
+    pub stdin: mpsc::Sender<Bytes>,
+    /// New sizes of its terminal.
+    pub resize: mpsc::Sender<TerminalSize>,
+    /// From the process.
+    pub stdout: mpsc::Receiver<Bytes>,
+    /// From the process.
+    pub stderr: mpsc::Receiver<Bytes>,
+    /// How it ended.
+    pub exit: oneshot::Receiver<Exit>,
 }
 
 /// The machine's end.
-pub(crate) struct ProcessEnd {
-    pub(crate) stdin: mpsc::Receiver<Bytes>,
-    pub(crate) resize: mpsc::Receiver<TerminalSize>,
-    pub(crate) stdout: mpsc::Sender<Bytes>,
-    pub(crate) stderr: mpsc::Sender<Bytes>,
-    pub(crate) exit: oneshot::Sender<Exit>,
+pub struct ProcessEnd {
+    /// From the client.
+    pub stdin: mpsc::Receiver<Bytes>,
+    /// New sizes of the terminal.
+    pub resize: mpsc::Receiver<TerminalSize>,
+    /// To the client.
+    pub stdout: mpsc::Sender<Bytes>,
+    /// To the client.
+    pub stderr: mpsc::Sender<Bytes>,
+    /// How it ended.
+    pub exit: oneshot::Sender<Exit>,
 }
 
 /// Both ends of a new set of pipes.
-pub(crate) fn pipes() -> (ClientEnd, ProcessEnd) {
+pub fn pipes() -> (ClientEnd, ProcessEnd) {
     let (stdin, process_stdin) = mpsc::channel(CHUNKS_IN_FLIGHT);
     let (resize, process_resize) = mpsc::channel(CHUNKS_IN_FLIGHT);
     let (process_stdout, stdout) = mpsc::channel(CHUNKS_IN_FLIGHT);
@@ -71,8 +87,10 @@ pub(crate) fn pipes() -> (ClientEnd, ProcessEnd) {
 
 /// What a process writes.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Output {
+pub enum Output {
+    /// A chunk of standard output.
     Stdout(Bytes),
+    /// A chunk of standard error.
     Stderr(Bytes),
     /// The last one: both streams are at their end.
     Exit(Exit),
@@ -82,7 +100,7 @@ pub(crate) enum Output {
 const DRAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The receiving side of [`ClientEnd`], merged in an order that never puts the exit before output.
-pub(crate) struct Outputs {
+pub struct Outputs {
     stdout: Option<mpsc::Receiver<Bytes>>,
     stderr: Option<mpsc::Receiver<Bytes>>,
     exit: Option<oneshot::Receiver<Exit>>,
@@ -90,12 +108,13 @@ pub(crate) struct Outputs {
 }
 
 impl Outputs {
-    pub(crate) fn new(stdout: mpsc::Receiver<Bytes>, stderr: mpsc::Receiver<Bytes>, exit: oneshot::Receiver<Exit>) -> Outputs {
+    /// Of a client's end.
+    pub fn new(stdout: mpsc::Receiver<Bytes>, stderr: mpsc::Receiver<Bytes>, exit: oneshot::Receiver<Exit>) -> Outputs {
         Outputs { stdout: Some(stdout), stderr: Some(stderr), exit: Some(exit), ended: None }
     }
 
     /// The next output; `None` after the exit.
-    pub(crate) async fn next(&mut self) -> Option<Output> {
+    pub async fn next(&mut self) -> Option<Output> {
         loop {
             if self.stdout.is_none() && self.stderr.is_none() {
                 return self.finish().await;
@@ -145,7 +164,7 @@ async fn exited(from: &mut Option<oneshot::Receiver<Exit>>) -> Exit {
 
 impl Exit {
     /// What the error channel of protocol v4 and later says: a `Status`, `Success` included.
-    pub(crate) fn status(&self) -> Value {
+    pub fn status(&self) -> Value {
         match self {
             Exit::Code(0) => json!({ "metadata": {}, "status": "Success" }),
             Exit::Code(code) => json!({
@@ -159,7 +178,7 @@ impl Exit {
     }
 
     /// What the error channel says before v4: nothing on success.
-    pub(crate) fn message(&self) -> String {
+    pub fn message(&self) -> String {
         match self {
             Exit::Code(0) => String::new(),
             Exit::Code(code) => format!("command terminated with non-zero exit code: exit status {code}"),
