@@ -97,6 +97,7 @@ pub async fn run(args: KernelArgs) -> Result<(), KernelError> {
         source_dirs: args.module_dir,
         artifact_program: program_beside("pintle-artifact"),
         cache_dir: Some(data.join("cache")),
+        record_dir: Some(data.join("records")),
         cluster: ClusterFacts {
             root_ca_pem: pki.ca_pem().into(),
             cluster_domain: config.cluster.domain.clone(),
@@ -157,6 +158,24 @@ impl Introspection for Modules {
             ),
             ("pintle_module_memory_bytes", "gauge", "Linear memory.", modules.iter().map(|m| m.memory_bytes as f64).collect()),
             ("pintle_module_queue_length", "gauge", "Keys waiting.", modules.iter().map(|m| m.queue_length as f64).collect()),
+            (
+                "pintle_module_shadow_calls_total",
+                "counter",
+                "Calls that a shadow answered, too.",
+                modules.iter().map(|m| m.shadow_calls as f64).collect(),
+            ),
+            (
+                "pintle_module_shadow_skipped_total",
+                "counter",
+                "Calls that a shadow missed.",
+                modules.iter().map(|m| m.shadow_skipped as f64).collect(),
+            ),
+            (
+                "pintle_module_shadow_differences",
+                "gauge",
+                "Calls that the shadow answered otherwise.",
+                modules.iter().map(|m| m.shadow_differences as f64).collect(),
+            ),
             (
                 "pintle_module_call_p99_seconds",
                 "gauge",

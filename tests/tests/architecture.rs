@@ -16,7 +16,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pintle-api", &["pintle-structural", "pintle-values", "pintle-policies"]),
     ("pintle-registry", &["pintle-store", "pintle-api", "pintle-policies"]),
     ("pintle-server", &["pintle-registry", "pintle-api", "pintle-pki", "pintle-policies", "pintle-streams", "pintle-wit", "pintle-store"]),
-    ("pintle-host", &["pintle-registry", "pintle-api", "pintle-wit", "pintle-store"]),
+    ("pintle-record", &["pintle-wit"]),
+    ("pintle-replay", &["pintle-host", "pintle-record", "pintle-wit"]),
+    ("pintle-host", &["pintle-record", "pintle-registry", "pintle-api", "pintle-wit", "pintle-store"]),
     (
         "pintle-kernel",
         &["pintle-cluster", "pintle-pki", "pintle-store", "pintle-api", "pintle-registry", "pintle-server", "pintle-host", "pintle-wit"],

@@ -6,27 +6,29 @@ use crate::{
 };
 use pintle_registry::Registry;
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
+    collections::HashMap,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-/// Refusals are counted each, and told at most this often: a module that insists must not write more than one that works.
-const DENIAL_EVENT_INTERVAL: Duration = Duration::from_secs(1);
+/// Refusals and differences are counted each, and told at most this often: a module that insists must not write more than one that works.
+const SELDOM: Duration = Duration::from_secs(1);
 
 /// The events of one module, over all its incarnations. Lives on the module's thread.
 pub struct Audit {
     recorder: EventRecorder,
     about: RefCell<About>,
-    told: Cell<Option<Instant>>,
+    /// When each reason was told last.
+    told: RefCell<HashMap<&'static str, Instant>>,
 }
 
 impl Audit {
     /// For the Module object called `module`.
     pub fn new(registry: Arc<Registry>, module: &str) -> Rc<Self> {
         let recorder = EventRecorder::new(registry, module, "module-host");
-        Rc::new(Self { recorder, about: RefCell::new(About::module(module, "")), told: Cell::new(None) })
+        Rc::new(Self { recorder, about: RefCell::new(About::module(module, "")), told: RefCell::default() })
     }
 
     /// The object's uid, which ties events to it.
@@ -36,9 +38,15 @@ impl Audit {
 
     /// A use outside the grants was refused.
     pub fn denied(self: &Rc<Self>, generation: Generation, what: &str) {
-        if self.told.get().is_none_or(|at| at.elapsed() >= DENIAL_EVENT_INTERVAL) {
-            self.told.set(Some(Instant::now()));
-            self.warn("Denied", format!("generation {generation}: {what}"));
+        self.warn_seldom("Denied", format!("generation {generation}: {what}"));
+    }
+
+    /// Something goes wrong again and again.
+    pub fn warn_seldom(self: &Rc<Self>, reason: &'static str, message: String) {
+        let told = self.told.borrow().get(reason).copied();
+        if told.is_none_or(|at| at.elapsed() >= SELDOM) {
+            self.told.borrow_mut().insert(reason, Instant::now());
+            self.warn(reason, message);
         }
     }
 

@@ -24,16 +24,18 @@ use crate::{
     queue::{Done, Queue, sleep_until},
     slot::Slot,
     spec::{ControllerSpec, ResourcePattern},
+    tap::{self, Tap},
     write::{Action, ObjectName, Write, WriteError, Writer},
 };
 use bytes::Bytes;
+use capnp::traits::HasTypeId;
 use pintle_registry::{Feed, Object, Registry, ResourceKey};
 use pintle_wit::{
     controller_capnp::{controller, request, result},
     module_capnp::module,
 };
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
@@ -106,6 +108,7 @@ pub struct Work {
     /// Who worked last.
     working: Option<Generation>,
     last_words: Rc<dyn Fn(String)>,
+    tap: Arc<Tap>,
 }
 
 struct Request {
@@ -136,6 +139,7 @@ impl Work {
         grants: Grants,
         counters: Arc<Counters>,
         last_words: Rc<dyn Fn(String)>,
+        tap: Arc<Tap>,
     ) -> Result<Self, crate::HostError> {
         let mapper = Mapper::new(&spec, &registry)?;
         let gatherers = Rc::new(spec.related.iter().map(Gatherer::new).collect());
@@ -161,6 +165,7 @@ impl Work {
             careful: 0,
             working: None,
             last_words,
+            tap,
         })
     }
 
@@ -339,19 +344,30 @@ impl Work {
         for (i, request) in (0..).zip(requests) {
             self.fill(request, list.reborrow().get(i));
         }
-        let count = requests.len();
-        let call = call.send();
-        running
+        let (count, on) = (requests.len(), self.tap.is_on());
+        let said = on.then(|| tap::message::<controller::reconcile_params::Owned>(call.get().into_reader()));
+        let heard = Rc::new(RefCell::new(Vec::new()));
+        let (call, hears) = (call.send(), heard.clone());
+        let answer = running
             .vat
             .run(async move {
                 let answer = call.promise.await?;
+                if on {
+                    hears.replace(tap::message::<controller::reconcile_results::Owned>(answer.get()?));
+                }
                 let results = answer.get()?.get_results()?;
                 if results.len() as usize != count {
                     return Err(capnp::Error::failed(format!("{} results for {count} requests", results.len())));
                 }
                 results.iter().map(read_result).collect()
             })
-            .await
+            .await;
+        if let Some(said) = said {
+            let heard =
+                answer.as_ref().map(|answer| answer.as_ref().map(|_| heard.take()).map_err(ToString::to_string)).map_err(Fault::clone);
+            self.tap.saw(running.generation, controller::Client::TYPE_ID, 0, said, tap::outcome(&heard));
+        }
+        answer
     }
 
     fn fill(&self, request: &Request, mut builder: request::Builder<'_>) {

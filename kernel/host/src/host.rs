@@ -59,6 +59,8 @@ pub struct HostConfig {
     pub artifact_program: Option<PathBuf>,
     /// Where compiled code is kept; `None`: only in memory.
     pub cache_dir: Option<PathBuf>,
+    /// Where records of modules are kept; `None`: nothing is recorded.
+    pub record_dir: Option<PathBuf>,
     /// Worker threads for built-in controllers and schedulers, and as many for those of others.
     pub shards: usize,
     /// How often a Module's status is written, at most.
@@ -76,6 +78,7 @@ impl HostConfig {
             source_dirs: Vec::new(),
             artifact_program: None,
             cache_dir: None,
+            record_dir: None,
             shards: 2,
             status_interval: STATUS_INTERVAL,
             cluster: ClusterFacts::default(),
@@ -110,6 +113,12 @@ pub struct ModuleStats {
     pub memory_bytes: u64,
     /// Keys waiting in the work queue, or pods waiting to be scheduled.
     pub queue_length: u64,
+    /// Calls that a shadow has answered, too.
+    pub shadow_calls: u64,
+    /// Calls that a shadow missed.
+    pub shadow_skipped: u64,
+    /// Calls that the shadow answered otherwise.
+    pub shadow_differences: u64,
 }
 
 /// The host in numbers, for `/metrics`.
@@ -163,6 +172,7 @@ impl Host {
             cluster: config.cluster,
             judges,
             policies: Policies::default(),
+            record_dir: config.record_dir,
             generations: AtomicU64::new(0),
         });
         if let Some(dir) = &config.builtin_dir {
@@ -304,7 +314,9 @@ impl Follower {
         let Ok(mut value) = object.value() else { return };
         let trusted = value["status"]["lastGoodDigest"].as_str().is_some_and(|d| !d.is_empty());
         let asker = Asker { name: name.clone(), labels: value["metadata"]["labels"].take() };
-        let manifest = Manifest { spec: value["spec"].take(), generation: meta.generation, uid: meta.uid.to_string(), asker, trusted };
+        let history = serde_json::from_value(value["status"]["history"].take()).unwrap_or_default();
+        let manifest =
+            Manifest { spec: value["spec"].take(), history, generation: meta.generation, uid: meta.uid.to_string(), asker, trusted };
         if self.running.get(&name).is_some_and(|known| known.manifest.asks_the_same(&manifest)) {
             return;
         }

@@ -18,6 +18,7 @@ use crate::{
     grants::Grants,
     limits::ModuleLimits,
     spec::AdmissionSpec,
+    tap::{self, Tap},
 };
 use bytes::Bytes;
 use capnp::{message, serialize, traits::HasTypeId};
@@ -46,14 +47,15 @@ pub struct Pool {
     fault: Mutex<Option<Fault>>,
     faulted: Notify,
     answered: AtomicBool,
+    tap: Arc<Tap>,
 }
 
 impl Pool {
     /// Of at least one instance.
-    pub fn new(instances: Vec<Instance>) -> Self {
+    pub fn new(instances: Vec<Instance>, tap: Arc<Tap>) -> Self {
         let generation = instances.last().map_or_else(Default::default, Instance::generation);
         let instances = instances.into_iter().map(Mutex::new).collect();
-        Self { generation, instances, fault: Mutex::default(), faulted: Notify::new(), answered: AtomicBool::new(false) }
+        Self { generation, instances, fault: Mutex::default(), faulted: Notify::new(), answered: AtomicBool::new(false), tap }
     }
 
     /// Waits until an instance has faulted.
@@ -90,7 +92,12 @@ impl Pool {
             };
             return Err(fault.unwrap_or_else(none));
         };
-        let answer = instance.call(interface, 0, params, deadline).inspect_err(|fault| self.report(fault))?;
+        let answer = instance.call(interface, 0, params, deadline);
+        drop(instance);
+        if self.tap.is_on() {
+            self.tap.saw(self.generation, interface, 0, params.to_vec(), tap::outcome(&answer));
+        }
+        let answer = answer.inspect_err(|fault| self.report(fault))?;
         self.answered.store(true, Relaxed);
         Ok(answer)
     }

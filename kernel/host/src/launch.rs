@@ -14,12 +14,18 @@ use crate::{
     policy::Policies,
     source::Sources,
     spec::{ModuleSpec, ModuleType},
+    tap::{self, Tap},
     write::Writer,
 };
 use pintle_registry::{Caller, Registry};
-use pintle_wit::{API_LEVEL, PIPE_VERSION, controller_capnp::controller, module_capnp::module};
+use pintle_wit::{
+    API_LEVEL, PIPE_VERSION,
+    controller_capnp::controller,
+    module_capnp::{hello, module},
+};
 use std::{
     cell::{Cell, RefCell},
+    path::PathBuf,
     rc::Rc,
     sync::{
         Arc,
@@ -38,6 +44,8 @@ pub struct Context {
     pub cluster: ClusterFacts,
     pub judges: Arc<Judges>,
     pub policies: Policies,
+    /// Where records of modules are kept; `None`: nothing is recorded.
+    pub record_dir: Option<PathBuf>,
     pub generations: AtomicU64,
 }
 
@@ -75,6 +83,29 @@ pub struct HotInstance {
     instance: RefCell<Instance>,
     fault: RefCell<Option<Fault>>,
     faulted: Notify,
+    tap: Arc<Tap>,
+}
+
+/// The parameters of `Module.start`, without capabilities: what a record of an incarnation begins with.
+pub fn hello_of(context: &Context, id: &ModuleId, spec: &ModuleSpec, generation: Generation) -> Vec<u8> {
+    let mut message = capnp::message::Builder::new_default();
+    let params = message.init_root::<module::start_params::Builder<'_>>();
+    fill_hello(context, id, spec, generation, params.init_hello());
+    capnp::serialize::write_message_to_words(&message)
+}
+
+fn fill_hello(context: &Context, id: &ModuleId, spec: &ModuleSpec, generation: Generation, mut hello: hello::Builder<'_>) {
+    hello.set_pipe_version(PIPE_VERSION);
+    hello.set_api_level(API_LEVEL);
+    hello.set_module_name(id.as_str());
+    hello.set_generation(generation.0);
+    hello.set_config(spec.config.as_bytes());
+    let facts = &context.cluster;
+    let mut cluster = hello.init_cluster();
+    cluster.set_root_ca_pem(&facts.root_ca_pem);
+    cluster.set_cluster_domain(&facts.cluster_domain);
+    cluster.set_pod_cidr(&facts.pod_cidr);
+    cluster.set_service_cidr(&facts.service_cidr);
 }
 
 impl Launcher<'_> {
@@ -114,17 +145,7 @@ impl Launcher<'_> {
     fn hello(&self, module: &module::Client, generation: Generation, gate: &Rc<Gate>, writer: &Rc<Writer>) -> StartRequest {
         let mut request = module.start_request();
         let mut hello = request.get().init_hello();
-        hello.set_pipe_version(PIPE_VERSION);
-        hello.set_api_level(API_LEVEL);
-        hello.set_module_name(self.id.as_str());
-        hello.set_generation(generation.0);
-        hello.set_config(self.spec.config.as_bytes());
-        let facts = &self.context.cluster;
-        let mut cluster = hello.reborrow().init_cluster();
-        cluster.set_root_ca_pem(&facts.root_ca_pem);
-        cluster.set_cluster_domain(&facts.cluster_domain);
-        cluster.set_pod_cidr(&facts.pod_cidr);
-        cluster.set_service_cidr(&facts.service_cidr);
+        fill_hello(self.context, self.id, self.spec, generation, hello.reborrow());
         // A module of the hot lane gets data only: its capabilities would end with the handshake.
         if self.spec.kind == ModuleType::Controller {
             let log = Rc::new(RefCell::new(ModuleLog::new(self.id.clone(), generation)));
@@ -169,7 +190,7 @@ impl Started {
 
 impl HotInstance {
     /// An instance for one thread.
-    pub fn new(instance: Instance, generation: Generation, writer: Rc<Writer>) -> Self {
+    pub fn new(instance: Instance, generation: Generation, writer: Rc<Writer>, tap: Arc<Tap>) -> Self {
         Self {
             generation,
             writer,
@@ -178,6 +199,7 @@ impl HotInstance {
             fault: RefCell::default(),
             answered: Cell::new(false),
             faulted: Notify::new(),
+            tap,
         }
     }
 
@@ -192,7 +214,11 @@ impl HotInstance {
         params: &[u8],
         deadline: std::time::Duration,
     ) -> Result<Result<Vec<u8>, String>, Fault> {
-        self.instance.borrow_mut().call(interface, method, params, deadline).inspect_err(|fault| {
+        let answer = self.instance.borrow_mut().call(interface, method, params, deadline);
+        if self.tap.is_on() {
+            self.tap.saw(self.generation, interface, method, params.to_vec(), tap::outcome(&answer));
+        }
+        answer.inspect_err(|fault| {
             self.fault.borrow_mut().get_or_insert(fault.clone());
             self.faulted.notify_waiters();
         })

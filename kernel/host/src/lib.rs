@@ -10,7 +10,7 @@
 //! lost or done twice when it crashes or is replaced.
 //!
 //! Reading order: `spec`, `grants`, `policy`, `limits`, `fault` (the vocabulary); `engine`; `membrane`, `audit`, `objects`, `write` (capabilities); `queue`,
-//! `feed`, `gather`, `project`, `controller` (controllers); `scheduler`; `judge` (admission); `launch`, `slot`, `supervisor` (life cycle);
+//! `feed`, `gather`, `project`, `controller` (controllers); `scheduler`; `judge` (admission); `launch`, `slot`, `supervisor`, `tap`, `shadow` (life cycle);
 //! `host`, `builtin`, `source`, `shard`, `state`, `status` (the frame).
 
 mod audit;
@@ -33,6 +33,7 @@ mod policy;
 mod project;
 mod queue;
 mod scheduler;
+mod shadow;
 mod shard;
 mod slot;
 mod source;
@@ -40,6 +41,7 @@ mod spec;
 mod state;
 mod status;
 mod supervisor;
+mod tap;
 mod wire;
 mod write;
 

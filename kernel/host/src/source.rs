@@ -1,5 +1,5 @@
 //! A module's bytes: from its object, from a file in the folders that the operator allowed, from a registry (by digest, through a program that
-//! knows registries), or from the folder that ships with the kernel. Whatever the source, the digest that the object names must be theirs.
+//! knows registries), from what the kernel kept of earlier versions, or from the folder that ships with the kernel. Whatever the source, the digest that the object names must be theirs.
 
 use crate::{
     engine::digest_of,
@@ -35,6 +35,7 @@ impl Sources {
             Source::File(path) => self.file(path)?,
             Source::Builtin(name) => self.builtin(name)?,
             Source::Oci(reference) => self.oci(reference)?,
+            Source::Kept(digest) => self.kept(digest)?,
         };
         if !spec.digest.is_empty() {
             let actual = digest_of(&wasm);
@@ -79,6 +80,31 @@ impl Sources {
             return Err(bad(reference, String::from_utf8_lossy(&output.stderr).trim()));
         }
         Ok(output.stdout.into())
+    }
+
+    /// Keeps the bytes of a version that runs, so that it can be gone back to wherever it came from. Blocks on files.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn keep(&self, digest: &str, wasm: &[u8]) -> std::io::Result<()> {
+        let Some(path) = self.place(digest).filter(|path| !path.is_file()) else { return Ok(()) };
+        std::fs::create_dir_all(path.parent().unwrap_or(&path))?;
+        let fresh = path.with_extension(format!("{}.new", std::process::id()));
+        std::fs::write(&fresh, wasm)?;
+        std::fs::rename(fresh, path)
+    }
+
+    /// Where the bytes of this digest are kept.
+    fn place(&self, digest: &str) -> Option<PathBuf> {
+        let hex = digest.strip_prefix("sha256:").filter(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        self.kept.as_ref().map(|folder| folder.join(hex))
+    }
+
+    fn kept(&self, digest: &str) -> Result<Bytes, HostError> {
+        let path = self.place(digest).ok_or_else(|| bad(digest, "it is no digest, or this kernel keeps nothing"))?;
+        let wasm = read(&path, digest)?;
+        let actual = digest_of(&wasm);
+        if actual == digest { Ok(wasm) } else { Err(HostError::DigestMismatch { expected: digest.to_owned(), actual }) }
     }
 
     fn builtin(&self, name: &str) -> Result<Bytes, HostError> {

@@ -1,6 +1,7 @@
 //! A Module object's `spec`, read and checked once. What comes out can be acted on without looking at JSON again.
 
 use crate::{
+    engine::Answers,
     fault::HostError,
     grants::{Permission, could_show},
     limits::{INSTANCE_MEMORY_BYTES_MAX, ModuleLimits},
@@ -27,6 +28,20 @@ impl ModuleType {
             Self::Admission => "admission",
         }
     }
+
+    /// The lane that it answers on.
+    pub fn answers(self) -> Answers {
+        if self == Self::Controller { Answers::Reconcile } else { Answers::Hot }
+    }
+
+    /// What one call may take.
+    pub fn deadline(self, limits: &ModuleLimits) -> Duration {
+        match self {
+            Self::Controller => limits.slice_deadline,
+            Self::Scheduler => limits.scheduler_deadline,
+            Self::Admission => limits.admission_deadline,
+        }
+    }
 }
 
 /// Where its bytes are.
@@ -36,6 +51,8 @@ pub enum Source {
     Inline(String),
     Oci(String),
     Builtin(String),
+    /// A version that this kernel has run, by its digest.
+    Kept(String),
 }
 
 impl Source {
@@ -46,6 +63,7 @@ impl Source {
             Self::Inline(_) => "inline",
             Self::Oci(_) => "oci",
             Self::Builtin(_) => "builtin",
+            Self::Kept(_) => "kept",
         }
     }
 }
@@ -68,6 +86,18 @@ pub struct ModuleSpec {
     pub admission: Option<AdmissionSpec>,
     pub scheduler_name: String,
     pub suspend: bool,
+    /// What a record of its calls may hold, in bytes; `None`: nothing is recorded.
+    pub record: Option<u64>,
+    /// Another version that is asked the same; it answers for nobody.
+    pub shadow: Option<ShadowSpec>,
+}
+
+/// `spec.shadow`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShadowSpec {
+    pub source: Source,
+    /// Empty: any.
+    pub digest: String,
 }
 
 /// A resource of a manifest: `group/plural`, or `*/*` for the metadata of everything.
@@ -185,6 +215,21 @@ struct RawSpec {
     scheduler_name: String,
     api_level: Option<u16>,
     suspend: bool,
+    record: Option<RawRecord>,
+    shadow: Option<RawShadow>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct RawShadow {
+    source: RawSource,
+    digest: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct RawRecord {
+    max_bytes: Option<u64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -194,6 +239,7 @@ struct RawSource {
     inline: Option<String>,
     oci: Option<String>,
     builtin: Option<String>,
+    kept: Option<String>,
 }
 
 /// `spec.limits`, of a module or of a policy.
@@ -307,20 +353,33 @@ impl ModuleSpec {
             admission,
             scheduler_name,
             suspend: raw.suspend,
+            shadow: raw.shadow.map(RawShadow::check).transpose()?,
+            record: raw.record.map(|record| record.max_bytes.unwrap_or(pintle_record::BYTES_DEFAULT)),
         };
         must_see(spec.kind, &spec.controllers, &spec.permissions)?;
         Ok(spec)
     }
 }
 
+impl RawShadow {
+    fn check(self) -> Result<ShadowSpec, HostError> {
+        Ok(ShadowSpec { source: self.source.check()?, digest: self.digest })
+    }
+}
+
 impl RawSource {
     fn check(self) -> Result<Source, HostError> {
-        let given =
-            [self.file.map(Source::File), self.inline.map(Source::Inline), self.oci.map(Source::Oci), self.builtin.map(Source::Builtin)];
+        let given = [
+            self.file.map(Source::File),
+            self.inline.map(Source::Inline),
+            self.oci.map(Source::Oci),
+            self.builtin.map(Source::Builtin),
+            self.kept.map(Source::Kept),
+        ];
         let mut given = given.into_iter().flatten();
         match (given.next(), given.next()) {
             (Some(source), None) => Ok(source),
-            _ => Err(bad("spec.source", "exactly one of file, inline, oci and builtin must be set")),
+            _ => Err(bad("spec.source", "exactly one of file, inline, oci, builtin and kept must be set")),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What is known of one module, shared between its supervisor, status and metrics.
 
-use crate::{counters::Counters, fault::Generation, host::ModuleStats};
+use crate::{counters::Counters, fault::Generation, host::ModuleStats, shadow::ShadowFacts, tap::Tap};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 use tokio::sync::Notify;
@@ -52,16 +53,31 @@ pub struct Facts {
     pub observed_generation: i64,
     pub last_swap_micros: u64,
     pub start_time: String,
+    pub is_recording: bool,
+    pub shadow: Option<ShadowFacts>,
+    /// Versions that ran, the newest last.
+    pub history: Vec<Past>,
     /// What is under way, for people; goes before `message`.
     pub progress: String,
     /// The last failure, for people.
     pub message: String,
 }
 
+/// A version that ran.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Past {
+    pub digest: String,
+    /// The kind of its source.
+    pub source: String,
+    pub start_time: String,
+}
+
 /// One module.
 pub struct ModuleState {
     pub name: String,
     pub counters: Arc<Counters>,
+    pub tap: Arc<Tap>,
     facts: Mutex<Facts>,
     changed: Arc<Notify>,
 }
@@ -69,7 +85,7 @@ pub struct ModuleState {
 impl ModuleState {
     /// A module that is not running yet. `changed` is told of every change of its facts.
     pub fn new(name: &str, changed: Arc<Notify>) -> Arc<Self> {
-        Arc::new(Self { name: name.to_owned(), counters: Arc::default(), facts: Mutex::default(), changed })
+        Arc::new(Self { name: name.to_owned(), counters: Arc::default(), tap: Arc::default(), facts: Mutex::default(), changed })
     }
 
     /// What is known now.
@@ -103,6 +119,9 @@ impl ModuleState {
             p99: c.quantile(0.99),
             memory_bytes: c.memory_bytes.load(Relaxed),
             queue_length: c.queue_length.load(Relaxed),
+            shadow_calls: self.tap.shadow_calls().0,
+            shadow_skipped: self.tap.shadow_calls().1,
+            shadow_differences: facts.shadow.map_or(0, |shadow| shadow.differences),
         }
     }
 
@@ -122,6 +141,12 @@ impl ModuleState {
             "memoryBytes": stats.memory_bytes,
             "queueLength": stats.queue_length,
             "lastSwapMicros": facts.last_swap_micros,
+            "record": self.tap.record_status(),
+            "shadow": facts.shadow.map(|shadow| json!({
+                "digest": shadow.digest, "state": shadow.state, "calls": stats.shadow_calls, "skipped": stats.shadow_skipped,
+                "differences": shadow.differences, "message": shadow.message,
+            })),
+            "history": facts.history,
             "message": if facts.progress.is_empty() { &facts.message } else { &facts.progress },
         });
         for (field, value) in [("digest", facts.digest), ("lastGoodDigest", facts.last_good_digest), ("startTime", facts.start_time)] {

@@ -12,19 +12,22 @@ use crate::{
     audit::Audit,
     controller::{Alone, Running, Work},
     engine::{Code, digest_of},
-    fault::{Fault, FaultKind, HostError, ModuleId},
+    fault::{Fault, FaultKind, Generation, HostError, ModuleId},
     grants::{self, Grants},
     judge::{Judge, Pool},
-    launch::{Context, HotInstance, Launcher, Started},
+    launch::{Context, HotInstance, Launcher, Started, hello_of},
     limits::{
-        DRAIN_TIMEOUT, GREED_PAUSE_FACTOR, ModuleLimits, RESTART_BACKOFF, RESTART_RESET_AFTER, ROLLBACK_AFTER_FAULTS, STATELESS_INSTANCES,
+        DRAIN_TIMEOUT, GREED_PAUSE_FACTOR, HISTORY_MAX, ModuleLimits, RESTART_BACKOFF, RESTART_RESET_AFTER, ROLLBACK_AFTER_FAULTS,
+        STATELESS_INSTANCES,
     },
     policy::{Allowance, Asker},
     scheduler,
+    shadow::Shadow,
     slot::Slot,
-    spec::{ControllerSpec, ModuleSpec, ModuleType},
-    state::{ModuleState, Phase},
+    spec::{ControllerSpec, ModuleSpec, ModuleType, ShadowSpec, Source},
+    state::{ModuleState, Past, Phase},
 };
+use pintle_record::Header;
 use serde_json::Value;
 use std::{
     cell::Cell,
@@ -50,6 +53,8 @@ const GOODBYE: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub struct Manifest {
     pub spec: Value,
+    /// `status.history`.
+    pub history: Vec<Past>,
     /// `metadata.generation`.
     pub generation: i64,
     /// `metadata.uid`.
@@ -147,6 +152,7 @@ pub struct Supervisor {
     /// What the current incarnation was started from.
     serving: Option<Version>,
     asker: Asker,
+    shadow: Option<Shadow>,
     /// Shared by everything that the module holds.
     grants: Grants,
     audit: Rc<Audit>,
@@ -164,7 +170,8 @@ impl Version {
     /// Whether an instance of `self` already is one of `next`: the same but for what it may do, and that is asked at each use. A capability
     /// that is not held yet needs a new instance.
     fn continues_as(&self, next: &Self) -> bool {
-        let but_permissions = |spec: &ModuleSpec| ModuleSpec { permissions: Vec::new(), digest: String::new(), ..spec.clone() };
+        let but_permissions =
+            |spec: &ModuleSpec| ModuleSpec { permissions: Vec::new(), digest: String::new(), record: None, shadow: None, ..spec.clone() };
         let held = grants::exports(&self.spec.permissions);
         self.code.digest() == next.code.digest()
             && self.limits == next.limits
@@ -203,6 +210,7 @@ impl Supervisor {
             last_good: None,
             serving: None,
             asker: Asker::default(),
+            shadow: None,
             grants: Grants::default(),
             audit,
         }
@@ -215,6 +223,11 @@ impl Supervisor {
             self.state.update(|f| f.observed_generation = manifest.generation);
             self.audit.is_about(self.id.as_str(), &manifest.uid);
             self.asker = manifest.asker.clone();
+            self.state.update(|f| {
+                if f.history.is_empty() {
+                    f.history.clone_from(&manifest.history);
+                }
+            });
             command = match self.follow(&manifest).await {
                 Ok(told) => told,
                 Err(error) => {
@@ -263,18 +276,23 @@ impl Supervisor {
             read = read => read.map_err(|_| HostError::ShuttingDown)??,
         };
         let Allowance { bounds, limits } = self.context.policies.allowance(&self.asker, &spec, &digest)?;
-        let code = match self.load(wasm).await {
+        let code = match self.load(wasm.clone()).await {
             Ok(loaded) => loaded?,
             Err(told) => return Ok(told),
         };
         self.grants.set(spec.permissions.clone(), bounds);
         let next = Version { spec, code, limits };
+        self.remember(&next, wasm);
         if self.current.is_some() && self.serving.as_ref().is_some_and(|serving| serving.continues_as(&next)) {
             if let (Lasting::Controller { slot, .. }, Some(Incarnation::Controller(running))) = (&self.work, &self.current) {
                 // It looks again at everything that it may see now.
                 slot.put(Some(running.clone()));
             }
             self.is_running(&next);
+            self.keep_shadow(&next.spec, &next.limits);
+            if next.spec.record.is_some() != self.state.tap.is_recording() {
+                self.keep_record(&next, self.state.facts().generation);
+            }
             return self.serve(next, Begin::Continue).await;
         }
         self.serve(next, Begin::Start).await
@@ -364,6 +382,7 @@ impl Supervisor {
                 self.grants.clone(),
                 self.state.counters.clone(),
                 last_words.clone(),
+                self.state.tap.clone(),
             )
         };
         let works = specs.iter().map(one).collect::<Result<Vec<_>, _>>()?;
@@ -449,8 +468,10 @@ impl Supervisor {
             Err(HostError::Fault(fault)) => return Attempt::Faulted { fault, answered: false, ran: Duration::ZERO },
             Err(error) => return Attempt::Refused(error),
         };
+        self.keep_record(version, next.generation());
         let swapped = self.switch(version, next);
         self.is_running(version);
+        self.keep_shadow(&version.spec, &version.limits);
         let running = format!("{} (generation {})", version.code.digest(), self.current.as_ref().map_or(0, |c| c.generation().0));
         tracing::info!(module = %self.id, running, "running");
         if swapped {
@@ -460,10 +481,85 @@ impl Supervisor {
         self.attend(version).await
     }
 
+    /// Begins, goes on with or ends the record of what is said to the module.
+    fn keep_record(&self, version: &Version, generation: Generation) {
+        let (tap, spec) = (&self.state.tap, &version.spec);
+        if let Some(bytes_max) = spec.record
+            && !tap.is_recording()
+        {
+            if let Err(why) = self.begin_record(version, bytes_max) {
+                self.audit.warn("NotRecorded", why);
+            }
+            self.show_whole_snapshot();
+        } else if spec.record.is_none() {
+            tap.stop();
+        }
+        if tap.is_recording() {
+            tap.started(generation, hello_of(&self.context, &self.id, spec, generation));
+        }
+        self.state.update(|f| f.is_recording = tap.is_recording());
+    }
+
+    /// Who begins to listen to a scheduler must hear everything.
+    fn show_whole_snapshot(&self) {
+        if let Lasting::Scheduler { slot, .. } = &self.work {
+            slot.now().iter().for_each(|instance| instance.synced.set(0));
+        }
+    }
+
+    /// Begins or ends the shadow, or leaves the one that there is.
+    fn keep_shadow(&mut self, spec: &ModuleSpec, limits: &ModuleLimits) {
+        let wanted = spec.shadow.as_ref().map(|shadow| {
+            let ShadowSpec { source, digest } = shadow.clone();
+            ModuleSpec { source, digest, shadow: None, record: None, ..spec.clone() }
+        });
+        if self.shadow.as_ref().map(|shadow| &shadow.spec) == wanted.as_ref() {
+            return;
+        }
+        self.shadow = None;
+        let begin = |spec| Shadow::begin(&self.context, self.asker.clone(), spec, limits, &self.state, &self.audit);
+        self.shadow = wanted.map(begin);
+        self.show_whole_snapshot();
+    }
+
+    /// The version that runs goes into the history, and its bytes are kept.
+    fn remember(&self, version: &Version, wasm: bytes::Bytes) {
+        let (context, digest, builtin) =
+            (self.context.clone(), version.code.digest().to_owned(), matches!(version.spec.source, Source::Builtin(_)));
+        if !builtin {
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = context.sources.keep(&digest, &wasm) {
+                    tracing::warn!(digest, %error, "cannot keep a version; it can be gone back to only where it came from");
+                }
+            });
+        }
+    }
+
+    fn begin_record(&self, version: &Version, bytes_max: u64) -> Result<(), String> {
+        let Version { spec, code, limits } = version;
+        let dir = self.context.record_dir.as_ref().ok_or("this kernel keeps no records")?;
+        let dir = std::fs::create_dir_all(dir).and_then(|()| dir.canonicalize()).map_err(|e| format!("{}: {e}", dir.display()))?;
+        let deadline = spec.kind.deadline(limits);
+        let header = Header {
+            module: self.id.to_string(),
+            kind: spec.kind.as_str().to_owned(),
+            digest: code.digest().to_owned(),
+            call_milliseconds: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+            memory_bytes: limits.memory_bytes as u64,
+        };
+        self.state.tap.record(&dir.join(format!("{}.record", self.id)), &header, bytes_max).map_err(|error| describe_chain(&error))
+    }
+
     fn is_running(&mut self, version: &Version) {
         self.serving = Some(version.clone());
         self.state.update(|f| {
             (f.phase, f.digest) = (Phase::Running, version.code.digest().to_owned());
+            if f.history.last().is_none_or(|past| past.digest != f.digest) {
+                let source = version.spec.source.kind().to_owned();
+                f.history.push(Past { digest: f.digest.clone(), source, start_time: crate::now_rfc3339() });
+                let surplus = f.history.len().saturating_sub(HISTORY_MAX);
+                f.history.drain(..surplus);
+            }
             f.generation = self.current.as_ref().map_or_else(Default::default, Incarnation::generation);
         });
     }
@@ -514,14 +610,14 @@ impl Supervisor {
             }
             ModuleType::Scheduler => {
                 let (instance, generation, writer) = launcher.start().await?.into_hot().await?;
-                Incarnation::Scheduler(Rc::new(HotInstance::new(instance, generation, writer)))
+                Incarnation::Scheduler(Rc::new(HotInstance::new(instance, generation, writer, self.state.tap.clone())))
             }
             ModuleType::Admission => {
                 let mut instances = Vec::with_capacity(STATELESS_INSTANCES);
                 for _ in 0..STATELESS_INSTANCES {
                     instances.push(launcher.start().await?.into_hot().await?.0);
                 }
-                Incarnation::Admission(Arc::new(Pool::new(instances)))
+                Incarnation::Admission(Arc::new(Pool::new(instances, self.state.tap.clone())))
             }
         })
     }
@@ -558,10 +654,12 @@ impl Supervisor {
     /// Ends everything of the module.
     async fn tear_down(&mut self) {
         self.context.judges.remove(self.id.as_str());
-        (self.work, self.serving) = (Lasting::None, None);
+        (self.work, self.serving, self.shadow) = (Lasting::None, None, None);
         if let Some(old) = self.current.take() {
             drain(old);
         }
+        self.state.tap.stop();
+        self.state.update(|f| f.is_recording = false);
         self.state.counters.queue_length.store(0, Relaxed);
     }
 }
@@ -591,10 +689,14 @@ fn restart_backoff(restarts: u32) -> Duration {
 fn describe(error: &HostError) -> String {
     match error {
         HostError::Fault(fault) => describe_fault(fault),
-        error => match std::error::Error::source(error) {
-            Some(source) => format!("{error}: {source}"),
-            None => error.to_string(),
-        },
+        error => describe_chain(error),
+    }
+}
+
+fn describe_chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }
 

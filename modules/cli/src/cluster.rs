@@ -22,13 +22,9 @@ const GLANCE: Duration = Duration::from_millis(100);
 /// # Errors
 /// What kubectl says, or the module's own state when it does not run.
 pub fn push(built: &Built, to: Option<&str>) -> Result<(), CliError> {
-    let name =
-        built.manifest["metadata"]["name"].as_str().ok_or_else(|| CliError::unexpected("module.json", "no metadata.name"))?.to_owned();
+    let name = built.name()?;
     let mut object = built.manifest.clone();
-    object["spec"]["source"] = match to {
-        Some(reference) => json!({"oci": to_registry(built, reference)?}),
-        None => json!({"inline": base64::engine::general_purpose::STANDARD.encode(&built.wasm)}),
-    };
+    object["spec"]["source"] = source_of(built, to)?;
     object["spec"]["digest"] = json!(built.digest());
     let existing = kubectl(&["get", "module", &name, "--ignore-not-found", "-o", "json"], None)?;
     let verb = if existing.trim().is_empty() {
@@ -61,6 +57,17 @@ pub fn push(built: &Built, to: Option<&str>) -> Result<(), CliError> {
     }
 }
 
+/// Where the kernel finds the component: in the object itself, or in the registry `to`, where it is put.
+///
+/// # Errors
+/// What a registry can do wrong.
+pub fn source_of(built: &Built, to: Option<&str>) -> Result<Value, CliError> {
+    Ok(match to {
+        Some(reference) => json!({"oci": to_registry(built, reference)?}),
+        None => json!({"inline": base64::engine::general_purpose::STANDARD.encode(&built.wasm)}),
+    })
+}
+
 /// Pushes the component by the program that knows registries; the reference that it is pulled by.
 fn to_registry(built: &Built, reference: &str) -> Result<String, CliError> {
     let program = env::current_exe().map_err(CliError::io("this program"))?.with_file_name("pintle-artifact");
@@ -73,11 +80,19 @@ fn to_registry(built: &Built, reference: &str) -> Result<String, CliError> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-fn parse(text: &str) -> Result<Value, CliError> {
+/// JSON that kubectl printed.
+///
+/// # Errors
+/// It is none.
+pub fn parse(text: &str) -> Result<Value, CliError> {
     serde_json::from_str(text).map_err(|e| CliError::unexpected("kubectl", e))
 }
 
-fn kubectl(args: &[&str], input: Option<&str>) -> Result<String, CliError> {
+/// Runs kubectl; what it printed.
+///
+/// # Errors
+/// `Program` when it fails; it has said why.
+pub fn kubectl(args: &[&str], input: Option<&str>) -> Result<String, CliError> {
     let mut command = Command::new("kubectl");
     command.args(args).stdout(Stdio::piped()).stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
     let mut child = command.spawn().map_err(CliError::io("kubectl"))?;

@@ -1,10 +1,12 @@
-//! `pintle module new | test | build | push | logs`: from an empty folder to a running module.
+//! `pintle module new | test | build | push | logs`: from an empty folder to a running module; `shadow | compare | promote | rollback | record |
+//! replay`: from one version to the next.
 //!
 //! It runs the user's own cargo and kubectl, and knows nothing of the kernel: a module is a crate that depends on modules/sdk, and loading one
 //! is a write to the API like any other.
 
 mod cluster;
 mod project;
+mod versions;
 
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
@@ -39,6 +41,54 @@ enum Verb {
         /// Push the component to this registry (HOST/NAME:TAG) and let the kernel pull it from there by its digest.
         #[arg(long)]
         to: Option<String>,
+    },
+    /// Builds the module and lets it be asked what the running version is asked; its answers are compared, and do nothing.
+    Shadow {
+        /// Push the component to this registry (HOST/NAME:TAG) and let the kernel pull it from there by its digest.
+        #[arg(long)]
+        to: Option<String>,
+    },
+    /// Says how often the shadow has answered otherwise, and how.
+    Compare {
+        /// Name of the module.
+        name: String,
+        /// End the shadow instead.
+        #[arg(long)]
+        stop: bool,
+    },
+    /// Lets the shadow take the place of the version that runs.
+    Promote {
+        /// Name of the module.
+        name: String,
+        /// Also when it has answered otherwise.
+        #[arg(long)]
+        despite_differences: bool,
+    },
+    /// Goes back to the version that ran before, or to another one of its history.
+    Rollback {
+        /// Name of the module.
+        name: String,
+        /// The version's digest (sha256:...).
+        #[arg(long)]
+        to: Option<String>,
+    },
+    /// Keeps what the module is asked and answers in a file on the kernel's machine, and says which.
+    Record {
+        /// Name of the module.
+        name: String,
+        /// Size of the file at most.
+        #[arg(long)]
+        max_bytes: Option<u64>,
+        /// End the record; the file stays.
+        #[arg(long)]
+        stop: bool,
+    },
+    /// Asks a version what a record says that another was asked, without a cluster, and says where it answers otherwise.
+    Replay {
+        /// The record.
+        record: PathBuf,
+        /// The component; by default the module of this folder, built.
+        component: Option<PathBuf>,
     },
     /// Prints what the kernel on this machine logged of a module.
     Logs {
@@ -115,6 +165,18 @@ fn main() -> ExitCode {
         Verb::Test => project::test(),
         Verb::Build => project::build().map(|built| println!("{built}")),
         Verb::Push { to } => project::build().and_then(|built| cluster::push(&built, to.as_deref())),
+        Verb::Shadow { to } => project::build().and_then(|built| versions::shadow(&built, to.as_deref())),
+        Verb::Compare { name, stop } => versions::compare(&name, stop),
+        Verb::Promote { name, despite_differences } => versions::promote(&name, despite_differences),
+        Verb::Rollback { name, to } => versions::rollback(&name, to.as_deref()),
+        Verb::Record { name, max_bytes, stop } => versions::record(&name, max_bytes, stop),
+        Verb::Replay { record, component } => {
+            let component = component.map_or_else(|| project::build().map(|built| built.path), Ok);
+            match component.and_then(|component| versions::replay(&record, &component)) {
+                Ok(code) => return ExitCode::from(code),
+                Err(error) => Err(error),
+            }
+        }
         Verb::Logs { name, follow, data_dir } => cluster::logs(&name, follow, data_dir),
     };
     match outcome {

@@ -109,6 +109,15 @@ pub struct Built {
 }
 
 impl Built {
+    /// Of the Module object.
+    ///
+    /// # Errors
+    /// `module.json` names none.
+    pub fn name(&self) -> Result<String, CliError> {
+        let name = self.manifest["metadata"]["name"].as_str();
+        name.map(str::to_owned).ok_or_else(|| CliError::unexpected("module.json", "no metadata.name"))
+    }
+
     /// `sha256:` and 64 hex digits.
     pub fn digest(&self) -> String {
         Sha256::digest(&self.wasm).iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}"))

@@ -125,7 +125,7 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
         Rule::Format("digest", digest),
         Rule::Check(module),
     ]),
-    ("dev.pintle.v1.ModuleSource", &[Rule::ExactlyOne(&["builtin", "file", "inline", "oci"], "must specify one of: `file`, `inline` or `oci`")]),
+    ("dev.pintle.v1.ModuleSource", &[Rule::ExactlyOne(&["builtin", "file", "inline", "kept", "oci"], "must specify one of: `file`, `inline` or `oci`")]),
     ("dev.pintle.v1.ModulePermission", &[Rule::Required(&["resources", "verbs"]), Rule::Format("verbs", verb)]),
     ("dev.pintle.v1.ModuleController", &[Rule::Required(&["primary"]), Rule::Range("batch", 1, 1024), Rule::NonNegative(&["resyncSeconds"])]),
     ("dev.pintle.v1.ModuleWatch", &[Rule::Required(&["resource", "map"])]),
@@ -140,6 +140,8 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
         Rule::Range("workers", 1, 1024), Rule::Range("messageBytes", 1024, 1 << 24), Rule::Range("callsPerSecond", 1, 1_000_000),
         Rule::Range("burst", 0, 1_000_000), Rule::Range("writesPerSecond", 1, 1_000_000), Rule::Range("capabilities", 0, 320),
     ]),
+    ("dev.pintle.v1.ModuleShadow", &[Rule::Required(&["source"]), Rule::Format("digest", digest)]),
+    ("dev.pintle.v1.ModuleRecord", &[Rule::Range("maxBytes", 4096, 1 << 32)]),
     ("dev.pintle.v1.ModulePolicy", &[Rule::Required(&["spec"])]),
     ("dev.pintle.v1.ModulePolicySpec", &[Rule::Format("digests", digest)]),
 ];

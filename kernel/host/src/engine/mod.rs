@@ -1,12 +1,13 @@
 //! The engine: WebAssembly modules behind the pipe, and nothing of Kubernetes.
 //!
 //! `Engine` compiles and caches code, `Instance` is one guest with its memory and its two lanes, `Vat` gives an instance its end
-//! of the RPC lane. The invariant: whatever a guest does, a call into it ends by its deadline with a value or a `Fault`.
+//! of the RPC lane, `Mirror` is an instance that only answers. The invariant: whatever a guest does, a call into it ends by its deadline with a value or a `Fault`.
 
 mod code;
 pub mod frames;
 mod instance;
 mod log;
+mod mirror;
 mod vat;
 mod wasi;
 
@@ -14,6 +15,7 @@ pub(crate) use code::lower_priority;
 pub use code::{Code, digest_of};
 pub use instance::Instance;
 pub use log::ModuleLog;
+pub use mirror::{Answers, Mirror, MirrorSettings};
 pub use vat::Vat;
 
 use crate::{

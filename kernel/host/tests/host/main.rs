@@ -1,5 +1,5 @@
 //! The module host against real WebAssembly and a real registry. `world` is the scene, the others are one file a subject:
-//! `lanes` (engine alone), `controllers`, `grants`, `scheduling`, `admission`, `lifecycle` (objects, status, code cache), `swap`, `hostile`.
+//! `lanes` (engine alone), `controllers`, `grants`, `scheduling`, `admission`, `lifecycle` (objects, status, code cache), `swap`, `versions` (records, shadows, history), `hostile`.
 
 mod admission;
 mod controllers;
@@ -9,4 +9,5 @@ mod lanes;
 mod lifecycle;
 mod scheduling;
 mod swap;
+mod versions;
 mod world;

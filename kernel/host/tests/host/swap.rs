@@ -1,6 +1,6 @@
 //! Replacing a module while it works: nothing lost, nothing doubled; and stepping back from a version that fails.
 
-use crate::world::{World, cache_dir, controller, guest, guest_variant, parent, scratch};
+use crate::world::{World, cache_dir, controller, guest, guest_variant, guest_with, parent, scratch};
 use pintle_host::engine::{Engine, digest_of};
 use serde_json::json;
 use std::{collections::BTreeSet, fs};
@@ -86,12 +86,5 @@ async fn a_new_version_that_keeps_failing_makes_room_for_the_last_good_one() {
 
 /// The guest made sinful in its bytes: the marker that it looks at before it reconciles is overwritten.
 fn sinful() -> Vec<u8> {
-    let (honest, sinful) = (b"pintle-guest-is-honest", b"pintle-guest-is-sinful");
-    let mut wasm = guest().to_vec();
-    let places: Vec<usize> = wasm.windows(honest.len()).enumerate().filter(|(_, w)| w == honest).map(|(i, _)| i).collect();
-    assert!(!places.is_empty(), "the marker is in the guest");
-    for at in places {
-        wasm[at..at + sinful.len()].copy_from_slice(sinful);
-    }
-    wasm
+    guest_with(b"pintle-guest-is-honest", b"pintle-guest-is-sinful")
 }

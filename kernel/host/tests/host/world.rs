@@ -51,6 +51,17 @@ pub fn guest_variant(tag: &str) -> Bytes {
     wasm.into()
 }
 
+/// The guest with a mark in its bytes overwritten.
+pub fn guest_with(mark: &[u8], other: &[u8]) -> Vec<u8> {
+    let mut wasm = guest().to_vec();
+    let places: Vec<usize> = wasm.windows(mark.len()).enumerate().filter(|(_, w)| *w == mark).map(|(i, _)| i).collect();
+    assert!(!places.is_empty() && mark.len() == other.len(), "the mark is in the guest");
+    for at in places {
+        wasm[at..at + other.len()].copy_from_slice(other);
+    }
+    wasm
+}
+
 /// Compiled code is shared by all tests of all runs: that is what a cache is for.
 pub fn cache_dir() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("host-code-cache")
@@ -79,6 +90,7 @@ pub fn config(registry: &Arc<Registry>) -> HostConfig {
     let folder = guest_path().parent().expect("a folder").to_owned();
     HostConfig {
         cache_dir: Some(cache_dir()),
+        record_dir: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("host-records-{}", std::process::id()))),
         status_interval: Duration::from_millis(100),
         source_dirs: vec![folder, env!("CARGO_TARGET_TMPDIR").into()],
         ..HostConfig::new(registry.clone())

@@ -68,6 +68,16 @@ impl controller::controller::Server for Reconciler {
     }
 }
 
+/// A test overwrites the end of this in the compiled module, to make a version that says something else about what is called odd.
+static WORDS: &[u8; 22] = b"pintle-guest-says-one!";
+
+fn words(name: &str) -> &'static str {
+    match name.contains("odd") && std::hint::black_box(WORDS).ends_with(b"two!") {
+        true => "two",
+        false => "one",
+    }
+}
+
 /// One child ConfigMap (named `child-<parent>`) for each parent, made once, holding the version of the module that made it.
 fn reconcile(request: controller::request::Reader, mut result: controller::result::Builder) -> Result<(), capnp::Error> {
     let target = request.get_ref()?;
@@ -93,7 +103,7 @@ fn reconcile(request: controller::request::Reader, mut result: controller::resul
         "apiVersion": "v1", "kind": kind,
         "metadata": {"name": child, "namespace": namespace, "ownerReferences": [{
             "apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": parent["metadata"]["uid"], "controller": true }]},
-        "data": if kind == "ConfigMap" { json!({"madeBy": config("version").as_str().unwrap_or("1")}) } else { json!({}) },
+        "data": if kind == "ConfigMap" { json!({"madeBy": config("version").as_str().unwrap_or("1"), "words": words(&name)}) } else { json!({}) },
     });
     let mut write = result.reborrow().init_writes(1).get(0);
     let mut to = write.reborrow().init_target();
@@ -146,6 +156,8 @@ fn review(params: &[u8], out: &mut message::Builder<message::HeapAllocator>) -> 
         verdict.reborrow().init_failure().set_message("privileged containers are not allowed");
         return Ok(());
     }
+    let mut warnings = verdict.reborrow().init_warnings(1);
+    warnings.set(0, words(object["metadata"]["name"].as_str().unwrap_or("")));
     let label = config("label").as_str().unwrap_or("seen-by").to_owned();
     if review.get_phase()? == admission::Phase::Mutating && object["metadata"]["labels"][&label].is_null() {
         let has_labels = object["metadata"]["labels"].is_object();

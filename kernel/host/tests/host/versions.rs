@@ -1,0 +1,175 @@
+//! One version and the next: what was recorded is asked again, a shadow is compared, a version is gone back to.
+
+use crate::world::{World, admission, controller, guest, guest_with, node, parent, pod, scheduler, scratch};
+use pintle_host::engine::{Engine, digest_of};
+use pintle_record::{Entry, Header};
+use pintle_replay::{Report, replay};
+use serde_json::{Value, json};
+use std::{fs, path::Path};
+
+/// The guest that says something else of what is called odd, and only of that.
+fn other() -> Vec<u8> {
+    guest_with(b"pintle-guest-says-one!", b"pintle-guest-says-two!")
+}
+
+async fn asked(record: &(Header, Vec<Entry>), wasm: Vec<u8>) -> Report {
+    let engine = Engine::new(Some(crate::world::cache_dir())).expect("an engine");
+    replay(&engine, &record.0, &record.1, wasm).await.expect("replayed")
+}
+
+/// Waits until a record holds `calls` calls, ends it and reads it.
+async fn recorded(world: &World, module: &str, calls: usize) -> (Header, Vec<Entry>) {
+    let status = world.until("it is recorded", || Some(world.status(module)["record"].clone()).filter(|r| r["file"].is_string())).await;
+    let file = Path::new(status["file"].as_str().expect("a file")).to_owned();
+    world.until("the record has the calls", || pintle_record::read(&file).ok().filter(|(_, entries)| entries.len() > calls)).await;
+    world.merge("pintle.dev", "modules", "", module, "", json!({"spec": {"record": null}})).await;
+    world.until("it is recorded no more", || world.status(module)["record"].is_null().then_some(())).await;
+    pintle_record::read(&file).expect("a whole record")
+}
+
+async fn make_parents(world: &World) {
+    for name in ["parent-even-1", "parent-odd-1", "parent-even-2"] {
+        let mut object = parent(0);
+        object["metadata"]["name"] = json!(name);
+        world.create("", "configmaps", object).await.expect("created");
+        world.until("it has its child", || world.get("", "configmaps", "default", &name.replace("parent", "child"))).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controllers_record_is_answered_the_same_by_the_same_and_otherwise_where_another_differs() {
+    let world = World::new().await;
+    let mut module = controller("maker", json!({"version": "7"}));
+    module["spec"]["record"] = json!({});
+    world.apply(module).await;
+    world.until_state("maker", "Running").await;
+    make_parents(&world).await;
+    let record = recorded(&world, "maker", 3).await;
+    assert_eq!((record.0.kind.as_str(), record.0.digest.clone()), ("controller", digest_of(&guest())));
+    let same = asked(&record, guest().to_vec()).await;
+    assert!(same.calls >= 3 && same.differences.is_empty(), "{same:?}");
+    let differs = asked(&record, other()).await;
+    assert!(!differs.differences.is_empty(), "{differs:?}");
+    for difference in &differs.differences {
+        let [line] = &difference.lines[..] else { panic!("one planted difference: {difference:?}") };
+        assert!(line.ends_with("/writes/0/create/data/words: \"one\" -> \"two\""), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_admission_rules_and_a_schedulers_records_are_answered_the_same_by_the_same() {
+    let world = World::new().await;
+    for mut module in [admission("rule", json!({})), scheduler("scheduler", json!({}))] {
+        module["spec"]["record"] = json!({"maxBytes": 1 << 20});
+        world.apply(module).await;
+    }
+    world.until_state("rule", "Running").await;
+    world.until_state("scheduler", "Running").await;
+    world.create("", "nodes", node("n1")).await.expect("a node");
+    for name in ["even", "odd"] {
+        world.create("", "pods", pod(name)).await.expect("created");
+    }
+    world
+        .until("both are bound", || {
+            (world.in_namespace("", "pods", "default").iter().all(|p| p.field("spec.nodeName") == Some("n1"))).then_some(())
+        })
+        .await;
+    // Two pods, each asked of in both phases; a snapshot and at least one decision.
+    for (module, calls) in [("rule", 4), ("scheduler", 2)] {
+        let record = recorded(&world, module, calls).await;
+        let same = asked(&record, guest().to_vec()).await;
+        assert!(same.calls >= calls && same.differences.is_empty(), "{module}: {same:?}");
+        let differs = asked(&record, other()).await;
+        let lines: Vec<&String> = differs.differences.iter().flat_map(|d| &d.lines).collect();
+        let expected = if module == "rule" { 2 } else { 0 };
+        assert_eq!(lines.len(), expected, "{module}: {lines:?}");
+        assert!(lines.iter().all(|line| *line == "/warnings/0: \"one\" -> \"two\""), "{lines:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_ends_at_its_bound_and_the_module_goes_on() {
+    let world = World::new().await;
+    let mut module = admission("rule", json!({}));
+    module["spec"]["record"] = json!({"maxBytes": 4096});
+    world.apply(module).await;
+    world.until_state("rule", "Running").await;
+    let mut made = 0;
+    let message = loop {
+        world.create("", "pods", pod(&format!("p-{made}"))).await.expect("created");
+        made += 1;
+        let record = world.status("rule")["record"].clone();
+        if let Some(message) = record["message"].as_str().filter(|m| !m.is_empty()) {
+            break message.to_owned();
+        }
+        assert!(made < 10_000, "{record}");
+    };
+    assert!(message.starts_with("full: "), "{message}");
+    world.create("", "pods", pod("after")).await.expect("created");
+}
+
+fn shadow_of(world: &World, module: &str) -> Value {
+    world.status(module)["shadow"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shadow_shows_a_planted_difference_and_only_that_and_writes_nothing() {
+    let world = World::new().await;
+    let file = scratch("shadow").join("other.wasm");
+    fs::write(&file, other()).expect("written");
+    let mut module = controller("maker", json!({}));
+    module["spec"]["shadow"] = json!({"source": {"file": file}, "digest": digest_of(&other())});
+    world.apply(module).await;
+    world.until("the shadow runs", || (shadow_of(&world, "maker")["state"] == "Running").then_some(())).await;
+    make_parents(&world).await;
+    let told = world.until("the difference is told", || Some(shadow_of(&world, "maker")).filter(|s| s["differences"] == 1)).await;
+    assert!(told["message"].as_str().is_some_and(|m| m.ends_with("/data/words: \"one\" -> \"two\"")), "{told}");
+    world.until("it saw every call", || (world.stats("maker").shadow_calls >= 3).then_some(())).await;
+    assert_eq!((world.stats("maker").shadow_skipped, world.stats("maker").shadow_differences), (0, 1));
+    let child = world.get("", "configmaps", "default", "child-odd-1").expect("made");
+    assert_eq!(child["data"]["words"], "one", "the running version wrote it");
+    world
+        .until("an event says so", || {
+            world.in_namespace("", "events", "default").iter().any(|e| e.value().expect("JSON")["reason"] == "ShadowDiffers").then_some(())
+        })
+        .await;
+    world.merge("pintle.dev", "modules", "", "maker", "", json!({"spec": {"shadow": null}})).await;
+    world.until("it is gone", || shadow_of(&world, "maker").is_null().then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shadow_that_faults_costs_the_running_version_nothing() {
+    let world = World::new().await;
+    let file = scratch("sinful-shadow").join("sinful.wasm");
+    fs::write(&file, guest_with(b"pintle-guest-is-honest", b"pintle-guest-is-sinful")).expect("written");
+    let mut module = controller("maker", json!({}));
+    module["spec"]["shadow"] = json!({"source": {"file": file}});
+    world.apply(module).await;
+    world.until("the shadow runs", || (shadow_of(&world, "maker")["state"] == "Running").then_some(())).await;
+    make_parents(&world).await;
+    let failed = world.until("it failed", || Some(shadow_of(&world, "maker")).filter(|s| s["state"] == "Failed")).await;
+    assert!(failed["message"].as_str().is_some_and(|m| m.starts_with("trap")), "{failed}");
+    let stats = world.stats("maker");
+    assert_eq!((stats.state, stats.traps), ("Running", 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_ran_is_gone_back_to_without_its_source() {
+    let world = World::new().await;
+    let file = scratch("history").join("module.wasm");
+    fs::write(&file, guest()).expect("written");
+    let mut module = controller("maker", json!({}));
+    module["spec"]["source"] = json!({"file": file});
+    world.apply(module).await;
+    let (first, second) = (digest_of(&guest()), digest_of(&other()));
+    let runs = |digest: &str| (world.status("maker")["digest"] == digest && world.stats("maker").state == "Running").then_some(());
+    world.until("the first runs", || runs(&first)).await;
+    fs::write(&file, other()).expect("written");
+    world.merge("pintle.dev", "modules", "", "maker", "", json!({"spec": {"digest": second}})).await;
+    world.until("the second runs", || runs(&second)).await;
+    let history = world.status("maker")["history"].clone();
+    assert_eq!((&history[0]["digest"], &history[1]["digest"]), (&json!(first), &json!(second)), "{history}");
+    let back = json!({"spec": {"source": {"file": null, "kept": first}, "digest": first}});
+    world.merge("pintle.dev", "modules", "", "maker", "", back).await;
+    world.until("the first runs again", || runs(&first)).await;
+}
