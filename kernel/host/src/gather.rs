@@ -13,6 +13,8 @@ use pintle_wit::controller_capnp::related;
 use serde_json::Value;
 use std::sync::Arc;
 
+/// Outdated objects that travel at once: there will be fewer the next time.
+const OUTDATED_MAX: usize = 500;
 /// More siblings than this do not travel: the entry is left out.
 const SIBLINGS_MAX: usize = 1_000;
 
@@ -95,6 +97,9 @@ impl Gatherer {
 
     /// The rows for one object; `before` are those of the entries above.
     pub fn gather(&self, registry: &Registry, grants: &Grants, centre: Centre<'_>, before: &[Gathered<'_>]) -> Option<Gathered<'_>> {
+        if self.spec.by == Relation::Outdated {
+            resource_named(registry, centre)?;
+        }
         let due = match &self.spec.when {
             When::Always => true,
             When::Deleting => centre.object.is_some_and(|o| o.meta().deletion_timestamp.is_some()),
@@ -146,6 +151,7 @@ impl Gatherer {
                 Some((namespace, name)) => self.named(registry, &namespace, &name),
                 None => Vec::new(),
             },
+            Relation::Outdated => resource_named(registry, centre).map_or(Vec::new(), |key| outdated(registry, &key)),
             Relation::Field(path) => match centre.field_names {
                 FieldNames::TheCentre => of(Index::Field(path.clone()), centre.name),
                 FieldNames::TheRelated => match field_of(centre, path) {
@@ -220,6 +226,16 @@ pub fn all_of(registry: &Registry, key: &ResourceKey) -> Vec<Arc<Object>> {
     registry.list_index(key, &Index::Namespace, "").0
 }
 
+/// The resource that a centre's `spec.resource` names, if it is served.
+fn resource_named(registry: &Registry, centre: Centre<'_>) -> Option<ResourceKey> {
+    let [group, resource] = ["spec.resource.group", "spec.resource.resource"].map(|path| field_of(centre, path).unwrap_or_default());
+    registry.resource(&group, "", &resource).map(|info| info.key().clone())
+}
+
+fn outdated(registry: &Registry, key: &ResourceKey) -> Vec<Arc<Object>> {
+    all_of(registry, key).into_iter().filter(|object| object.is_outdated()).take(OUTDATED_MAX).collect()
+}
+
 fn owners(registry: &Registry, centre: Centre<'_>) -> Vec<Arc<Object>> {
     let Some(object) = centre.object else { return Vec::new() };
     let find = |owner: &pintle_registry::Owner| {
@@ -241,7 +257,7 @@ fn field_of(centre: Centre<'_>, path: &str) -> Option<String> {
     if let Some(value) = centre.object.and_then(|o| o.field(path)) {
         return Some(value.to_owned()).filter(|v| !v.is_empty());
     }
-    let body: Value = serde_json::from_slice(centre.body).ok()?;
+    let body: Value = serde_json::from_slice(centre.object.map_or(centre.body, |o| o.body())).ok()?;
     let value = path.split('.').try_fold(&body, |at, member| at.get(member))?;
     value.as_str().filter(|v| !v.is_empty()).map(str::to_owned)
 }

@@ -180,6 +180,8 @@ pub enum Relation {
     /// At this path the centre has an object reference, or the name of a neighbour.
     Reference(String),
     All,
+    /// Of the resource that `spec.resource` names: those stored in another form than they would be now.
+    Outdated,
 }
 
 /// `spec.admission`.
@@ -557,6 +559,7 @@ impl Mapping {
             "namespace" => Self::Namespace,
             "selector" => Self::Selector,
             "all" => Self::All,
+            "outdated" => Relation::Outdated,
             other => match other.split_once(':') {
                 Some(("field", path)) if !path.is_empty() => Self::Field(path.to_owned()),
                 Some(("ref", path)) if !path.is_empty() => Self::Reference(path.to_owned()),

@@ -1,9 +1,11 @@
-//! Deletes what has lost its owners, and carries out foreground and orphaning deletions.
+//! Deletes what has lost its owners, and carries out foreground and orphaning deletions. Has objects stored anew in the version of today
+//! (StorageVersionMigrations): the other work that looks at every kind of object.
 //!
 //! Not here: any graph. Each look is at one object, with the owners it names and the objects that name it, as the kernel's index has them.
 //! Invariant: nothing is deleted while one of its owners exists. An owner is what bears the uid, in the same namespace or in none; and a delete
 //! or a change of references holds only while the object is as it was seen.
 
+mod migration;
 mod plan;
 
 use pintle_sdk::prelude::*;
@@ -16,7 +18,10 @@ impl Controller for GarbageCollector {
         Ok(GarbageCollector)
     }
 
-    fn reconcile(&mut self, _now: Time, request: &Request<'_>) -> Result<Plan> {
+    fn reconcile(&mut self, now: Time, request: &Request<'_>) -> Result<Plan> {
+        if request.has_related("definitions") {
+            return migration::reconcile(now, request);
+        }
         let Some(object) = request.object::<Partial>()? else {
             return Ok(plan::gone(&request.target, &request.related_partials("dependents")?));
         };
