@@ -559,7 +559,6 @@ impl Mapping {
             "namespace" => Self::Namespace,
             "selector" => Self::Selector,
             "all" => Self::All,
-            "outdated" => Relation::Outdated,
             other => match other.split_once(':') {
                 Some(("field", path)) if !path.is_empty() => Self::Field(path.to_owned()),
                 Some(("ref", path)) if !path.is_empty() => Self::Reference(path.to_owned()),
@@ -583,6 +582,7 @@ impl RelatedSpec {
             "siblings" if judging => Relation::Siblings,
             "name" => Relation::Name,
             "all" => Relation::All,
+            "outdated" => Relation::Outdated,
             other => match other.split_once(':') {
                 Some(("field", path)) if !path.is_empty() => Relation::Field(path.to_owned()),
                 Some(("ref", path)) if !path.is_empty() => Relation::Reference(path.to_owned()),
