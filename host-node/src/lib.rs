@@ -9,6 +9,7 @@
 //! - [`dns`]: the cluster's resolver, on this node for this node;
 //! - [`trust`]: the cluster's trust bundles, for volumes;
 //! - [`volume`], [`net`], [`image`], [`container`], [`probe`]: what actions are made of;
+//! - [`housekeeping`]: logs of bounded size, unused images, eviction by pressure;
 //! - [`agent`], [`log_file`]: what the kernel may ask: logs, exec, attach, port-forward, stats.
 //!
 //! What is absent: no knowledge of the kernel beyond `wit/node.capnp`, no listening port but the resolver's, no namespaces or cgroups by hand (that is
@@ -25,6 +26,7 @@ mod error;
 pub mod event;
 pub mod file;
 pub mod follow;
+pub mod housekeeping;
 pub mod image;
 pub mod link;
 pub mod log_file;

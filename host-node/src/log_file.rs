@@ -1,7 +1,7 @@
 //! Reads a container's log: the CRI format, `<RFC 3339 nanos> <stdout|stderr> <P|F> <text>`, one entry a line.
 //!
 //! [`Reader`] turns bytes of the file into bytes for the user, by the options asked for; [`follow`] drives it over a file that may still
-//! grow. `P` entries are parts of one line: only `F` ends it. Invariant: memory stays bounded whatever the container writes: an
+//! grow, or be renamed and begun anew. `P` entries are parts of one line: only `F` ends it. Invariant: memory stays bounded whatever the container writes: an
 //! entry longer than [`ENTRY_BYTES_MAX`] is cut, and tailing reads backwards in blocks.
 
 use std::io::{Read, Seek, SeekFrom};
@@ -17,6 +17,8 @@ pub const ENTRY_BYTES_MAX: usize = 256 << 10;
 const BLOCK_BYTES: usize = 32 << 10;
 /// How often a followed file is looked at again.
 const FOLLOW_PERIOD: Duration = Duration::from_millis(100);
+/// How many times a log that is not there is looked for again, 5 ms apart.
+const ROTATION_PATIENCE: u32 = 10;
 
 /// Which part of a log to show, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -159,7 +161,7 @@ pub async fn follow<F>(path: &Path, options: Options, alive: impl Fn() -> bool, 
 where
     F: Future<Output = bool>,
 {
-    let mut file = std::fs::File::open(path).step(|| format!("opening {}", path.display()))?;
+    let mut file = open(path).await?;
     let start = match options.tail_lines {
         Some(lines) => tail_offset(&mut file, lines).step(|| "reading the end of the log".into())?,
         None => 0,
@@ -169,8 +171,9 @@ where
     let mut reader = Reader::new(options);
     let mut block = vec![0; BLOCK_BYTES];
     loop {
-        // Asked before reading: what was written before the end is then surely read.
+        // Both asked before reading: what was written before the end, or before a new file took this one's name, is then surely read.
         let more_to_come = following && alive();
+        let next = if following { successor(path, &file) } else { None };
         loop {
             let count = file.read(&mut block).step(|| "reading the log".into())?;
             if count == 0 {
@@ -188,11 +191,33 @@ where
             }
             tokio::task::yield_now().await;
         }
+        if let Some(next) = next {
+            file = next;
+            continue;
+        }
         if !more_to_come {
             return Ok(());
         }
         tokio::time::sleep(FOLLOW_PERIOD).await;
     }
+}
+
+/// Opens a log; in the moment of a rotation its name is not there.
+async fn open(path: &Path) -> Result<std::fs::File> {
+    for _ in 0..ROTATION_PATIENCE {
+        match std::fs::File::open(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => tokio::time::sleep(Duration::from_millis(5)).await,
+            other => return other.step(|| format!("opening {}", path.display())),
+        }
+    }
+    std::fs::File::open(path).step(|| format!("opening {}", path.display()))
+}
+
+/// The file that has taken the name of the one being read.
+fn successor(path: &Path, file: &std::fs::File) -> Option<std::fs::File> {
+    use std::os::unix::fs::MetadataExt;
+    let (ours, named) = (file.metadata().ok()?, std::fs::metadata(path).ok()?);
+    (ours.ino() != named.ino()).then(|| std::fs::File::open(path).ok())?
 }
 
 /// The last bytes of a log as text, for terminationMessagePolicy FallbackToLogsOnError: at most 80 lines and 2 KiB.

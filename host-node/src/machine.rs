@@ -29,6 +29,28 @@ pub struct Machine {
     since: Timestamp,
 }
 
+/// A pressure condition: its type, and status, reason and message when it does not hold and when it does.
+const PRESSURE: [(&str, [(&str, &str); 2]); 3] = [
+    (
+        "MemoryPressure",
+        [
+            ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+        ],
+    ),
+    (
+        "DiskPressure",
+        [("KubeletHasNoDiskPressure", "kubelet has no disk pressure"), ("KubeletHasDiskPressure", "kubelet has disk pressure")],
+    ),
+    (
+        "PIDPressure",
+        [
+            ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+        ],
+    ),
+];
+
 impl Machine {
     /// Looks at the machine.
     pub fn look(options: &NodeOptions) -> Self {
@@ -47,7 +69,8 @@ impl Machine {
     }
 
     /// The Node object: what `NodeLink.open` registers; its `.status` alone goes with heartbeats.
-    pub fn node(&self) -> Value {
+    /// `pressure`: condition types, whether they hold, since when.
+    pub fn node(&self, pressure: &[(&str, bool, Timestamp)]) -> Value {
         let arch = architecture();
         let mut labels = json!({
             "kubernetes.io/hostname": self.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": arch,
@@ -56,7 +79,7 @@ impl Machine {
         for (key, value) in &self.labels {
             labels[key] = json!(value);
         }
-        let (disk_total, disk_free) = disk_bytes(&self.state_dir);
+        let (disk_total, _) = disk_bytes(&self.state_dir);
         let resources = json!({
             "cpu": self.cpus.to_string(),
             "memory": format!("{}Ki", self.memory_bytes / 1024),
@@ -72,7 +95,7 @@ impl Machine {
                     { "type": "InternalIP", "address": self.address.to_string() },
                     { "type": "Hostname", "address": self.name },
                 ],
-                "conditions": self.conditions(disk_total, disk_free),
+                "conditions": self.conditions(pressure),
                 "nodeInfo": self.info,
                 "runtimeHandlers": [{ "name": "", "features": { "recursiveReadOnlyMounts": true, "userNamespaces": false } }],
             },
@@ -91,30 +114,20 @@ impl Machine {
         }
     }
 
-    fn conditions(&self, disk_total: u64, disk_free: u64) -> Value {
-        let available = memory_field("MemAvailable:").unwrap_or(self.memory_bytes);
-        // The kubelet's default eviction thresholds: memory.available 100Mi, nodefs.available 10%.
-        let memory_short = available < 100 << 20;
-        let disk_short = disk_total > 0 && disk_free < disk_total / 10;
+    fn conditions(&self, pressure: &[(&str, bool, Timestamp)]) -> Value {
         let now = second(Timestamp::now());
-        let row = |kind: &str, value: bool, reason: &str, message: &str| {
+        let row = |kind: &str, value: bool, (reason, message): (&str, &str), since: Timestamp| {
             json!({
                 "type": kind, "status": if value { "True" } else { "False" }, "reason": reason, "message": message,
-                "lastHeartbeatTime": now, "lastTransitionTime": second(self.since),
+                "lastHeartbeatTime": now, "lastTransitionTime": second(since),
             })
         };
-        json!([
-            match memory_short {
-                true => row("MemoryPressure", true, "KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
-                false => row("MemoryPressure", false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-            },
-            match disk_short {
-                true => row("DiskPressure", true, "KubeletHasDiskPressure", "kubelet has disk pressure"),
-                false => row("DiskPressure", false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-            },
-            row("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-            row("Ready", true, "KubeletReady", "kubelet is posting ready status"),
-        ])
+        let pressed = PRESSURE.iter().map(|(kind, words)| {
+            let known = pressure.iter().find(|known| known.0 == *kind);
+            let (holds, since) = known.map_or((false, self.since), |known| (known.1, known.2));
+            row(kind, holds, words[usize::from(holds)], since)
+        });
+        pressed.chain([row("Ready", true, ("KubeletReady", "kubelet is posting ready status"), self.since)]).collect()
     }
 }
 
@@ -178,27 +191,11 @@ mod tests {
 
     #[test]
     fn the_node_object_has_what_schedulers_and_users_look_for() {
-        let options = crate::options::NodeOptions {
-            name: "n1".into(),
-            kernel: "k:1".into(),
-            ca: "/a".into(),
-            cert: "/b".into(),
-            key: "/c".into(),
-            state_dir: "/".into(),
-            run_dir: "/".into(),
-            volumes_dir: "/v".into(),
-            node_ip: Some(Ipv4Addr::new(10, 9, 8, 7)),
-            registry_mirrors: vec![],
-            cgroup_parent: None,
-            bridge: "b".into(),
-            labels: vec!["zone=a".into()],
-            max_pods: 110,
-            crash_backoff_ms: 1,
-            image_backoff_ms: 1,
-            sync_period_ms: 60_000,
-            resolv_conf: "/etc/resolv.conf".into(),
-        };
-        let node = Machine::look(&options).node();
+        let words = "host-node --name n1 --kernel k:1 --ca a --cert b --key c --state-dir / --run-dir / --node-ip 10.9.8.7 --label zone=a";
+        let line = <crate::options::Line as clap::Parser>::parse_from(words.split(' '));
+        let options = line.into_node().expect("options of a node");
+        let short = [("DiskPressure", true, Timestamp::UNIX_EPOCH)];
+        let node = Machine::look(&options).node(&short);
         assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
         assert_eq!(node["metadata"]["labels"]["zone"], "a");
         assert_eq!(node["status"]["addresses"][0]["address"], "10.9.8.7");
@@ -206,7 +203,7 @@ mod tests {
         let reasons: Vec<_> = node["status"]["conditions"].as_array().expect("a list").iter().map(|c| c["reason"].to_string()).collect();
         assert_eq!(reasons.len(), 4);
         assert!(reasons.contains(&"\"KubeletHasSufficientMemory\"".to_owned()), "{reasons:?}");
-        assert!(reasons.contains(&"\"KubeletHasNoDiskPressure\"".to_owned()), "{reasons:?}");
+        assert!(reasons.contains(&"\"KubeletHasDiskPressure\"".to_owned()), "{reasons:?}");
         assert!(serde_json::from_value::<k8s_openapi::api::core::v1::Node>(node).is_ok());
     }
 }

@@ -16,6 +16,7 @@ use crate::dns;
 use crate::error::{Error, Result, Step};
 use crate::event::Recorder;
 use crate::file;
+use crate::housekeeping::{self, eviction::Board, images::Keeper};
 use crate::image::Images;
 use crate::link::{self, Ends, Kernel, Row};
 use crate::machine::Machine;
@@ -55,6 +56,10 @@ pub struct Node {
     pub trust: RefCell<Bundles>,
     /// The cluster's volumes, and those of this machine.
     pub volumes: local::Volumes,
+    /// What the machine is short of.
+    pub pressure: Board,
+    /// Which images were used when.
+    pub keeper: Keeper,
 }
 
 impl Node {
@@ -65,9 +70,14 @@ impl Node {
 
     /// The Node object as it is now.
     pub fn object(&self) -> Value {
-        let mut node = self.machine.node();
+        let mut node = self.machine.node(&self.pressure.rows());
         node["status"]["volumesInUse"] = self.volumes.status();
         node
+    }
+
+    /// Where images and writable layers are.
+    pub fn images_dir(&self) -> std::path::PathBuf {
+        self.options.state_dir.join("runtime")
     }
 
     /// How restarts are delayed.
@@ -123,6 +133,7 @@ async fn serve(options: NodeOptions) -> Result<()> {
     tokio::task::spawn_local(service::run(node.clone(), told));
     tokio::task::spawn_local(dns::run(node.clone()));
     node.roster.adopt(&node).await?;
+    housekeeping::start(&node)?;
     tokio::task::spawn_local(hear_exits(node.clone(), exits));
     tokio::task::spawn_local(hear_nodes(node.clone(), nodes));
     tokio::task::spawn_local(hear_pods(node.clone(), pods));
@@ -171,6 +182,8 @@ async fn assemble(options: NodeOptions, proxy: Proxy) -> Result<Rc<Node>> {
         roster: Roster::default(),
         trust: RefCell::default(),
         volumes: local::Volumes::open(options.volumes_dir.clone()),
+        pressure: Board::default(),
+        keeper: Keeper::default(),
         proxy,
         runtime,
         kernel,

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use pintle_runtime_bridge::Mirror;
 
 use crate::error::{Error, Result};
+use crate::housekeeping::options as housekeeping;
 
 /// `host-node`: runs the pods of one machine.
 #[derive(Parser)]
@@ -20,6 +21,16 @@ pub struct Line {
     /// The node's own options.
     #[command(flatten)]
     pub node: Option<NodeOptions>,
+    /// Logs, images, pressure.
+    #[command(flatten)]
+    pub housekeeping: housekeeping::Options,
+}
+
+impl Line {
+    /// All options of a node, if it is one that is to run.
+    pub fn into_node(self) -> Option<NodeOptions> {
+        Some(NodeOptions { housekeeping: self.housekeeping, ..self.node? })
+    }
 }
 
 /// Jobs besides running the node.
@@ -86,6 +97,9 @@ pub struct NodeOptions {
     /// Source of the resolver settings that pods inherit.
     #[arg(long, default_value = "/etc/resolv.conf")]
     pub resolv_conf: PathBuf,
+    /// Logs, images, pressure: of [`Line`], because a group of options that may be absent cannot have another one in it.
+    #[arg(skip)]
+    pub housekeeping: housekeeping::Options,
 }
 
 /// Options of `purge`.
@@ -122,6 +136,7 @@ impl NodeOptions {
         if self.cgroup_parent().split('/').any(|part| part == ".." || part == ".") {
             return Err(Error::invalid("--cgroup-parent", "no '.' or '..' parts"));
         }
+        self.housekeeping.check()?;
         self.mirrors()?;
         self.label_pairs()?;
         Ok(())
@@ -200,7 +215,7 @@ mod tests {
             "/r",
         ];
         words.extend(extra);
-        Line::try_parse_from(words).ok().and_then(|line| line.node).expect("a line that parses")
+        Line::try_parse_from(words).ok().and_then(Line::into_node).expect("a line that parses")
     }
 
     #[test]

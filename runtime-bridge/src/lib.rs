@@ -26,6 +26,7 @@ mod runtime;
 mod spec;
 mod state;
 mod sys;
+mod usage;
 
 pub use error::{Error, ImageError, Result, StartFailure};
 pub use exec::{AttachSession, ExecSession, InputStream, OutputStream, TerminalResizer};
@@ -36,3 +37,4 @@ pub use spec::{
     Seccomp, Security, TerminalSize, User,
 };
 pub use state::{ContainerState, Event, Exit, ExitCause, Phase, SandboxState, Stats};
+pub use usage::{DiskUsage, disk_usage};

@@ -28,6 +28,7 @@ use crate::state::{
     Bundle, ContainerState, Event, Exit, Layout, Phase, SandboxRecord, SandboxState, Settings, Stats, Status, boot_id, now_ns, read_json,
     write_json,
 };
+use crate::usage::{DiskUsage, disk_usage};
 
 /// Where a runtime keeps its things.
 #[derive(Clone, Debug)]
@@ -202,6 +203,14 @@ impl Runtime {
     pub async fn remove_image(&self, name: &str) -> Result<()> {
         let in_use: HashSet<String> = lock(&self.shared.containers).values().map(|known| known.bundle.image_id.clone()).collect();
         self.shared.images.remove(name, &in_use).await
+    }
+
+    /// Removes layers and documents that no image names: what pulls that failed left, and images that are gone.
+    ///
+    /// # Errors
+    /// [`Error::Image`].
+    pub async fn sweep_images(&self) -> Result<()> {
+        self.shared.images.sweep().await
     }
 
     /// Makes a pod's namespaces and cgroup.
@@ -559,6 +568,16 @@ impl Runtime {
     pub async fn stats(&self, id: &ContainerId) -> Result<Stats> {
         let (known, shared) = (self.known(id)?, self.shared.clone());
         blocking(move || shared.hierarchies.stats(&known.bundle.cgroup)).await
+    }
+
+    /// What a container has written over its image.
+    ///
+    /// # Errors
+    /// [`Error::ContainerNotFound`].
+    pub async fn writable_layer(&self, id: &ContainerId) -> Result<DiskUsage> {
+        self.known(id)?;
+        let upper = self.shared.layout.container(id).join("upper");
+        blocking(move || disk_usage(&upper)).await
     }
 
     /// Use of resources by all of a sandbox.

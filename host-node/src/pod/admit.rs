@@ -1,13 +1,15 @@
 //! Whether a pod that was bound to this machine finds room on it: the part of a scheduler's rules that a node holds pods against once more, because not
 //! every pod comes from a scheduler. A pod that does not fit fails, and whoever made it makes another.
 //!
-//! Only ports of the machine are asked for here; what pods ask for of processor and memory is the scheduler's affair alone.
+//! Only ports of the machine are asked for here, and whether it is short of something; what pods ask for of processor and memory is the scheduler's affair alone.
 
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::Pod;
 
 use super::record::{Record, Verdict};
+use super::status::qos_class;
+use crate::housekeeping::ranking;
 use crate::service::frontends::{Front, host_ports};
 
 /// Why a new pod does not fit beside the others, if it does not.
@@ -23,10 +25,25 @@ pub fn refusal<'a>(pod: &Pod, others: impl Iterator<Item = (&'a Pod, &'a Record)
     let taken = others
         .filter(|(pod, record)| holds(pod, record))
         .any(|(pod, _)| host_ports(pod, Ipv4Addr::UNSPECIFIED).keys().any(|theirs| wanted.keys().any(|ours| meet(ours, theirs))));
-    taken.then(|| Verdict {
-        reason: "NodePorts".into(),
-        message: "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports".into(),
-    })
+    let message = "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+    taken.then(|| Verdict::new("NodePorts", message))
+}
+
+/// Why a new pod may not come while the machine is short of something. `pressure`: conditions that hold. What the cluster cannot do without comes
+/// all the same; when only memory is short, so does whoever said how much of it is wanted, or tolerates that.
+pub fn pressed(pod: &Pod, pressure: &[&str]) -> Option<Verdict> {
+    if pressure.is_empty() || !ranking::may_go(pod) {
+        return None;
+    }
+    let tolerations = pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten());
+    let mut tolerates = tolerations.map(|t| {
+        let named = t.key.as_deref().is_none_or(|key| key == "node.kubernetes.io/memory-pressure");
+        named && t.effect.as_deref().is_none_or(|effect| effect == "NoSchedule")
+    });
+    if pressure == ["MemoryPressure"] && (qos_class(pod) != "BestEffort" || tolerates.any(|yes| yes)) {
+        return None;
+    }
+    Some(Verdict::new("Evicted", format!("Pod was rejected: The node had condition: [{}]. ", pressure.join(" "))))
 }
 
 /// Whether a pod still has what it was given: not when it has ended, or is going and has been taken down.
@@ -45,6 +62,25 @@ mod tests {
 
     fn pod(ports: Value) -> Pod {
         serde_json::from_value(json!({ "spec": { "containers": [{ "name": "c", "ports": ports }] } })).expect("a pod")
+    }
+
+    #[test]
+    fn who_comes_while_the_machine_is_short_of_something() {
+        let check = |spec: Value, pressure: &[&str], comes: bool| {
+            let pod: Pod = serde_json::from_value(json!({ "spec": spec })).expect("a pod");
+            assert_eq!(pressed(&pod, pressure).is_none(), comes, "{spec} {pressure:?}");
+        };
+        let (memory, disk) = (&["MemoryPressure"][..], &["DiskPressure"][..]);
+        let anyone = json!({ "containers": [{ "name": "c" }] });
+        let modest = json!({ "containers": [{ "name": "c", "resources": { "requests": { "cpu": "1" } } }] });
+        let vital = json!({ "priority": 2_000_001_000, "containers": [{ "name": "c" }] });
+        let tolerant = json!({ "containers": [{ "name": "c" }], "tolerations": [{ "key": "node.kubernetes.io/memory-pressure", "operator": "Exists" }] });
+        check(anyone.clone(), &[], true);
+        check(anyone.clone(), memory, false);
+        check(modest.clone(), memory, true);
+        check(tolerant, memory, true);
+        check(modest, disk, false);
+        check(vital, disk, true);
     }
 
     #[test]

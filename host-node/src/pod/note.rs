@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use pintle_runtime_bridge::{Exit, ImageInfo};
 
-use super::record::{Attempt, Record, SandboxRecord};
+use super::record::{Attempt, Record, SandboxRecord, Verdict};
 use super::steps::StartEnd;
 use crate::error::Result;
 use crate::image::Missing;
@@ -32,6 +32,8 @@ pub enum Note {
         /// How.
         exit: Exit,
     },
+    /// The node ends the pod.
+    Evict(Verdict),
     /// A probe changed its word.
     Probe(probe::Verdict),
     /// A step ended.

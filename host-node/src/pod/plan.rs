@@ -124,7 +124,9 @@ impl Inputs<'_> {
     fn grace(&self) -> SignedDuration {
         let wanted = self.pod.metadata.deletion_grace_period_seconds.filter(|_| !self.gone);
         let of_spec = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
-        SignedDuration::from_secs(wanted.or(of_spec).unwrap_or(30).clamp(0, 365 * 86400))
+        let asked = wanted.or(of_spec).unwrap_or(30);
+        let allowed = self.record.verdict.as_ref().and_then(|verdict| verdict.grace_seconds).unwrap_or(asked);
+        SignedDuration::from_secs(asked.min(allowed).clamp(0, 365 * 86400))
     }
 }
 
@@ -139,7 +141,7 @@ fn run(inputs: &Inputs<'_>, out: &mut Plan) {
         let deadline = inputs.record.accepted_at.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
         if inputs.now >= deadline {
             let message = "Pod was active on the node longer than the specified deadline".to_owned();
-            return out.actions.push(Action::Fail(Verdict { reason: "DeadlineExceeded".into(), message }));
+            return out.actions.push(Action::Fail(Verdict::new("DeadlineExceeded", message)));
         }
         out.at(deadline);
     }
@@ -426,7 +428,7 @@ mod tests {
     fn state(pod: &Value, containers: &str, live: &str, sandbox: bool) -> (Pod, Record, Live) {
         let pod: Pod = serde_json::from_value(pod.clone()).expect("a pod");
         let mut record = Record::new(at(NOW - 100));
-        record.sandbox = sandbox.then(|| SandboxRecord { id: "s".into(), address: None, ready_at: at(NOW - 90) });
+        record.sandbox = sandbox.then(|| SandboxRecord { id: "s".into(), address: None, ready_at: at(NOW - 90), images: Vec::new() });
         for item in containers.split_whitespace() {
             let (name, what) = item.split_once('=').expect("name=what");
             let (what, ago) = what.split_once('@').map_or((what, 0), |(w, ago)| (w, ago.parse().expect("seconds")));

@@ -51,6 +51,9 @@ pub struct SandboxRecord {
     pub address: Option<Ipv4Addr>,
     /// When it was ready.
     pub ready_at: Timestamp,
+    /// Ids of images that its volumes show.
+    #[serde(default)]
+    pub images: Vec<String>,
 }
 
 /// One container over all its attempts.
@@ -112,6 +115,19 @@ pub struct Verdict {
     pub reason: String,
     /// `.status.message`.
     pub message: String,
+    /// What its containers get to end, when less than the pod asks for; seconds.
+    #[serde(default)]
+    pub grace_seconds: Option<i64>,
+    /// The pod was running and is ended for the sake of the machine: a disruption, told by a condition.
+    #[serde(default)]
+    pub disrupts: bool,
+}
+
+impl Verdict {
+    /// The pod fails for a reason of its own.
+    pub fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { reason: reason.into(), message: message.into(), grace_seconds: None, disrupts: false }
+    }
 }
 
 /// What is going on with a pod right now; gone with the process.
@@ -308,6 +324,12 @@ pub fn namespace(pod: &Pod) -> &str {
 /// `metadata.name`.
 pub fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// Whether a pod comes from a directory of the machine, not from the API.
+pub fn is_static(pod: &Pod) -> bool {
+    let source = pod.metadata.annotations.as_ref().and_then(|all| all.get("kubernetes.io/config.source"));
+    source.is_some_and(|source| source != "api")
 }
 
 /// `spec.hostNetwork`.

@@ -114,6 +114,11 @@ impl Roster {
         }
     }
 
+    /// Tells a pod's worker something.
+    pub fn tell(&self, uid: &str, note: Note) {
+        self.note(uid, note);
+    }
+
     fn note(&self, uid: &str, note: Note) {
         if let Some(entry) = self.pods.borrow().get(uid) {
             let _ = entry.notes.send(note);
@@ -132,7 +137,9 @@ impl Roster {
         let mut record = Record::new(Timestamp::now());
         let views = self.views();
         let others: Vec<_> = views.iter().map(|view| (view.pod.borrow(), view.record.borrow())).collect();
-        record.verdict = super::admit::refusal(&pod, others.iter().map(|(pod, record)| (&***pod, &**record)));
+        let pressure = self.node.borrow().upgrade().map(|node| node.pressure.holding()).unwrap_or_default();
+        let refused = || super::admit::refusal(&pod, others.iter().map(|(pod, record)| (&***pod, &**record)));
+        record.verdict = super::admit::pressed(&pod, &pressure).or_else(refused);
         drop(others);
         self.employ(pod, record, |_| {});
     }

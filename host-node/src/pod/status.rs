@@ -25,6 +25,8 @@ const OWN_CONDITIONS: &[&str] =
     &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", RESIZE_PENDING, RESIZE_IN_PROGRESS];
 /// A resize waits for room.
 const RESIZE_PENDING: &str = "PodResizePending";
+/// The pod was ended for the sake of the machine.
+const DISRUPTION: &str = "DisruptionTarget";
 /// A resize is under way.
 const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
 
@@ -255,7 +257,12 @@ fn conditions(inputs: &Inputs<'_>, phase: &str, inits: &[ContainerStatus], mains
         }
     });
     list.extend(resize.map(|(kind, verdict)| condition(inputs, old, kind, verdict)));
-    list.extend(old.iter().filter(|c| !OWN_CONDITIONS.contains(&c.type_.as_str())).cloned());
+    let disruption = inputs.record.verdict.as_ref().filter(|verdict| verdict.disrupts);
+    list.extend(
+        disruption.map(|verdict| condition(inputs, old, DISRUPTION, (true, Some("TerminationByKubelet"), Some(verdict.message.clone())))),
+    );
+    let own = |kind: &str| OWN_CONDITIONS.contains(&kind) || kind == DISRUPTION && disruption.is_some();
+    list.extend(old.iter().filter(|c| !own(&c.type_)).cloned());
     list
 }
 
@@ -388,7 +395,7 @@ mod tests {
 
     fn situation(pod: Pod) -> Situation {
         let mut record = Record::new(at(1));
-        record.sandbox = Some(SandboxRecord { id: "s".into(), address: None, ready_at: at(2) });
+        record.sandbox = Some(SandboxRecord { id: "s".into(), address: None, ready_at: at(2), images: Vec::new() });
         record.address = Some(Ipv4Addr::new(10, 0, 0, 5));
         Situation { pod, record, live: Live::default() }
     }
@@ -488,7 +495,7 @@ mod tests {
         failed.record.ended = Some(Ending::Failed);
         failed.check("Failed a:Error PodReadyToStartContainers,Initialized,PodScheduled");
         let mut late = situation(pod("Always", &["a"], &[])).current("a", attempt("1", None)).up("a");
-        late.record.verdict = Some(Failing { reason: "DeadlineExceeded".into(), message: "late".into() });
+        late.record.verdict = Some(Failing::new("DeadlineExceeded", "late"));
         assert_eq!(late.status()["reason"], "DeadlineExceeded");
         assert_eq!(late.status()["phase"], "Failed");
     }

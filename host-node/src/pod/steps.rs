@@ -83,14 +83,14 @@ pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
     let facts = facts(node, pod, None);
     let workshop = Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts, trust: &node.trust, volumes: &node.volumes };
     volume::prepare(pod, &workshop).await?;
-    show_images(node, pod, &paths).await?;
+    let images = show_images(node, pod, &paths).await?;
     clock.passed("volumes");
     let sandbox = node.runtime.create_sandbox(sandbox_spec(pod, files::hostname(pod, &node.options.name))).await?;
     clock.passed("sandbox");
     let plugged = plug_in(node, pod, &paths, &sandbox.id).await;
     clock.passed("network");
     match plugged {
-        Ok(address) => Ok(SandboxRecord { id: sandbox.id.to_string(), address: Some(address), ready_at: Timestamp::now() }),
+        Ok(address) => Ok(SandboxRecord { id: sandbox.id.to_string(), address: Some(address), ready_at: Timestamp::now(), images }),
         Err(error) => {
             if let Err(second) = node.runtime.remove_sandbox(&sandbox.id).await {
                 tracing::warn!(sandbox = %sandbox.id, error = %second, "a half-made sandbox stays");
@@ -100,8 +100,9 @@ pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
     }
 }
 
-/// Volumes that are images: pulled by their policy, shown read-only.
-async fn show_images(node: &Node, pod: &Pod, paths: &Paths) -> Result<()> {
+/// Volumes that are images: pulled by their policy, shown read-only. Gives the images' ids.
+async fn show_images(node: &Node, pod: &Pod, paths: &Paths) -> Result<Vec<String>> {
+    let mut shown = Vec::new();
     for (name, source) in volume::images(pod) {
         let image = Container {
             name: name.to_owned(),
@@ -111,8 +112,9 @@ async fn show_images(node: &Node, pod: &Pod, paths: &Paths) -> Result<()> {
         };
         let info = node.images.ensure(pod, &image).await.map_err(|missing| Error::ContainerConfig(missing.message))?;
         node.runtime.mount_image(&info.id.to_string(), &volume::image_directory(&paths.dir, name)?).await?;
+        shown.push(info.id.to_string());
     }
-    Ok(())
+    Ok(shown)
 }
 
 async fn plug_in(node: &Node, pod: &Pod, paths: &Paths, sandbox: &SandboxId) -> Result<Ipv4Addr> {

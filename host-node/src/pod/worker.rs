@@ -20,8 +20,8 @@ use tokio::task::AbortHandle;
 use super::note::{Done, Note, View};
 use super::plan::{Action, Inputs, crash_loop_message, plan};
 use super::record::{
-    Attempt, Condemned, ContainerRecord, Doing, End, ImageState, Live, LiveContainer, PresentImage, SandboxRecord, Waiting, all_containers,
-    ephemeral_containers, name, namespace, uid,
+    Attempt, Condemned, ContainerRecord, Doing, End, ImageState, Live, LiveContainer, PresentImage, SandboxRecord, Verdict, Waiting,
+    all_containers, ephemeral_containers, name, namespace, uid,
 };
 use super::resize::{self, Capacity, Fit};
 use super::status;
@@ -30,6 +30,7 @@ use crate::container::{pod_resources, resources};
 use crate::error::{Error, Result};
 use crate::event::Kind;
 use crate::file;
+use crate::housekeeping::logs;
 use crate::image::{Missing, back_off_message};
 use crate::link::Reference;
 use crate::log_file;
@@ -458,8 +459,21 @@ impl Worker {
                 self.live.containers.values_mut().for_each(|live| live.retry_at = None);
             }
             Note::Exited { id, exit } => self.on_exit(&id, &exit),
+            Note::Evict(verdict) => self.on_evict(verdict),
             Note::Probe(verdict) => self.on_probe(&verdict),
             Note::Done(done) => self.on_done(*done),
+        }
+    }
+
+    /// The first decision counts, and one that comes when all is over does not.
+    fn on_evict(&mut self, verdict: Verdict) {
+        let decided = {
+            let record = self.view.record.borrow();
+            record.verdict.is_some() || record.ended.is_some()
+        };
+        if !decided {
+            self.say(None, Kind::Warning, &verdict.reason, &verdict.message);
+            self.view.record.borrow_mut().verdict = Some(verdict);
         }
     }
 
@@ -813,9 +827,8 @@ fn advance(slot: &mut ContainerRecord, attempt: Attempt, law: crate::backoff::La
             slot.backoff.grow(law, end.at, now);
         }
         if let Some(old) = slot.previous.replace(ended) {
-            for path in [&old.log, &old.message_file] {
-                let _ = std::fs::remove_file(path);
-            }
+            logs::remove(&old.log);
+            let _ = std::fs::remove_file(&old.message_file);
         }
     }
     slot.current = Some(attempt);

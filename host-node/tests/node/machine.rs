@@ -55,8 +55,19 @@ impl Machine {
     }
 
     async fn import(&self) {
-        let layout = self.dir.join("layout");
-        write_layout(&layout);
+        self.import_as(IMAGE, "layout", b"").await;
+    }
+
+    /// Images like the usual one, each with a file that tells it from the others.
+    pub async fn import_more(&self, names: &[&str]) {
+        for name in names {
+            self.import_as(name, &name.replace(['/', ':'], "-"), name.as_bytes()).await;
+        }
+    }
+
+    async fn import_as(&self, name: &str, directory: &str, mark: &[u8]) {
+        let layout = self.dir.join(directory);
+        write_layout(&layout, mark);
         let config = RuntimeConfig {
             run_dir: Some(self.dir.join("run")),
             helper_exe: Some(env!("CARGO_BIN_EXE_host-node").into()),
@@ -65,7 +76,7 @@ impl Machine {
         };
         std::fs::create_dir_all(self.state_dir()).expect("a directory");
         let runtime = Runtime::open(config).await.expect("a runtime");
-        let name = ImageRef::parse(IMAGE).expect("a reference");
+        let name = ImageRef::parse(name).expect("a reference");
         runtime.import_layout(&layout, Some(&name)).await.expect("imported");
     }
 
@@ -191,7 +202,7 @@ pub fn uid(pod: &Value) -> &str {
 }
 
 /// An OCI layout of one layer: /bin/busybox and its applets.
-fn write_layout(dir: &Path) {
+fn write_layout(dir: &Path, mark: &[u8]) {
     let blobs = dir.join("blobs/sha256");
     std::fs::create_dir_all(&blobs).expect("a directory");
     let put = |bytes: &[u8]| {
@@ -199,7 +210,7 @@ fn write_layout(dir: &Path) {
         std::fs::write(blobs.join(&digest), bytes).expect("written");
         (format!("sha256:{digest}"), bytes.len())
     };
-    let (layer, layer_size) = put(&layer());
+    let (layer, layer_size) = put(&layer(mark));
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
         "config": { "Env": ["PATH=/bin"], "Cmd": ["sh"], "WorkingDir": "/" },
@@ -218,7 +229,7 @@ fn write_layout(dir: &Path) {
     std::fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("written");
 }
 
-fn layer() -> Vec<u8> {
+fn layer(mark: &[u8]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = |path: &str, kind: tar::EntryType, mode: u32, link: Option<&str>, bytes: &[u8]| {
         let mut header = tar::Header::new_gnu();
@@ -235,6 +246,7 @@ fn layer() -> Vec<u8> {
     }
     header("bin/busybox", tar::EntryType::Regular, 0o755, None, &std::fs::read("/bin/busybox").expect("busybox"));
     header("etc/passwd", tar::EntryType::Regular, 0o644, None, b"root:x:0:0::/:/bin/sh\n");
+    header("etc/mark", tar::EntryType::Regular, 0o644, None, mark);
     for applet in APPLETS {
         header(&format!("bin/{applet}"), tar::EntryType::Symlink, 0o777, Some("busybox"), b"");
     }

@@ -2,12 +2,13 @@
 //!
 //! - `kernel`: the kernel's side of the link, in memory; - `machine`: a `host-node` process with its directories and image;
 //! - `service`: the Service rules and real packets, in a network namespace of their own;
-//! - `life`, `volumes`, `adoption`: what is tested. One binary, so that the tests share one build; each test has its own node.
+//! - `life`, `volumes`, `adoption`, `pressure`: what is tested. One binary, so that the tests share one build; each test has its own node.
 
 mod adoption;
 mod kernel;
 mod life;
 mod machine;
+mod pressure;
 mod resize;
 mod service;
 mod volumes;

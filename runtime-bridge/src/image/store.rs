@@ -378,6 +378,17 @@ impl Store {
         removed.await.map_err(|_| store_error("remove layers")(io::ErrorKind::Interrupted.into()))?.map_err(store_error("remove layers"))
     }
 
+    /// Removes layers and documents that no record names. Waits for pulls under way, which count on theirs.
+    pub(crate) async fn sweep(&self) -> Result<()> {
+        let _writing = self.shared.removal.write().await;
+        let (store, records) = (self.clone(), self.records().clone());
+        let swept = tokio::task::spawn_blocking(move || {
+            remove_unneeded_layers(&store.shared.root, &records)?;
+            remove_unneeded_blobs(&store.shared.root, &records)
+        });
+        swept.await.map_err(|_| store_error("sweep")(io::ErrorKind::Interrupted.into()))?
+    }
+
     fn records(&self) -> MutexGuard<'_, HashMap<String, Arc<Record>>> {
         lock(&self.shared.records)
     }
@@ -411,7 +422,21 @@ fn remove_unneeded_layers(root: &Path, records: &HashMap<String, Arc<Record>>) -
     for entry in fs::read_dir(root.join("layers")).map_err(store_error("list layers"))?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if entry.path().is_dir() && name != "empty" && !needed.contains(name.as_str()) {
+            let _ = fs::remove_file(entry.path().with_extension("size"));
             fs::remove_dir_all(entry.path()).map_err(store_error("remove layer"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes manifests and configs of images that are gone.
+fn remove_unneeded_blobs(root: &Path, records: &HashMap<String, Arc<Record>>) -> Result<()> {
+    let digits = |digest: &str| digest.rsplit(':').next().unwrap_or_default().to_owned();
+    let needed: HashSet<String> =
+        records.values().flat_map(|r| r.info.digests.iter().map(|d| digits(d)).chain([digits(&r.info.id.0)])).collect();
+    for entry in fs::read_dir(root.join("blobs")).map_err(store_error("list blobs"))?.flatten() {
+        if !needed.contains(entry.file_name().to_string_lossy().as_ref()) {
+            fs::remove_file(entry.path()).map_err(store_error("remove blob"))?;
         }
     }
     Ok(())
