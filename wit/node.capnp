@@ -40,7 +40,7 @@ interface NodeSession @0xb01f00000000c706 {
   serviceAccountToken @7 (pod :Common.ObjectRef, serviceAccount :Text, audiences :List(Text), expirationSeconds :UInt64) -> (outcome :Common.Outcome);  # a TokenRequest
   recordEvent @8 (event :Data) -> (failure :Common.Failure);
   watchNetwork @9 (resource :Text, sink :Objects.RowSink) -> (subscription :Common.Subscription, failure :Common.Failure);
-  # What a node's proxy, resolver and policies need of the whole cluster: "services", "endpointslices", "networkpolicies", "clustertrustbundles", "persistentvolumes" whole; "pods" and
+  # What a node's proxy, resolver and policies need of the whole cluster: "services", "endpointslices", "networkpolicies", "clustertrustbundles", "persistentvolumes", "routetables" whole; "pods" and
   # "namespaces" by the fields that policies select by. Any other resource is refused.
   requestCertificate @10 (pod :Common.ObjectRef, request :Data) -> (outcome :Common.Outcome);
   # Makes a PodCertificateRequest for a pod of this node, which `get` reads again. `request` has of its spec signerName, maxExpirationSeconds,

@@ -5,6 +5,7 @@
 //! - [`link`]: the one connection, opened from here, that carries everything between kernel and machine;
 //! - [`pod`]: what a pod is to this machine: `plan` (pure: desired and observed in, actions out), `status` (pure), `worker` (acts);
 //! - [`follow`], [`service`]: the cluster's Services as the kernel tells them, and the rules that carry packets to their endpoints;
+//! - [`ingress`]: the HTTP proxy that RouteTables programme;
 //! - [`policy`]: what each pod here may get and send, as the cluster's policies say;
 //! - [`dns`]: the cluster's resolver, on this node for this node;
 //! - [`trust`]: the cluster's trust bundles, for volumes;
@@ -12,7 +13,7 @@
 //! - [`housekeeping`]: logs of bounded size, unused images, eviction by pressure;
 //! - [`agent`], [`log_file`]: what the kernel may ask: logs, exec, attach, port-forward, stats.
 //!
-//! What is absent: no knowledge of the kernel beyond `wit/node.capnp`, no listening port but the resolver's, no namespaces or cgroups by hand (that is
+//! What is absent: no knowledge of the kernel beyond `wit/node.capnp`, no listening port but the resolver's and the ingress's, no namespaces or cgroups by hand (that is
 //! runtime-bridge's), no forked programs.
 //!
 //! Invariants: whatever must outlive this process is in a file before it is acted upon; one task owns a pod; a failure of one pod
@@ -28,6 +29,7 @@ pub mod file;
 pub mod follow;
 pub mod housekeeping;
 pub mod image;
+pub mod ingress;
 pub mod link;
 pub mod log_file;
 pub mod machine;

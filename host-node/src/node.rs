@@ -18,6 +18,7 @@ use crate::event::Recorder;
 use crate::file;
 use crate::housekeeping::{self, eviction::Board, images::Keeper};
 use crate::image::Images;
+use crate::ingress;
 use crate::link::{self, Ends, Kernel, Row};
 use crate::machine::Machine;
 use crate::net::Network;
@@ -44,6 +45,8 @@ pub struct Node {
     pub network: Network,
     /// Services.
     pub proxy: Proxy,
+    /// Where the ingress is told.
+    pub ingress: mpsc::UnboundedSender<ingress::Told>,
     /// Pulls.
     pub images: Images,
     /// Events.
@@ -106,7 +109,8 @@ async fn serve(options: NodeOptions) -> Result<()> {
     file::make_dir(&options.state_dir, 0o700)?;
     file::make_dir(&options.run_dir, 0o700)?;
     let (proxy, told) = Proxy::new();
-    let node = assemble(options, proxy).await?;
+    let (tell_ingress, told_ingress) = mpsc::unbounded_channel();
+    let node = assemble(options, proxy, tell_ingress).await?;
     node.roster.bind(&node);
     let (pod_rows, pods) = mpsc::unbounded_channel();
     let (node_rows, nodes) = mpsc::unbounded_channel();
@@ -125,6 +129,7 @@ async fn serve(options: NodeOptions) -> Result<()> {
             ("namespaces", rows_to(limit, policy::Told::Namespace)),
             ("clustertrustbundles", trust_rows),
             ("persistentvolumes", volume_rows),
+            ("routetables", rows_to(node.ingress.clone(), ingress::Told::Table)),
         ];
         Ends { agent: agent::client(node.clone()), pods: pod_rows, nodes: node_rows, network, node: Rc::new(move || node.object()) }
     };
@@ -132,6 +137,7 @@ async fn serve(options: NodeOptions) -> Result<()> {
     let exits = node.runtime.events();
     tokio::task::spawn_local(service::run(node.clone(), told));
     tokio::task::spawn_local(dns::run(node.clone()));
+    tokio::task::spawn_local(ingress::run(node.clone(), told_ingress));
     node.roster.adopt(&node).await?;
     housekeeping::start(&node)?;
     tokio::task::spawn_local(hear_exits(node.clone(), exits));
@@ -164,7 +170,7 @@ fn rows_to<T: 'static>(tell: mpsc::UnboundedSender<T>, told: fn(Row) -> T) -> mp
     sender
 }
 
-async fn assemble(options: NodeOptions, proxy: Proxy) -> Result<Rc<Node>> {
+async fn assemble(options: NodeOptions, proxy: Proxy, ingress: mpsc::UnboundedSender<ingress::Told>) -> Result<Rc<Node>> {
     let config = RuntimeConfig {
         run_dir: Some(options.run_dir.clone()),
         cgroup_parent: options.cgroup_parent(),
@@ -185,6 +191,7 @@ async fn assemble(options: NodeOptions, proxy: Proxy) -> Result<Rc<Node>> {
         pressure: Board::default(),
         keeper: Keeper::default(),
         proxy,
+        ingress,
         runtime,
         kernel,
         images,

@@ -2,6 +2,7 @@
 //!
 //! Invariant: after [`NodeOptions::check`] every name in here is fit for a path, an interface or a cgroup.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -94,6 +95,9 @@ pub struct NodeOptions {
     /// How often projected volumes are brought up to date with their objects.
     #[arg(long, default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(100..))]
     pub sync_period_ms: u64,
+    /// Opens a port of the ingress under another number, PORT=LOCAL; LOCAL 0: not at all. May be repeated.
+    #[arg(long = "ingress-port", value_name = "PORT=LOCAL")]
+    pub ingress_ports: Vec<String>,
     /// Source of the resolver settings that pods inherit.
     #[arg(long, default_value = "/etc/resolv.conf")]
     pub resolv_conf: PathBuf,
@@ -139,6 +143,7 @@ impl NodeOptions {
         self.housekeeping.check()?;
         self.mirrors()?;
         self.label_pairs()?;
+        self.ingress_ports()?;
         Ok(())
     }
 
@@ -162,6 +167,15 @@ impl NodeOptions {
             mirrors.push(Mirror { registry: registry.to_owned(), endpoint: endpoint.to_owned() });
         }
         Ok((mirrors, plain))
+    }
+
+    /// Ports of the ingress that are opened under another number.
+    pub fn ingress_ports(&self) -> Result<BTreeMap<u16, u16>> {
+        let pair = |text: &String| {
+            let numbers = text.split_once('=').and_then(|(port, local)| Some((port.parse().ok()?, local.parse().ok()?)));
+            numbers.ok_or_else(|| Error::invalid("--ingress-port", format!("{text:?} is not PORT=LOCAL")))
+        };
+        self.ingress_ports.iter().map(pair).collect()
     }
 
     /// The extra labels of the Node object.
@@ -230,8 +244,13 @@ mod tests {
     #[test]
     fn names_that_could_leave_their_directory_are_refused() {
         assert!(parse(&[]).check().is_ok());
-        for bad in [&["--bridge", "../x"][..], &["--bridge", "a-name-that-is-too-long"], &["--cgroup-parent", "a/../b"], &["--label", "x"]]
-        {
+        for bad in [
+            &["--bridge", "../x"][..],
+            &["--bridge", "a-name-that-is-too-long"],
+            &["--cgroup-parent", "a/../b"],
+            &["--label", "x"],
+            &["--ingress-port", "80=x"],
+        ] {
             assert!(parse(bad).check().is_err(), "{bad:?}");
         }
     }

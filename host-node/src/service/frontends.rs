@@ -85,7 +85,8 @@ fn outer_addresses(service: &Service) -> impl Iterator<Item = Ipv4Addr> {
     service.spec.external_ips.iter().chain(balanced).filter_map(|ip| ip.parse().ok())
 }
 
-fn endpoints(port: &ServicePort, slices: &[&Slice], wanted: impl Fn(&Endpoint) -> bool) -> Vec<(Ipv4Addr, u16)> {
+/// The endpoints of a port of a Service: those that are ready, or else those that go but still serve.
+pub fn endpoints(port: &ServicePort, slices: &[&Slice], wanted: impl Fn(&Endpoint) -> bool) -> Vec<(Ipv4Addr, u16)> {
     let (mut ready, mut last_resort) = (BTreeSet::new(), BTreeSet::new());
     for slice in slices.iter().filter(|slice| slice.address_type == "IPv4") {
         let same = |p: &&super::model::SlicePort| p.name.as_deref().unwrap_or_default() == port.name;

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
 use crate::follow::{Followed, Key};
+use crate::ingress;
 use crate::link::Row;
 use crate::net::nft::wire::{Messages, Socket};
 use crate::net::nft::{Transaction, conntrack};
@@ -178,11 +179,12 @@ pub async fn run(node: Rc<Node>, mut told: mpsc::UnboundedReceiver<Told>) {
             }
             next = told.try_recv().ok();
         }
-        for key in dirty {
+        for key in &dirty {
             let catalog = node.proxy.catalog.borrow();
-            let wanted = catalog.services.get(&key).map(|s| frontends::frontends(s, &catalog.slices_of(&key), &node.options.name));
-            touched.extend(claims.set(&key, wanted.unwrap_or_default()));
+            let wanted = catalog.services.get(key).map(|s| frontends::frontends(s, &catalog.slices_of(key), &node.options.name));
+            touched.extend(claims.set(key, wanted.unwrap_or_default()));
         }
+        let _ = node.ingress.send(ingress::Told::Services(dirty));
         let Some(ground) = ground(&node).filter(|_| node.proxy.catalog.borrow().is_synced()) else { continue };
         let outcome = match installed.take().filter(|(before, _)| *before == ground) {
             Some((ground, ruleset)) => change(ruleset, ground, &claims, &touched).await,

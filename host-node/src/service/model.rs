@@ -92,6 +92,8 @@ pub struct ServicePort {
     pub port: u16,
     /// On every node; 0 for none.
     pub node_port: u16,
+    /// What is spoken there, as `kubernetes.io/h2c`.
+    pub app_protocol: String,
 }
 
 /// `status` of a Service.

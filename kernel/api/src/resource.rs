@@ -281,6 +281,7 @@ static ROWS: &[Row] = &[
     row("storage.k8s.io", "volumeattributesclasses", &["vac"], &[]),
     row("pintle.dev", "modules", &["mod"], &["pintle"]),
     row("pintle.dev", "modulepolicies", &["modpol"], &["pintle"]),
+    row("pintle.dev", "routetables", &["rt"], &["pintle"]),
 ];
 
 const VERBS: [Verb; 8] =

@@ -144,6 +144,9 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
     ("dev.pintle.v1.ModuleRecord", &[Rule::Range("maxBytes", 4096, 1 << 32)]),
     ("dev.pintle.v1.ModulePolicy", &[Rule::Required(&["spec"])]),
     ("dev.pintle.v1.ModulePolicySpec", &[Rule::Format("digests", digest)]),
+    ("dev.pintle.v1.RouteTable", &[Rule::Required(&["spec"])]),
+    ("dev.pintle.v1.RouteListener", &[Rule::Required(&["name"]), Rule::Range("port", 1, 65_535), Rule::OneOf("protocol", &["HTTP", "HTTPS"])]),
+    ("dev.pintle.v1.RouteMatch", &[Rule::OneOf("pathType", &["Exact", "Prefix", "RegularExpression"])]),
 ];
 
 const WEBHOOK: &[Rule] = &[

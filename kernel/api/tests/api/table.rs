@@ -43,7 +43,7 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("flowcontrol.apiserver.k8s.io", "v1", "FlowSchema PriorityLevelConfiguration"),
     ("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
     ("apiregistration.k8s.io", "v1", "APIService"),
-    ("pintle.dev", "v1", "Module ModulePolicy"),
+    ("pintle.dev", "v1", "Module ModulePolicy RouteTable"),
 ];
 
 #[test]

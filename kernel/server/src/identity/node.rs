@@ -1,4 +1,5 @@
-//! What a machine may do: touch its own node and lease, the pods bound to it, and read what those pods mention.
+//! What a machine may do: touch its own node and lease, the pods bound to it, and read what those pods mention,
+//! and the certificates that route tables serve with.
 //!
 //! One rule set for both ways in: HTTPS with a node's certificate, and the node link. Invariant: nothing here looks at what the machine claims, only
 //! at the name in its certificate and at stored objects.
@@ -49,7 +50,9 @@ impl<'a> NodeAuthority<'a> {
             }
             ("" | "events.k8s.io", "events", "") => matches!(action.verb, "create" | "patch" | "update"),
             ("", "configmaps" | "secrets" | "persistentvolumeclaims" | "serviceaccounts", "") => {
-                reading && self.mentions(registry, action.resource, action.namespace, action.name)
+                reading
+                    && (self.mentions(registry, action.resource, action.namespace, action.name)
+                        || action.resource == "secrets" && serves_with(registry, action.namespace, action.name))
             }
             ("certificates.k8s.io", "podcertificaterequests", "") => {
                 let request = registry.get_cached(&ResourceKey::new(action.group, action.resource), action.namespace, action.name);
@@ -84,6 +87,18 @@ impl<'a> NodeAuthority<'a> {
     fn pods(self, registry: &Registry) -> Vec<std::sync::Arc<Object>> {
         registry.list_index(&ResourceKey::new("", "pods"), &Index::Field("spec.nodeName".to_owned()), self.node).0
     }
+}
+
+/// A route table's listener serves with this Secret's certificate: every node does.
+fn serves_with(registry: &Registry, namespace: &str, name: &str) -> bool {
+    let (tables, _) = registry.list_index(&ResourceKey::new("pintle.dev", "routetables"), &Index::Namespace, "");
+    tables.iter().any(|table| table.value().is_ok_and(|table| table_mentions(&table, namespace, name)))
+}
+
+fn table_mentions(table: &Value, namespace: &str, name: &str) -> bool {
+    let list = |value: &'_ Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
+    let certificates = list(&table["spec"], "listeners").into_iter().flat_map(|listener| list(&listener, "certificates"));
+    certificates.into_iter().any(|it| it["namespace"] == namespace && it["name"] == name)
 }
 
 /// Where in a pod's spec, a volume, a projected source or a container a name of the resource may stand, as JSON pointers.

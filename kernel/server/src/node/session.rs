@@ -26,7 +26,7 @@ const EVENT_BYTES_MAX: usize = 64 * 1024;
 const NODE_FIELDS: [&str; 4] = ["/metadata/name", "/spec/podCIDR", "/spec/podCIDRs", "/status/addresses"];
 
 /// What a machine follows of the whole cluster, for its network and its volumes: group, resource, and which fields (none: whole objects).
-const NETWORK: [(&str, &str, &[&str]); 7] = [
+const NETWORK: [(&str, &str, &[&str]); 8] = [
     ("", "services", &[]),
     ("discovery.k8s.io", "endpointslices", &[]),
     ("networking.k8s.io", "networkpolicies", &[]),
@@ -34,6 +34,7 @@ const NETWORK: [(&str, &str, &[&str]); 7] = [
     ("", "pods", &POD_FIELDS),
     ("certificates.k8s.io", "clustertrustbundles", &[]),
     ("", "persistentvolumes", &[]),
+    ("pintle.dev", "routetables", &[]),
 ];
 /// What policies select pods by.
 const POD_FIELDS: [&str; 6] = ["/metadata", "/spec/nodeName", "/spec/hostNetwork", "/spec/containers", "/status/phase", "/status/podIP"];

@@ -29,3 +29,13 @@ fn a_pod_mentions_what_it_mounts_reads_and_pulls_with() {
         assert!(!pod_mentions(&pod, resource, name), "{resource} {name}");
     }
 }
+
+#[test]
+fn a_route_table_mentions_the_certificates_of_its_listeners() {
+    let table =
+        serde_json::json!({ "spec": { "listeners": [{ "name": "a" }, { "certificates": [{ "namespace": "shop", "name": "tls" }] }] } });
+    assert!(table_mentions(&table, "shop", "tls"));
+    for (namespace, name) in [("shop", "other"), ("other", "tls"), ("", "")] {
+        assert!(!table_mentions(&table, namespace, name), "{namespace}/{name}");
+    }
+}
