@@ -9,6 +9,7 @@
 //! - `volumes`: claims, volumes, and data that outlives pods;
 //! - `nodes`: spreading, killed containers, killed and stopped nodes;
 //! - `services`: Services of every type and their names, with real packets from every node and pod;
+//! - `ingress`: the HTTP proxy of every node, programmed by Ingresses;
 //! - `policies`: who may reach whom, probed for every pair;
 //! - `crash`: the kernel killed under load;
 //! - `disk`: no room left for the store;
@@ -19,6 +20,7 @@
 
 mod crash;
 mod disk;
+mod ingress;
 mod input;
 mod modules;
 mod nodes;
@@ -50,6 +52,7 @@ fn main() {
         volumes::TESTS,
         nodes::TESTS,
         services::TESTS,
+        ingress::TESTS,
         policies::TESTS,
         crash::TESTS,
         disk::TESTS,
