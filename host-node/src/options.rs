@@ -207,10 +207,11 @@ fn is_interface_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn parse(extra: &[&str]) -> NodeOptions {
+    /// The options of a line with the least that a line must have.
+    pub(crate) fn parse(extra: &[&str]) -> NodeOptions {
         let mut words = vec![
             "host-node",
             "--name",

@@ -65,8 +65,8 @@ async fn ensure_one(registry: &Registry, shipped: &Value) -> Result<(), HostErro
     for field in ["resourceVersion", "uid"] {
         next["metadata"][field] = existing["metadata"][field].clone();
     }
-    if existing["spec"]["suspend"] == true {
-        next["spec"]["suspend"] = json!(true);
+    if existing["spec"]["suspend"].is_boolean() {
+        next["spec"]["suspend"] = existing["spec"]["suspend"].clone();
     }
     let target = target.named("", name);
     registry.update(&Caller::kernel(), &target, Body::Value(next), &WriteOptions::default()).await.map(|_| ()).map_err(refused)
