@@ -191,17 +191,11 @@ mod tests {
 
     #[test]
     fn the_node_object_has_what_schedulers_and_users_look_for() {
-<<<<<<< HEAD
         let words = "host-node --name n1 --kernel k:1 --ca a --cert b --key c --state-dir / --run-dir / --node-ip 10.9.8.7 --label zone=a";
         let line = <crate::options::Line as clap::Parser>::parse_from(words.split(' '));
         let options = line.into_node().expect("options of a node");
         let short = [("DiskPressure", true, Timestamp::UNIX_EPOCH)];
         let node = Machine::look(&options).node(&short);
-=======
-        let mut options = crate::options::tests::parse(&["--node-ip", "10.9.8.7", "--label", "zone=a"]);
-        options.state_dir = "/".into();
-        let node = Machine::look(&options).node();
->>>>>>> 97d0994 (A module's suspension is the user's, whichever way; README says what of the Gateway API is served)
         assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
         assert_eq!(node["metadata"]["labels"]["zone"], "a");
         assert_eq!(node["status"]["addresses"][0]["address"], "10.9.8.7");

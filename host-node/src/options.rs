@@ -207,11 +207,10 @@ fn is_interface_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
 
-    /// The options of a line with the least that a line must have.
-    pub(crate) fn parse(extra: &[&str]) -> NodeOptions {
+    fn parse(extra: &[&str]) -> NodeOptions {
         let mut words = vec![
             "host-node",
             "--name",
