@@ -11,6 +11,7 @@
 //! - [`trust`]: the cluster's trust bundles, for volumes;
 //! - [`volume`], [`net`], [`image`], [`container`], [`probe`]: what actions are made of;
 //! - [`housekeeping`]: logs of bounded size, unused images, eviction by pressure;
+//! - [`shutdown`]: what happens when the machine goes down;
 //! - [`agent`], [`log_file`]: what the kernel may ask: logs, exec, attach, port-forward, stats.
 //!
 //! What is absent: no knowledge of the kernel beyond `wit/node.capnp`, no listening port but the resolver's and the ingress's, no namespaces or cgroups by hand (that is
@@ -42,6 +43,7 @@ pub mod probe;
 pub mod purge;
 pub mod quantity;
 pub mod service;
+pub mod shutdown;
 pub mod stats;
 pub mod trust;
 pub mod volume;

@@ -26,6 +26,10 @@ pub struct Machine {
     cpus: usize,
     memory_bytes: u64,
     info: Value,
+    /// Whether the kernel enforces AppArmor profiles.
+    pub app_armor: bool,
+    /// Reserved huge pages: the resource's name, bytes.
+    huge_pages: Vec<(String, u64)>,
     since: Timestamp,
 }
 
@@ -64,13 +68,15 @@ impl Machine {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: memory_field("MemTotal:").unwrap_or(0),
             info: node_info(),
+            app_armor: std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y')),
+            huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
             since: Timestamp::now(),
         }
     }
 
     /// The Node object: what `NodeLink.open` registers; its `.status` alone goes with heartbeats.
-    /// `pressure`: condition types, whether they hold, since when.
-    pub fn node(&self, pressure: &[(&str, bool, Timestamp)]) -> Value {
+    /// `pressure`: condition types, whether they hold, since when; `closing`: the machine goes down.
+    pub fn node(&self, pressure: &[(&str, bool, Timestamp)], closing: bool) -> Value {
         let arch = architecture();
         let mut labels = json!({
             "kubernetes.io/hostname": self.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": arch,
@@ -80,12 +86,15 @@ impl Machine {
             labels[key] = json!(value);
         }
         let (disk_total, _) = disk_bytes(&self.state_dir);
-        let resources = json!({
+        let mut resources = json!({
             "cpu": self.cpus.to_string(),
             "memory": format!("{}Ki", self.memory_bytes / 1024),
             "ephemeral-storage": format!("{}Ki", disk_total / 1024),
             "pods": self.max_pods.to_string(),
         });
+        for (name, bytes) in &self.huge_pages {
+            resources[name] = json!(format!("{}Ki", bytes / 1024));
+        }
         json!({
             "apiVersion": "v1", "kind": "Node",
             "metadata": { "name": self.name, "labels": labels, "annotations": { VOLUMES: self.volumes_dir } },
@@ -95,7 +104,7 @@ impl Machine {
                     { "type": "InternalIP", "address": self.address.to_string() },
                     { "type": "Hostname", "address": self.name },
                 ],
-                "conditions": self.conditions(pressure),
+                "conditions": self.conditions(pressure, closing),
                 "nodeInfo": self.info,
                 "runtimeHandlers": [{ "name": "", "features": { "recursiveReadOnlyMounts": true, "userNamespaces": false } }],
             },
@@ -114,7 +123,7 @@ impl Machine {
         }
     }
 
-    fn conditions(&self, pressure: &[(&str, bool, Timestamp)]) -> Value {
+    fn conditions(&self, pressure: &[(&str, bool, Timestamp)], closing: bool) -> Value {
         let now = second(Timestamp::now());
         let row = |kind: &str, value: bool, (reason, message): (&str, &str), since: Timestamp| {
             json!({
@@ -127,7 +136,11 @@ impl Machine {
             let (holds, since) = known.map_or((false, self.since), |known| (known.1, known.2));
             row(kind, holds, words[usize::from(holds)], since)
         });
-        pressed.chain([row("Ready", true, ("KubeletReady", "kubelet is posting ready status"), self.since)]).collect()
+        let ready = match closing {
+            false => row("Ready", true, ("KubeletReady", "kubelet is posting ready status"), self.since),
+            true => row("Ready", false, ("KubeletNotReady", "node is shutting down"), Timestamp::now()),
+        };
+        pressed.chain([ready]).collect()
     }
 }
 
@@ -169,6 +182,19 @@ pub fn disk_bytes(path: &Path) -> (u64, u64) {
     }
 }
 
+/// Huge pages by size, as Kubernetes names them: `hugepages-2Mi`; none of a size is said, too.
+fn huge_pages(directory: &Path) -> Vec<(String, u64)> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let size = |entry: std::fs::DirEntry| {
+        let kib = entry.file_name().to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok()?;
+        let pages = std::fs::read_to_string(entry.path().join("nr_hugepages")).ok()?.trim().parse::<u64>().ok()?;
+        let name = [(1 << 20, "Gi"), (1 << 10, "Mi"), (1, "Ki")].into_iter().find(|(unit, _)| kib % unit == 0);
+        let (unit, suffix) = name?;
+        Some((format!("hugepages-{}{suffix}", kib / unit), pages * kib * 1024))
+    };
+    entries.filter_map(size).collect()
+}
+
 fn node_info() -> Value {
     let read = |path: &str| std::fs::read_to_string(path).map(|t| t.trim().to_owned()).unwrap_or_default();
     let os = read("/etc/os-release");
@@ -190,12 +216,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn huge_pages_are_named_by_their_size() {
+        let dir = crate::file::TestDir::new("huge-pages");
+        for (name, pages) in [("hugepages-2048kB", "8\n"), ("hugepages-1048576kB", "0\n"), ("other", "1")] {
+            crate::file::make_dir(&dir.0.join(name), 0o700).expect("made");
+            std::fs::write(dir.0.join(name).join("nr_hugepages"), pages).expect("written");
+        }
+        let mut found = huge_pages(&dir.0);
+        found.sort();
+        assert_eq!(found, [("hugepages-1Gi".to_owned(), 0), ("hugepages-2Mi".to_owned(), 16 << 20)]);
+    }
+
+    #[test]
     fn the_node_object_has_what_schedulers_and_users_look_for() {
         let words = "host-node --name n1 --kernel k:1 --ca a --cert b --key c --state-dir / --run-dir / --node-ip 10.9.8.7 --label zone=a";
         let line = <crate::options::Line as clap::Parser>::parse_from(words.split(' '));
         let options = line.into_node().expect("options of a node");
         let short = [("DiskPressure", true, Timestamp::UNIX_EPOCH)];
-        let node = Machine::look(&options).node(&short);
+        let node = Machine::look(&options).node(&short, false);
         assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
         assert_eq!(node["metadata"]["labels"]["zone"], "a");
         assert_eq!(node["status"]["addresses"][0]["address"], "10.9.8.7");

@@ -3,7 +3,7 @@
 //! One thread, one local executor: the RPC system is not `Send`, and a node's work is waiting, not computing. What blocks (unpacking,
 //! name resolution) goes to a few blocking threads. Invariant: no part reaches another but through what [`Node`] names.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use pintle_runtime_bridge::{Runtime, RuntimeConfig};
@@ -28,6 +28,7 @@ use crate::pod::roster::Roster;
 use crate::pod::steps::Paths;
 use crate::policy;
 use crate::service::{self, Proxy, Told};
+use crate::shutdown;
 use crate::trust::Bundles;
 use crate::volume::local;
 
@@ -63,6 +64,8 @@ pub struct Node {
     pub pressure: Board,
     /// Which images were used when.
     pub keeper: Keeper,
+    /// The machine goes down.
+    pub closing: Cell<bool>,
 }
 
 impl Node {
@@ -73,7 +76,7 @@ impl Node {
 
     /// The Node object as it is now.
     pub fn object(&self) -> Value {
-        let mut node = self.machine.node(&self.pressure.rows());
+        let mut node = self.machine.node(&self.pressure.rows(), self.closing.get());
         node["status"]["volumesInUse"] = self.volumes.status();
         node
     }
@@ -149,10 +152,12 @@ async fn serve(options: NodeOptions) -> Result<()> {
     tokio::task::spawn_local(node.reporter.clone().send(node.kernel.clone()));
     tokio::task::spawn_local(node.events.clone().send(node.kernel.clone()));
     let options = node.options.clone();
+    let closing = node.clone();
     let mut terminate =
         tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).step(|| "listening for SIGTERM".into())?;
     tokio::select! {
         () = link::keep(&options, node.kernel.clone(), ends) => {}
+        closed = shutdown::run(closing) => return closed,
         _ = terminate.recv() => tracing::info!("stopping; containers go on"),
         _ = tokio::signal::ctrl_c() => tracing::info!("stopping; containers go on"),
     }
@@ -190,6 +195,7 @@ async fn assemble(options: NodeOptions, proxy: Proxy, ingress: mpsc::UnboundedSe
         volumes: local::Volumes::open(options.volumes_dir.clone()),
         pressure: Board::default(),
         keeper: Keeper::default(),
+        closing: Cell::new(false),
         proxy,
         ingress,
         runtime,

@@ -11,6 +11,7 @@ use pintle_runtime_bridge::Mirror;
 
 use crate::error::{Error, Result};
 use crate::housekeeping::options as housekeeping;
+use crate::shutdown;
 
 /// `host-node`: runs the pods of one machine.
 #[derive(Parser)]
@@ -25,12 +26,15 @@ pub struct Line {
     /// Logs, images, pressure.
     #[command(flatten)]
     pub housekeeping: housekeeping::Options,
+    /// How a shutdown goes.
+    #[command(flatten)]
+    pub shutdown: shutdown::Options,
 }
 
 impl Line {
     /// All options of a node, if it is one that is to run.
     pub fn into_node(self) -> Option<NodeOptions> {
-        Some(NodeOptions { housekeeping: self.housekeeping, ..self.node? })
+        Some(NodeOptions { housekeeping: self.housekeeping, shutdown: self.shutdown, ..self.node? })
     }
 }
 
@@ -101,9 +105,15 @@ pub struct NodeOptions {
     /// Source of the resolver settings that pods inherit.
     #[arg(long, default_value = "/etc/resolv.conf")]
     pub resolv_conf: PathBuf,
+    /// Where the seccomp profiles are that pods name (`type: Localhost`).
+    #[arg(long, default_value = "/var/lib/kubelet/seccomp")]
+    pub seccomp_dir: PathBuf,
     /// Logs, images, pressure: of [`Line`], because a group of options that may be absent cannot have another one in it.
     #[arg(skip)]
     pub housekeeping: housekeeping::Options,
+    /// How a shutdown goes: of [`Line`], too.
+    #[arg(skip)]
+    pub shutdown: shutdown::Options,
 }
 
 /// Options of `purge`.
@@ -141,6 +151,7 @@ impl NodeOptions {
             return Err(Error::invalid("--cgroup-parent", "no '.' or '..' parts"));
         }
         self.housekeeping.check()?;
+        self.shutdown.check()?;
         self.mirrors()?;
         self.label_pairs()?;
         self.ingress_ports()?;

@@ -6,9 +6,10 @@ use crate::cgroup::DeviceRule;
 use crate::error::{Error, Result, StartFailure, Step};
 use crate::helper::identity;
 use crate::helper::init::rlimit_resource;
+use crate::helper::profile;
 use crate::helper::protocol::Process;
 use crate::image::{ImageInfo, Record};
-use crate::spec::{ContainerSpec, ExecSpec, NetNs, SandboxId, SandboxSpec, Scope, User};
+use crate::spec::{ContainerSpec, ExecSpec, NetNs, SandboxId, SandboxSpec, Scope, Seccomp, User};
 use crate::state::{Bundle, now_ns};
 
 const SIGNALS: &[(&str, i32)] = &[
@@ -102,7 +103,11 @@ pub(crate) fn check_container(spec: &ContainerSpec) -> Result<()> {
     if let Some(limit) = spec.rlimits.iter().find(|limit| rlimit_resource(&limit.kind).is_none()) {
         return Err(Error::spec("rlimits", format!("unknown kind {:?}", limit.kind)));
     }
-    identity::capabilities(&spec.security).map_err(|name| Error::spec("capabilities", format!("unknown capability {name:?}")))?;
+    let capabilities =
+        identity::capabilities(&spec.security).map_err(|name| Error::spec("capabilities", format!("unknown capability {name:?}")))?;
+    if let Seccomp::Profile(json) = &spec.security.seccomp {
+        profile::compile(json, capabilities).map_err(|reason| Error::spec("seccomp profile", reason))?;
+    }
     for device in &spec.devices {
         let inside = device.container_path.strip_prefix("/dev/").is_some_and(|rest| !rest.is_empty());
         if !inside || device.container_path.split('/').any(|part| part == "..") {

@@ -129,6 +129,8 @@ pub struct ContainerSpec {
     pub id: Option<ContainerId>,
     /// The sandbox to join; must exist.
     pub sandbox: Option<SandboxId>,
+    /// A running container of the sandbox whose processes this one sees and lives among, whatever the sandbox says.
+    pub pid_of: Option<ContainerId>,
     /// An image id (`sha256:...`) or a reference that the store already holds.
     pub image: String,
     /// Replaces the image's entrypoint when not empty (and then the image's cmd is dropped).
@@ -290,13 +292,15 @@ pub struct Security {
 }
 
 /// System call filter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Seccomp {
     /// The runtime's default allow list, adapted to the capabilities.
     #[default]
     RuntimeDefault,
     /// No filter.
     Unconfined,
+    /// What a profile says: JSON of the OCI runtime specification, or Docker's form of it.
+    Profile(String),
 }
 
 /// One resource limit.

@@ -10,7 +10,7 @@ pub mod files;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, ResourceRequirements, SeccompProfile, SecurityContext};
-use pintle_runtime_bridge::{ContainerSpec, Mount, NetNs, Resources, SandboxId, SandboxSpec, Scope, Seccomp, Security, User};
+use pintle_runtime_bridge::{ContainerId, ContainerSpec, Mount, NetNs, Resources, SandboxId, SandboxSpec, Scope, Seccomp, Security, User};
 
 use crate::error::{Error, Result};
 use crate::pod::record::{all_containers, host_network, name, namespace, uid};
@@ -35,6 +35,10 @@ pub struct Prepared {
     pub mounts: Vec<Mount>,
     /// The log file.
     pub log: PathBuf,
+    /// The text of the seccomp profile that it names.
+    pub seccomp_profile: Option<String>,
+    /// The container among whose processes it is to live.
+    pub pid_of: Option<ContainerId>,
     /// The machine's memory, for oom_score_adj.
     pub node_memory_bytes: i64,
 }
@@ -48,6 +52,10 @@ pub fn spec(pod: &Pod, container: &Container, prepared: Prepared) -> Result<Cont
     if container.volume_devices.as_ref().is_some_and(|d| !d.is_empty()) {
         return Err(Error::Unsupported("volumeDevices".into()));
     }
+    let app_armor = context.app_armor_profile.as_ref().or(pod_context.app_armor_profile.as_ref());
+    if let Some(profile) = app_armor.filter(|profile| profile.type_ != "Unconfined") {
+        return Err(Error::Unsupported(format!("appArmorProfile {}", profile.type_)));
+    }
     let command = expand(&container.command);
     let args = expand(&container.args);
     let mut resources = resources(container);
@@ -55,6 +63,7 @@ pub fn spec(pod: &Pod, container: &Container, prepared: Prepared) -> Result<Cont
     Ok(ContainerSpec {
         id: None,
         sandbox: Some(prepared.sandbox),
+        pid_of: prepared.pid_of,
         image: prepared.image_id,
         command,
         args,
@@ -67,7 +76,7 @@ pub fn spec(pod: &Pod, container: &Container, prepared: Prepared) -> Result<Cont
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         resources,
-        security: security(&pod_context, &context)?,
+        security: security(&pod_context, &context, prepared.seccomp_profile)?,
         rlimits: Vec::new(),
         devices: Vec::new(),
         labels: [(LABEL_UID.to_owned(), uid(pod).to_owned()), (LABEL_CONTAINER.to_owned(), container.name.clone())].into(),
@@ -127,7 +136,7 @@ fn user(pod: &PodSecurityContext, container: &SecurityContext) -> User {
     }
 }
 
-fn security(pod: &PodSecurityContext, container: &SecurityContext) -> Result<Security> {
+fn security(pod: &PodSecurityContext, container: &SecurityContext, profile: Option<String>) -> Result<Security> {
     let capabilities = container.capabilities.clone().unwrap_or_default();
     let unmasked = container.proc_mount.as_deref() == Some("Unmasked");
     Ok(Security {
@@ -135,18 +144,28 @@ fn security(pod: &PodSecurityContext, container: &SecurityContext) -> Result<Sec
         add_capabilities: capabilities.add.unwrap_or_default(),
         drop_capabilities: capabilities.drop.unwrap_or_default(),
         no_new_privs: container.allow_privilege_escalation == Some(false),
-        seccomp: seccomp(container.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref()))?,
+        seccomp: seccomp(container.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref()), profile)?,
         read_only_root: container.read_only_root_filesystem == Some(true),
         masked_paths: unmasked.then(Vec::new),
         read_only_paths: unmasked.then(Vec::new),
     })
 }
 
+/// The profile of this machine that a container is to be confined by, if it names one.
+pub fn localhost_profile(pod: &Pod, container: &Container) -> Option<String> {
+    let of_pod = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()).and_then(|context| context.seccomp_profile.as_ref());
+    let own = container.security_context.as_ref().and_then(|context| context.seccomp_profile.as_ref());
+    own.or(of_pod).filter(|profile| profile.type_ == "Localhost")?.localhost_profile.clone()
+}
+
 /// Without a profile the runtime's default applies: off only when a pod says so.
-fn seccomp(profile: Option<&SeccompProfile>) -> Result<Seccomp> {
+fn seccomp(profile: Option<&SeccompProfile>, text: Option<String>) -> Result<Seccomp> {
     match profile.map(|p| p.type_.as_str()) {
         None | Some("RuntimeDefault") => Ok(Seccomp::RuntimeDefault),
         Some("Unconfined") => Ok(Seccomp::Unconfined),
+        Some("Localhost") => {
+            text.map(Seccomp::Profile).ok_or_else(|| Error::ContainerConfig("seccompProfile Localhost names no profile".into()))
+        }
         Some(other) => Err(Error::Unsupported(format!("seccompProfile {other}"))),
     }
 }
@@ -203,6 +222,8 @@ mod tests {
             env: vec![("A".into(), "1".into())],
             mounts: vec![],
             log: "/log".into(),
+            seccomp_profile: None,
+            pid_of: None,
             node_memory_bytes: 1 << 30,
         };
         test(spec(&pod, &container, prepared));
@@ -228,7 +249,7 @@ mod tests {
     #[test]
     fn a_profile_that_cannot_be_honoured_is_an_error() {
         let pod = json!({ "containers": [{ "name": "c", "securityContext": { "seccompProfile": { "type": "Localhost", "localhostProfile": "x" } } }] });
-        check(pod, |spec| assert!(matches!(spec, Err(Error::Unsupported(_)))));
+        check(pod, |spec| assert!(matches!(spec, Err(Error::ContainerConfig(_)))));
     }
 
     #[test]

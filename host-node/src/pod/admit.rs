@@ -5,9 +5,9 @@
 
 use std::net::Ipv4Addr;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod};
 
-use super::record::{Record, Verdict};
+use super::record::{Record, Verdict, all_containers};
 use super::status::qos_class;
 use crate::housekeeping::ranking;
 use crate::service::frontends::{Front, host_ports};
@@ -27,6 +27,15 @@ pub fn refusal<'a>(pod: &Pod, others: impl Iterator<Item = (&'a Pod, &'a Record)
         .any(|(pod, _)| host_ports(pod, Ipv4Addr::UNSPECIFIED).keys().any(|theirs| wanted.keys().any(|ours| meet(ours, theirs))));
     let message = "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
     taken.then(|| Verdict::new("NodePorts", message))
+}
+
+/// Why a pod that asks for AppArmor cannot have it on a machine without. Running it all the same would leave it less confined than it was told.
+pub fn unconfined(pod: &Pod, app_armor: bool) -> Option<Verdict> {
+    let asks = |profile: Option<&AppArmorProfile>| profile.is_some_and(|profile| profile.type_ != "Unconfined");
+    let of_pod = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()).and_then(|context| context.app_armor_profile.as_ref());
+    let of_container = |c: &Container| asks(c.security_context.as_ref().and_then(|context| context.app_armor_profile.as_ref()).or(of_pod));
+    let message = "Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host";
+    (!app_armor && all_containers(pod).any(of_container)).then(|| Verdict::new("AppArmor", message))
 }
 
 /// Why a new pod may not come while the machine is short of something. `pressure`: conditions that hold. What the cluster cannot do without comes
@@ -62,6 +71,20 @@ mod tests {
 
     fn pod(ports: Value) -> Pod {
         serde_json::from_value(json!({ "spec": { "containers": [{ "name": "c", "ports": ports }] } })).expect("a pod")
+    }
+
+    #[test]
+    fn who_asks_for_app_armor_comes_only_where_it_is() {
+        let check = |context: Value, comes: bool| {
+            let pod = json!({ "spec": { "containers": [{ "name": "c", "securityContext": context }] } });
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            assert_eq!(unconfined(&pod, false).is_none(), comes);
+            assert!(unconfined(&pod, true).is_none());
+        };
+        check(json!({}), true);
+        check(json!({ "appArmorProfile": { "type": "Unconfined" } }), true);
+        check(json!({ "appArmorProfile": { "type": "RuntimeDefault" } }), false);
+        check(json!({ "appArmorProfile": { "type": "Localhost", "localhostProfile": "x" } }), false);
     }
 
     #[test]

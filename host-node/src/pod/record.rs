@@ -286,6 +286,13 @@ pub fn ephemeral_containers(pod: &Pod) -> Vec<Container> {
     list.iter().filter_map(plain).collect()
 }
 
+/// The container among whose processes an ephemeral one is to live.
+pub fn target_of<'a>(pod: &'a Pod, ephemeral: &str) -> Option<&'a str> {
+    let list = pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_deref()).unwrap_or(&[]);
+    let target = list.iter().find(|c| c.name == ephemeral)?.target_container_name.as_deref();
+    target.filter(|name| !name.is_empty())
+}
+
 /// All containers of the pod's own, init ones first.
 pub fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     init_containers(pod).iter().chain(main_containers(pod))

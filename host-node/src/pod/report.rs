@@ -2,7 +2,7 @@
 //!
 //! Invariant: a status is only ever replaced by a newer one of the same pod; what could not be sent waits, however long the kernel is away.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -36,6 +36,7 @@ pub struct Reporter {
 #[derive(Default)]
 struct Inner {
     waiting: RefCell<BTreeMap<String, (Reference, Vec<u8>)>>,
+    sending: Cell<bool>,
     wake: Notify,
 }
 
@@ -44,6 +45,11 @@ impl Reporter {
     pub fn submit(&self, pod: Reference, status: Vec<u8>) {
         self.inner.waiting.borrow_mut().insert(pod.uid.clone(), (pod, status));
         self.inner.wake.notify_one();
+    }
+
+    /// Whether nothing waits and nothing is on its way.
+    pub fn is_idle(&self) -> bool {
+        self.inner.waiting.borrow().is_empty() && !self.inner.sending.get()
     }
 
     /// Drops what waits for a pod: someone sends it directly, or the pod is gone.
@@ -56,6 +62,7 @@ impl Reporter {
         let mut connections = kernel.connections();
         loop {
             let batch = self.take();
+            self.inner.sending.set(!batch.is_empty());
             if batch.is_empty() {
                 self.inner.wake.notified().await;
                 continue;

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use pintle_runtime_bridge::{Event, Phase, Runtime};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+use super::admit;
 use super::note::{Note, View};
 use super::record::{Record, all_containers, ephemeral_containers, name, namespace, uid};
 use super::worker::Worker;
@@ -137,9 +138,13 @@ impl Roster {
         let mut record = Record::new(Timestamp::now());
         let views = self.views();
         let others: Vec<_> = views.iter().map(|view| (view.pod.borrow(), view.record.borrow())).collect();
-        let pressure = self.node.borrow().upgrade().map(|node| node.pressure.holding()).unwrap_or_default();
-        let refused = || super::admit::refusal(&pod, others.iter().map(|(pod, record)| (&***pod, &**record)));
-        record.verdict = super::admit::pressed(&pod, &pressure).or_else(refused);
+        let of_node = self.node.borrow().upgrade().and_then(|node| {
+            let pressed = || admit::pressed(&pod, &node.pressure.holding());
+            let closing = node.closing.get().then(crate::shutdown::refusal);
+            closing.or_else(pressed).or_else(|| admit::unconfined(&pod, node.machine.app_armor))
+        });
+        let refused = || admit::refusal(&pod, others.iter().map(|(pod, record)| (&***pod, &**record)));
+        record.verdict = of_node.or_else(refused);
         drop(others);
         self.employ(pod, record, |_| {});
     }

@@ -41,6 +41,8 @@ pub struct Start {
     pub restarts: u32,
     /// What the pod as a whole may take, for a container that is started again and may take more than before.
     pub ceiling: Option<Resources>,
+    /// The runtime's id of the container among whose processes this one is to live, or the name of one that does not run.
+    pub target: Option<Result<String, String>>,
 }
 
 /// The files of one pod.
@@ -157,7 +159,12 @@ pub async fn keep_fresh(node: Rc<Node>, view: Rc<View>) {
 
 /// Makes a container, not yet started.
 pub async fn create(node: &Node, start: &Start) -> Result<Attempt> {
-    let Start { pod, container, image, sandbox, restarts, ceiling } = start;
+    let Start { pod, container, image, sandbox, restarts, ceiling, target } = start;
+    let pid_of = match target {
+        Some(Ok(id)) => Some(ContainerId::parse(id)?),
+        Some(Err(name)) => return Err(Error::ContainerConfig(format!("unable to find target container {name:?}"))),
+        None => None,
+    };
     let clock = Clock::new(pod);
     let paths = node.paths(pod);
     let facts = facts(node, pod, sandbox.address);
@@ -175,6 +182,8 @@ pub async fn create(node: &Node, start: &Start) -> Result<Attempt> {
         env,
         mounts: container_mounts(pod, container, &paths, &message_file, &facts)?,
         log: log.clone(),
+        seccomp_profile: seccomp_profile(node, pod, container)?,
+        pid_of,
         node_memory_bytes: facts.allocatable_memory_bytes,
     };
     let spec = spec(pod, container, prepared)?;
@@ -206,6 +215,15 @@ pub async fn resize(node: &Node, sandbox: &str, ceiling: Resources, containers: 
         node.runtime.update_resources(&ContainerId::parse(id)?, resources.clone()).await?;
     }
     Ok(node.runtime.update_sandbox_resources(&sandbox, after).await?)
+}
+
+/// The text of the seccomp profile that a container names.
+fn seccomp_profile(node: &Node, pod: &Pod, container: &Container) -> Result<Option<String>> {
+    let Some(name) = crate::container::localhost_profile(pod, container) else { return Ok(None) };
+    volume::atomic::check_relative(&name)?;
+    let path = node.options.seccomp_dir.join(&name);
+    let text = std::fs::read_to_string(&path);
+    text.map(Some).map_err(|error| Error::ContainerConfig(format!("cannot load seccomp profile {:?}: {error}", path.display().to_string())))
 }
 
 fn with_hostname(mut env: Vec<(String, String)>, hostname: &str) -> Vec<(String, String)> {

@@ -21,7 +21,7 @@ use super::note::{Done, Note, View};
 use super::plan::{Action, Inputs, crash_loop_message, plan};
 use super::record::{
     Attempt, Condemned, ContainerRecord, Doing, End, ImageState, Live, LiveContainer, PresentImage, SandboxRecord, Verdict, Waiting,
-    all_containers, ephemeral_containers, name, namespace, uid,
+    all_containers, ephemeral_containers, name, namespace, target_of, uid,
 };
 use super::resize::{self, Capacity, Fit};
 use super::status;
@@ -330,9 +330,14 @@ impl Worker {
             (record.sandbox.clone(), restarts, changed.then(|| resize::explicit(resize::ceiling(&pod, &record))))
         };
         let Some(sandbox) = sandbox else { return };
+        let target = target_of(&pod, name).map(|target| {
+            let record = self.view.record.borrow();
+            let running = record.containers.get(target).and_then(|r| r.running());
+            running.map(|attempt| attempt.id.clone()).ok_or_else(|| target.to_owned())
+        });
         self.live(name).doing = Doing::Starting;
         let (node, notes) = (self.node.clone(), self.notes.clone());
-        let start = steps::Start { pod, container, image, sandbox, restarts, ceiling };
+        let start = steps::Start { pod, container, image, sandbox, restarts, ceiling, target };
         tokio::task::spawn_local(async move {
             let result = steps::create(&node, &start).await;
             let _ = notes.send(done(Done::Created(start.container.name, result)));

@@ -134,7 +134,10 @@ fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, fs_group: Option<u32>) 
             let options = limit.map_or("mode=0777".to_owned(), |bytes| format!("mode=0777,size={bytes}"));
             mounts::tmpfs(path, &options)?;
         }
-        other => return Err(Error::Unsupported(format!("emptyDir medium {other:?}"))),
+        other => match other.strip_prefix("HugePages").map(|size| size.trim_start_matches('-')) {
+            Some(size) => mounts::huge_pages(path, size)?,
+            None => return Err(Error::Unsupported(format!("emptyDir medium {other:?}"))),
+        },
     }
     file::set_mode(path, if fs_group.is_some() { 0o2777 } else { 0o777 })?;
     if let Some(group) = fs_group {

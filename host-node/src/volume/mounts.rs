@@ -22,6 +22,22 @@ pub fn tmpfs(target: &Path, options: &str) -> Result<()> {
     mount(Some("tmpfs"), target, Some("tmpfs"), flags, Some(options)).step(|| format!("mounting a tmpfs on {}", target.display()))
 }
 
+/// Mounts a file system of huge pages; `size` as `2Mi`, empty: the machine's default size.
+pub fn huge_pages(target: &Path, size: &str) -> Result<()> {
+    let bad = || Error::invalid("emptyDir medium", format!("{size:?} is not the size of a huge page"));
+    let bytes = match size {
+        "" => None,
+        text => {
+            let quantity = k8s_openapi::apimachinery::pkg::api::resource::Quantity(text.to_owned());
+            Some(crate::quantity::units(&quantity).filter(|bytes| *bytes > 0).ok_or_else(bad)?)
+        }
+    };
+    let options = bytes.map_or("mode=0777".to_owned(), |bytes| format!("mode=0777,pagesize={bytes}"));
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("hugetlbfs"), target, Some("hugetlbfs"), flags, Some(options.as_str()))
+        .step(|| format!("mounting huge pages on {}", target.display()))
+}
+
 /// Binds `volume/sub_path` to `handle` and returns `handle`. A path that is missing becomes a directory.
 pub fn bind_sub_path(volume: &Path, sub_path: &str, handle: &Path) -> Result<PathBuf> {
     check_relative(sub_path)?;

@@ -111,6 +111,11 @@ impl Machine {
         self.process.as_ref().expect("running").id()
     }
 
+    /// Whether the daemon has ended by itself, and well.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.as_mut().and_then(|child| child.try_wait().ok().flatten()).is_some_and(|status| status.success())
+    }
+
     /// SIGKILL, as a crash would.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.process.take() {

@@ -19,6 +19,7 @@ use super::identity;
 use super::init::{self, Joining, Launch, NewContainer, Report};
 use super::log::{LineCutter, LogFile, Stream};
 use super::processes;
+use super::profile;
 use super::protocol::{self, Process, Push, Refusal, Reply};
 use super::rootfs::RootPlan;
 use super::sandboxes::Namespaces;
@@ -26,7 +27,7 @@ use super::seccomp::Filters;
 use super::serve::{Caller, Context, Source};
 use crate::cgroup::Entry;
 use crate::error::StartFailure;
-use crate::spec::{ContainerId, SandboxId, Scope, Seccomp, Security};
+use crate::spec::{ContainerId, SandboxId, Scope, Seccomp};
 use crate::state::{Bundle, Exit, ExitCause, Status, boot_id, now_ns, read_json, write_json};
 use crate::sys::{self, Cloned};
 
@@ -147,16 +148,20 @@ impl Containers {
         let log = LogFile::open(bundle.spec.log_path.clone()).map_err(|e| Refusal::os("open log", e))?;
         let (ours, theirs) = report_pair()?;
         let pipes = Pipes::make(&context.layout.container(&id), &bundle).map_err(|e| Refusal::os("make stdio", e))?;
-        let pod_pid = match sandbox.record.spec.pid {
-            Some(Scope::Pod) => Some(sandbox.init.as_ref().ok_or_else(gone)?.pidfd()),
-            _ => None,
+        let pod_pid = match (&bundle.spec.pid_of, sandbox.record.spec.pid) {
+            (Some(target), _) => Some(self.running(target)?.pidfd.try_clone().map_err(|e| Refusal::os("dup pidfd", e))?),
+            (None, Some(Scope::Pod)) => {
+                let init = sandbox.init.as_ref().ok_or_else(gone)?.pidfd();
+                Some(init.try_clone().map_err(|e| Refusal::os("dup pidfd", e))?)
+            }
+            (None, _) => None,
         };
-        let owns_pid_namespace = matches!(sandbox.record.spec.pid, None | Some(Scope::Container));
+        let owns_pid_namespace = owns_pid_namespace(&bundle, sandbox.record.spec.pid);
         let plan = self.plan(context, sandbox, &id, &bundle, theirs, pipes.child)?;
         let flags = libc::CLONE_NEWNS | if owns_pid_namespace { libc::CLONE_NEWPID } else { 0 };
         let clone = || clone_into(flags, &plan.launch.entry);
         let cloned = match pod_pid {
-            Some(target) => context.home.clone_in_pid_namespace(target, clone),
+            Some(target) => context.home.clone_in_pid_namespace(&target, clone),
             None => clone(),
         };
         let (pid, pidfd) = match cloned.map_err(|e| Refusal::os("clone", e))? {
@@ -189,6 +194,10 @@ impl Containers {
         }
         self.table.insert(id, container);
         Ok(Outcome::Later)
+    }
+
+    fn running(&self, id: &ContainerId) -> Result<&Container, Refusal> {
+        self.table.get(id).filter(|c| c.status.exit.is_none() && c.starting.is_none()).ok_or(Refusal::NotRunning)
     }
 
     fn plan(
@@ -249,9 +258,13 @@ impl Containers {
         if !spec.security.privileged && !context.hierarchies.restricts_devices() {
             capabilities &= !identity::capability_bit("MKNOD").unwrap_or(0);
         }
-        let filters = match confined(&spec.security) {
-            true => self.filters.default_for(capabilities).map_err(|e| Refusal::os("compile seccomp filter", e))?,
-            false => Rc::default(),
+        let filters = match &spec.security.seccomp {
+            _ if spec.security.privileged => Rc::default(),
+            Seccomp::RuntimeDefault => self.filters.default_for(capabilities).map_err(|e| Refusal::os("compile seccomp filter", e))?,
+            Seccomp::Profile(json) => {
+                Rc::new(profile::compile(json, capabilities).map_err(|e| Refusal::Malformed(format!("seccomp profile: {e}")))?)
+            }
+            Seccomp::Unconfined => Rc::default(),
         };
         let entry = context.hierarchies.entry(&bundle.cgroup, &spec.resources).map_err(|e| Refusal::os("open cgroup", e))?;
         Ok(Launch {
@@ -526,7 +539,7 @@ impl Containers {
             status.exit = Some(processes::unknown_exit(cause));
             return write_json(&context.layout.status(id), &status);
         };
-        let pid_scope = record_scope(context, &bundle);
+        let owns_pid_namespace = owns_pid_namespace(&bundle, record_scope(context, &bundle));
         let mut container = Container {
             log: LogFile::open(bundle.spec.log_path.clone())?,
             bundle,
@@ -537,7 +550,7 @@ impl Containers {
             terminal: None,
             stdin: None,
             attached: Vec::new(),
-            owns_pid_namespace: matches!(pid_scope, None | Some(Scope::Container)),
+            owns_pid_namespace,
         };
         if processes::parent(container.status.pid) == Some(nix::unistd::getpid().as_raw()) {
             self.by_pid.insert(container.status.pid, Whose::Container(id.clone()));
@@ -707,8 +720,9 @@ fn open_end(path: &Path, flags: i32) -> io::Result<File> {
         .open(path)
 }
 
-fn confined(security: &Security) -> bool {
-    security.seccomp == Seccomp::RuntimeDefault && !security.privileged
+/// Whether the container's init is the root of a PID namespace, so that its end is the end of all its processes.
+fn owns_pid_namespace(bundle: &Bundle, scope: Option<Scope>) -> bool {
+    bundle.spec.pid_of.is_none() && matches!(scope, None | Some(Scope::Container))
 }
 
 fn failure_code(kind: StartFailure) -> i32 {

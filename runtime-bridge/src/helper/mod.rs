@@ -18,6 +18,7 @@ pub(crate) mod identity;
 pub(crate) mod init;
 pub(crate) mod log;
 pub(crate) mod processes;
+pub(crate) mod profile;
 pub(crate) mod protocol;
 pub(crate) mod rootfs;
 pub(crate) mod sandboxes;
