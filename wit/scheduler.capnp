@@ -37,8 +37,8 @@ struct Preemption @0xb01f00000000c504 {
 
 interface Scheduler @0xb01f00000000c505 {
   sync @0 (delta :Delta) -> (stale :Bool) $Common.hot;
-  schedule @1 (generation :UInt64, nowMillis :UInt64, pods :List(Data)) -> (stale :Bool, decisions :List(Decision)) $Common.hot;
-  # In the given order; each decision counts for those behind it.
+  schedule @1 (generation :UInt64, nowMillis :UInt64, pods :List(Data), opinions :List(Opinion)) -> (stale :Bool, decisions :List(Decision)) $Common.hot;
+  # In the given order; each decision counts for those behind it. Opinions, if there are any, are about the only pod.
 }
 
 struct NodeScore @0xb01f00000000c506 {
@@ -48,8 +48,30 @@ struct NodeScore @0xb01f00000000c506 {
 }
 
 interface SchedulerPlugin @0xb01f00000000c507 {
-  # A plugin of the default scheduler: one crossing a pod for all candidate nodes.
+  # A plugin of the default scheduler, asked before it decides and while its decision is carried out: one crossing a pod and plugin for all nodes.
+  # The kernel calls what the manifest names (`spec.plugin.points`), and not `filter` and `score`: `evaluate` is both.
   sync @0 (delta :Delta) -> (stale :Bool) $Common.hot;
   filter @1 (generation :UInt64, pod :Data, nodes :List(Text)) -> (stale :Bool, results :List(NodeScore)) $Common.hot;
   score @2 (generation :UInt64, pod :Data, nodes :List(Text)) -> (stale :Bool, results :List(NodeScore)) $Common.hot;
+  evaluate @3 (generation :UInt64, pod :Data) -> (stale :Bool, scores :List(Int16), reasons :List(Text)) $Common.hot;
+  # Of every node of the snapshot: as in Opinion.
+  preEnqueue @4 (pod :Data) -> (refused :Text) $Common.hot;
+  # Not empty: why the pod is not to be tried until it changes.
+  postFilter @5 (generation :UInt64, pod :Data) -> (stale :Bool, preemption :Preemption) $Common.hot;
+  # No node will take the pod. A preemption without a node: nothing helps.
+  reserve @6 (pod :Data, node :Text) -> (refused :Text) $Common.hot;
+  # The pod is going to this node. Not empty: it cannot; those reserved before are told by `unreserve`.
+  unreserve @7 (pod :Data, node :Text) $Common.hot;
+  permit @8 (nowMillis :UInt64, pod :Data, node :Text, waitedMillis :UInt64) -> (refused :Text, waitMillis :UInt32) $Common.hot;
+  # Before the binding. With `waitMillis` it is asked again after so long.
+  preBind @9 (pod :Data, node :Text) -> (refused :Text, writes :List(Objects.Write)) $Common.hot;
+  # What must be written before the binding; the kernel does it under the plugin's identity and grants.
+}
+
+struct Opinion @0xb01f00000000c508 {
+  # What one plugin says of every node for one pod.
+  plugin @0 :Text;                    # its name
+  weight @1 :Int32;                   # of its scores beside the built-in ones
+  scores @2 :List(Int16);             # one a node, in the order of their names: 0 to 100; below 0 the node will not do: reasons[-1 - score]
+  reasons @3 :List(Text);             # as users see them: "node(s) had no licence"
 }

@@ -171,6 +171,7 @@ impl Host {
             sources,
             cluster: config.cluster,
             judges,
+            plugins: Arc::default(),
             policies: Policies::default(),
             record_dir: config.record_dir,
             generations: AtomicU64::new(0),

@@ -40,7 +40,7 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// Instances of one incarnation of an admission module.
+/// Instances of one incarnation of an admission module, or the one of a scheduler plugin: they are called from any thread.
 pub struct Pool {
     pub generation: Generation,
     instances: Vec<Mutex<Instance>>,
@@ -77,8 +77,7 @@ impl Pool {
     }
 
     /// Calls a free instance, or waits for one.
-    fn call(&self, params: &[u8], deadline: Duration) -> Result<Result<Vec<u8>, String>, Fault> {
-        let interface = <admission::Client as HasTypeId>::TYPE_ID;
+    pub fn call(&self, interface: u64, method: u16, params: &[u8], deadline: Duration) -> Result<Result<Vec<u8>, String>, Fault> {
         let first = thread_number() % self.instances.len().max(1);
         let order = (0..self.instances.len()).map(|i| &self.instances[(first + i) % self.instances.len()]);
         let free = order.clone().filter_map(Mutex::try_lock).find(|instance| instance.is_alive());
@@ -92,10 +91,10 @@ impl Pool {
             };
             return Err(fault.unwrap_or_else(none));
         };
-        let answer = instance.call(interface, 0, params, deadline);
+        let answer = instance.call(interface, method, params, deadline);
         drop(instance);
         if self.tap.is_on() {
-            self.tap.saw(self.generation, interface, 0, params.to_vec(), tap::outcome(&answer));
+            self.tap.saw(self.generation, interface, method, params.to_vec(), tap::outcome(&answer));
         }
         let answer = answer.inspect_err(|fault| self.report(fault))?;
         self.answered.store(true, Relaxed);
@@ -171,7 +170,7 @@ impl Judge {
         if params.len() > self.message_bytes {
             return Err(format!("a request of {} bytes, more than {}", params.len(), self.message_bytes));
         }
-        let answer = pool.call(&params, self.deadline);
+        let answer = pool.call(<admission::Client as HasTypeId>::TYPE_ID, 0, &params, self.deadline);
         self.counters.call(started.elapsed());
         match answer {
             Ok(Ok(results)) => read_verdict(&results).map_err(|e| e.to_string()),

@@ -12,6 +12,7 @@ use crate::{
     membrane::Gate,
     objects::{Holder, exports},
     policy::Policies,
+    scheduler::Plugins,
     source::Sources,
     spec::{ModuleSpec, ModuleType},
     tap::{self, Tap},
@@ -43,6 +44,7 @@ pub struct Context {
     pub sources: Sources,
     pub cluster: ClusterFacts,
     pub judges: Arc<Judges>,
+    pub plugins: Arc<Plugins>,
     pub policies: Policies,
     /// Where records of modules are kept; `None`: nothing is recorded.
     pub record_dir: Option<PathBuf>,

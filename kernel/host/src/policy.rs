@@ -7,6 +7,7 @@ use crate::{
     fault::HostError,
     grants::Permission,
     limits::ModuleLimits,
+    source::Provenance,
     spec::{ModuleSpec, ModuleType, RawLimits, Source, must_see},
 };
 use parking_lot::RwLock;
@@ -23,6 +24,8 @@ struct PolicySpec {
     types: Vec<String>,
     sources: Vec<String>,
     digests: Vec<String>,
+    /// PEM; one of them must have signed.
+    signing_keys: Vec<String>,
     permissions: Vec<Permission>,
     grants: Vec<String>,
     limits: RawLimits,
@@ -60,18 +63,23 @@ impl Policies {
         *self.0.write() = objects.iter().map(|object| Policy::read(&object.meta().name, object.value().ok())).collect();
     }
 
+    /// Whether any policy that is about the module asks who signed it.
+    pub fn ask_who_signed(&self, asker: &Asker, spec: &ModuleSpec) -> bool {
+        self.0.read().iter().any(|policy| policy.selects(asker, spec) && !policy.spec.signing_keys.is_empty())
+    }
+
     /// What a module gets that runs these bytes.
     ///
     /// # Errors
     /// `Denied`, with what each policy has against it.
-    pub fn allowance(&self, asker: &Asker, spec: &ModuleSpec, digest: &str) -> Result<Allowance, HostError> {
+    pub fn allowance(&self, asker: &Asker, spec: &ModuleSpec, digest: &str, provenance: &Provenance) -> Result<Allowance, HostError> {
         let policies = self.0.read();
         let selecting: Vec<&Policy> = policies.iter().filter(|policy| policy.selects(asker, spec)).collect();
         let mut objections = Vec::new();
         let admitting: Vec<&Policy> = selecting
             .iter()
             .copied()
-            .filter(|policy| match policy.objection(spec, digest) {
+            .filter(|policy| match policy.objection(spec, digest, provenance) {
                 Some(why) => {
                     objections.push(format!("policy {:?} {why}", policy.name));
                     false
@@ -86,7 +94,7 @@ impl Policies {
             return Err(HostError::Denied(objections.join("; ")));
         }
         let permissions: Vec<Permission> = admitting.iter().flat_map(|policy| policy.spec.permissions.clone()).collect();
-        if spec.kind == ModuleType::Scheduler {
+        if matches!(spec.kind, ModuleType::Scheduler | ModuleType::SchedulerPlugin) {
             // It is shown whole snapshots: part of one would only mislead it.
             must_see(spec.kind, &[], &permissions).map_err(|e| HostError::Denied(format!("the policies' permissions: {e}")))?;
         }
@@ -113,7 +121,7 @@ impl Policy {
     }
 
     /// Why the module may not run, if it may not.
-    fn objection(&self, spec: &ModuleSpec, digest: &str) -> Option<String> {
+    fn objection(&self, spec: &ModuleSpec, digest: &str, provenance: &Provenance) -> Option<String> {
         let lists = |list: &[String], word: &str| list.is_empty() || list.iter().any(|entry| entry == word);
         let (kind, source) = (spec.kind.as_str(), spec.source.kind());
         if !lists(&self.spec.types, kind) {
@@ -124,6 +132,9 @@ impl Policy {
         }
         if !lists(&self.spec.digests, digest) {
             return Some(format!("does not allow the digest {digest}"));
+        }
+        if !self.spec.signing_keys.is_empty() && !provenance.is_by_one_of(&self.spec.signing_keys) {
+            return Some("has no key that signed it".to_owned());
         }
         let grant = spec.grants.iter().find(|grant| !self.spec.grants.contains(grant))?;
         Some(format!("does not allow the grant {grant}"))

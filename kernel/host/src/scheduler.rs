@@ -7,7 +7,10 @@
 //! Invariants: a pod is offered once at a time; a pod that is bound, gone or somebody else's is never offered; a pod that does not fit
 //! waits for an event that could help, or a minute.
 
+mod plugins;
 mod snapshot;
+
+pub use plugins::{Plugin, Plugins};
 
 use crate::{
     counters::Counters,
@@ -23,6 +26,7 @@ use bytes::Bytes;
 use capnp::{message, serialize, traits::HasTypeId};
 use pintle_registry::{DeleteOptions, EventKind, Feed, Object, Patch, Registry, ResourceKey, SubscriptionFilter};
 use pintle_wit::scheduler_capnp::{decision, scheduler};
+use plugins::{Opinion, Panel, Passage};
 use serde_json::{Value, json};
 use snapshot::Snapshot;
 use std::{
@@ -31,7 +35,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Pods in one call at most.
 const BATCH_MAX: usize = 128;
@@ -75,6 +79,8 @@ pub struct Work {
     parked: HashMap<PodKey, Parked>,
     done: (mpsc::UnboundedSender<Bound>, mpsc::UnboundedReceiver<Bound>),
     careful: usize,
+    panel: Panel,
+    plugins_changed: watch::Receiver<()>,
 }
 
 /// A binding that was tried.
@@ -86,11 +92,20 @@ struct Bound {
 
 impl Work {
     /// A loop for pods that name this scheduler.
-    pub fn new(module: &str, spec: &ModuleSpec, registry: Arc<Registry>, slot: Rc<Slot<HotInstance>>, counters: Arc<Counters>) -> Self {
+    pub fn new(
+        module: &str,
+        spec: &ModuleSpec,
+        registry: Arc<Registry>,
+        plugins: Arc<Plugins>,
+        slot: Rc<Slot<HotInstance>>,
+        counters: Arc<Counters>,
+    ) -> Self {
         let events = Rc::new(EventRecorder::new(registry.clone(), module, &spec.scheduler_name));
         Self {
             scheduler_name: spec.scheduler_name.clone(),
             snapshot: Snapshot::new(registry.clone(), spec),
+            panel: Panel::new(registry.clone(), plugins.clone(), &spec.scheduler_name),
+            plugins_changed: plugins.changes(),
             registry,
             slot,
             counters,
@@ -133,12 +148,14 @@ impl Work {
                 Some(bound) = self.done.1.recv() => self.bound(bound),
                 () = sleep_until(due) => {}
                 () = self.slot.filled(), if instance.is_none() => {}
+                Ok(()) = self.plugins_changed.changed() => self.list_all(),
             }
         }
     }
 
     fn list_all(&mut self) {
         self.snapshot.forget();
+        self.panel.snapshots().for_each(Snapshot::forget);
         self.parked.clear();
         for pod in crate::gather::all_of(&self.registry, &self.pods) {
             if self.is_pending(&pod) {
@@ -151,9 +168,9 @@ impl Work {
         let Feed::Event(event) = change else { return self.list_all() };
         let helps = match &*event.object.resource().key().resource {
             "pods" => self.pod_changed(&event),
-            "nodes" => self.snapshot.node_changed(&event),
-            "namespaces" => self.snapshot.namespace_changed(&event),
-            _ => self.snapshot.object_changed(&event),
+            "nodes" => self.everybody(|snapshot| snapshot.node_changed(&event)),
+            "namespaces" => self.everybody(|snapshot| snapshot.namespace_changed(&event)),
+            _ => self.everybody(|snapshot| snapshot.object_changed(&event)),
         };
         if helps {
             self.wake_parked();
@@ -175,7 +192,13 @@ impl Work {
         }
         self.parked.remove(&key);
         self.queue.forget(&key);
-        self.snapshot.pod_changed(event)
+        self.everybody(|snapshot| snapshot.pod_changed(event))
+    }
+
+    /// Tells the scheduler's snapshot and those of the plugins; what the scheduler's says.
+    fn everybody<T>(&mut self, mut tell: impl FnMut(&mut Snapshot) -> T) -> T {
+        self.panel.snapshots().for_each(|snapshot| drop(tell(snapshot)));
+        tell(&mut self.snapshot)
     }
 
     fn is_pending(&self, pod: &Object) -> bool {
@@ -201,24 +224,35 @@ impl Work {
 
     /// One batch: bring the guest up to date, ask, carry out.
     fn work(&mut self, instance: &Rc<HotInstance>) {
-        let batch = if self.careful > 0 { 1 } else { BATCH_MAX };
-        let mut pods = Vec::new();
+        let panel = self.panel.sit();
+        let batch = if self.careful > 0 || !panel.is_empty() { 1 } else { BATCH_MAX };
+        let (mut pods, mut opinions) = (Vec::new(), Vec::new());
         for key in self.queue.take(batch, Instant::now()) {
             match self.registry.get_cached(&self.pods, &key.0, &key.1).filter(|pod| self.is_pending(pod)) {
                 Some(pod) => pods.push((key, pod)),
                 None => self.queue.done(&key, Done::Settled, Instant::now()),
             }
         }
+        if let Some((key, pod)) = pods.first().filter(|_| !panel.is_empty()).cloned() {
+            let asked = match Panel::admits(&panel, &pod) {
+                Ok(Err(why)) => return self.decided(instance, &panel, key, &pod, Decision::Wait(why)),
+                admitted => admitted.and_then(|_| self.panel.opinions(&panel, &pod)),
+            };
+            match asked {
+                Ok(all) => opinions = all,
+                Err(why) => return self.decided(instance, &[], key, &pod, Decision::Unschedulable(why)),
+            }
+        }
         if pods.is_empty() {
             return;
         }
         self.careful = self.careful.saturating_sub(pods.len());
-        let answer = self.ask(instance, &pods);
+        let answer = self.ask(instance, &pods, &opinions);
         self.counters.memory_bytes.store(instance.memory_bytes() as u64, Relaxed);
         match answer {
             Ok(Ok(decisions)) => {
                 for ((key, pod), decision) in pods.into_iter().zip(decisions) {
-                    self.decided(instance, key, &pod, decision);
+                    self.decided(instance, &panel, key, &pod, decision);
                 }
             }
             Ok(Err(text)) => {
@@ -242,7 +276,12 @@ impl Work {
     }
 
     /// The guest's decisions. The inner error is the guest's own.
-    fn ask(&mut self, instance: &HotInstance, pods: &[(PodKey, Arc<Object>)]) -> Result<Result<Vec<Decision>, String>, Fault> {
+    fn ask(
+        &mut self,
+        instance: &HotInstance,
+        pods: &[(PodKey, Arc<Object>)],
+        opinions: &[Opinion],
+    ) -> Result<Result<Vec<Decision>, String>, Fault> {
         for _ in 0..2 {
             if let Err(text) = self.sync(instance)? {
                 return Ok(Err(text));
@@ -251,7 +290,7 @@ impl Work {
             let answer = instance.call(
                 <scheduler::Client as HasTypeId>::TYPE_ID,
                 SCHEDULE,
-                &schedule_params(instance.synced.get(), pods),
+                &schedule_params(instance.synced.get(), pods, opinions),
                 self.deadline,
             );
             self.counters.call(started.elapsed());
@@ -297,10 +336,14 @@ impl Work {
         Ok(Err("it calls a whole snapshot stale".into()))
     }
 
-    fn decided(&mut self, instance: &Rc<HotInstance>, key: PodKey, pod: &Arc<Object>, decision: Decision) {
+    fn decided(&mut self, instance: &Rc<HotInstance>, panel: &[Arc<Plugin>], key: PodKey, pod: &Arc<Object>, decision: Decision) {
         match decision {
-            Decision::Node(node) => self.bind(instance, key, pod, node),
+            Decision::Node(node) => self.bind(instance, panel, key, pod, node),
             Decision::Unschedulable(message) => {
+                if let Some((node, victims)) = self.panel.make_room(panel, pod) {
+                    self.park(key);
+                    return self.evict(instance, pod, node, victims);
+                }
                 self.park(key);
                 self.say(instance, pod, "Unschedulable", message);
             }
@@ -322,9 +365,18 @@ impl Work {
         self.parked.insert(key, Parked { since: Instant::now(), tries });
     }
 
-    fn bind(&mut self, instance: &Rc<HotInstance>, key: PodKey, pod: &Arc<Object>, node: String) {
-        self.parked.remove(&key);
+    fn bind(&mut self, instance: &Rc<HotInstance>, panel: &[Arc<Plugin>], key: PodKey, pod: &Arc<Object>, node: String) {
         self.snapshot.assume(pod, &node);
+        self.panel.snapshots().for_each(|snapshot| snapshot.assume_aloud(pod, &node));
+        let mut passage = match Passage::begin(self.registry.clone(), panel.to_vec(), pod.clone(), &node) {
+            Ok(passage) => passage,
+            Err(why) => {
+                self.everybody(|snapshot| snapshot.take_back(&pod.meta().uid));
+                self.park(key);
+                return self.say(instance, pod, "Unschedulable", why);
+            }
+        };
+        self.parked.remove(&key);
         let (writer, events, done) = (instance.writer.clone(), self.events.clone(), self.done.0.clone());
         let (target, about) = (name_of(pod), About::of(pod));
         tokio::task::spawn_local(async move {
@@ -336,7 +388,13 @@ impl Work {
             });
             let pod_name = format!("{}/{}", target.namespace, target.name);
             let write = Write { target, subresource: "binding".into(), action: Action::Create(binding.to_string().into()) };
-            let result = writer.carry_out(write).await.map(|_| ()).map_err(|e| e.to_string());
+            let result = match passage.pass().await {
+                Ok(()) => writer.carry_out(write).await.map(|_| ()).map_err(|e| e.to_string()),
+                Err(why) => Err(why),
+            };
+            if result.is_err() {
+                passage.give_up();
+            }
             let message = result.clone().err();
             let _ = done.send(Bound { pod: key, uid, result });
             match message {
@@ -366,7 +424,7 @@ impl Work {
             Ok(()) => Done::Settled,
             Err(why) => {
                 tracing::debug!(pod = ?bound.pod, why, "a binding was not carried out");
-                self.snapshot.take_back(&bound.uid);
+                self.everybody(|snapshot| snapshot.take_back(&bound.uid));
                 Done::Failed
             }
         };
@@ -446,13 +504,17 @@ fn condition_says(pod: &Object, reason: &str, message: &str) -> bool {
     conditions.iter().any(|c: &Value| c["type"] == "PodScheduled" && c["reason"] == reason && c["message"] == message)
 }
 
-fn schedule_params(generation: u64, pods: &[(PodKey, Arc<Object>)]) -> Vec<u8> {
+fn schedule_params(generation: u64, pods: &[(PodKey, Arc<Object>)], opinions: &[Opinion]) -> Vec<u8> {
     let bodies: Vec<&Bytes> = pods.iter().map(|(_, pod)| pod.body()).collect();
     let words = u32::try_from(bodies.iter().map(|b| b.len() / 8 + 4).sum::<usize>() + 64).unwrap_or(u32::MAX);
     let mut message = message::Builder::new(message::HeapAllocator::new().first_segment_words(words));
     let mut params = message.init_root::<scheduler::schedule_params::Builder<'_>>();
     params.set_generation(generation);
     params.set_now_millis(crate::now_millis());
+    let mut said = params.reborrow().init_opinions(u32::try_from(opinions.len()).unwrap_or(u32::MAX));
+    for (i, opinion) in (0..).zip(opinions) {
+        opinion.fill(said.reborrow().get(i));
+    }
     let mut list = params.init_pods(u32::try_from(bodies.len()).unwrap_or(u32::MAX));
     for (i, body) in (0..).zip(bodies) {
         list.set(i, body);

@@ -10,6 +10,7 @@ use crate::{
     launch::{Context, hello_of},
     limits::ModuleLimits,
     policy::Asker,
+    source::Provenance,
     spec::ModuleSpec,
     state::ModuleState,
     tap::Seen,
@@ -126,9 +127,14 @@ impl Work {
 
     async fn start(&self) -> Result<Mirror, HostError> {
         let (context, spec) = (self.context.clone(), self.spec.clone());
-        let wasm = tokio::task::spawn_blocking(move || context.sources.read(&spec)).await.map_err(|_| HostError::ShuttingDown)??;
+        let ask_who_signed = context.policies.ask_who_signed(&self.asker, &spec);
+        let read = move || {
+            let provenance = if ask_who_signed { context.sources.provenance(&spec)? } else { Provenance::default() };
+            Ok::<_, HostError>((context.sources.read(&spec)?, provenance))
+        };
+        let (wasm, provenance) = tokio::task::spawn_blocking(read).await.map_err(|_| HostError::ShuttingDown)??;
         let code = self.context.engine.load(wasm).await?;
-        self.context.policies.allowance(&self.asker, &self.spec, code.digest())?;
+        self.context.policies.allowance(&self.asker, &self.spec, code.digest(), &provenance)?;
         self.tell(|shadow| shadow.digest = code.digest().to_owned());
         let deadline = self.spec.kind.deadline(&self.limits);
         let (id, generation) = (ModuleId::new(&self.state.name), Generation::default());

@@ -9,10 +9,31 @@ use crate::{
 };
 use base64::Engine as _;
 use bytes::Bytes;
+use pintle_signing::{PublicKey, Signature};
+use serde::{Deserialize, Serialize};
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
+
+/// How the file beside a kept version ends that says who vouches for it.
+const PROVENANCE: &str = "signed";
+
+/// Where a component was, and who vouches for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Of the artifact's manifest; empty: it was in no registry.
+    pub manifest_digest: String,
+    pub signatures: Vec<Signature>,
+}
+
+impl Provenance {
+    /// Whether the holder of one of these keys (PEM) signed it.
+    pub fn is_by_one_of(&self, keys: &[String]) -> bool {
+        let keys: Vec<PublicKey> = keys.iter().filter_map(|key| PublicKey::from_pem(key).ok()).collect();
+        self.signatures.iter().any(|signature| keys.iter().any(|key| signature.is_by(key, &self.manifest_digest)))
+    }
+}
 
 /// Where modules may come from.
 #[derive(Clone, Debug, Default)]
@@ -66,15 +87,23 @@ impl Sources {
     }
 
     fn oci(&self, reference: &str) -> Result<Bytes, HostError> {
-        let program = self.artifact_program.as_ref().ok_or_else(|| bad(reference, "the program that pulls modules is not there"))?;
+        self.program(reference)?;
         if !reference.contains("@sha256:") {
             return Err(bad(reference, "it does not say which: it needs @sha256:..."));
         }
-        let mut command = Command::new(program);
-        command.args(["fetch", reference]).stdin(Stdio::null());
-        if let Some(folder) = &self.kept {
-            command.arg("--keep").arg(folder);
-        }
+        let keep = self.kept.as_ref().map(|folder| folder.display().to_string());
+        let keep = keep.iter().flat_map(|folder| ["--keep", folder]);
+        self.artifact(&["fetch", reference].into_iter().chain(keep).collect::<Vec<_>>(), reference)
+    }
+
+    fn program(&self, reference: &str) -> Result<&PathBuf, HostError> {
+        self.artifact_program.as_ref().ok_or_else(|| bad(reference, "the program that pulls modules is not there"))
+    }
+
+    /// What the program that knows registries says.
+    fn artifact(&self, words: &[&str], reference: &str) -> Result<Bytes, HostError> {
+        let mut command = Command::new(self.program(reference)?);
+        command.args(words).stdin(Stdio::null());
         let output = command.output().map_err(|e| bad(reference, e))?;
         if !output.status.success() {
             return Err(bad(reference, String::from_utf8_lossy(&output.stderr).trim()));
@@ -82,13 +111,46 @@ impl Sources {
         Ok(output.stdout.into())
     }
 
+    /// Who vouches for a module. Blocks on files and on a registry.
+    ///
+    /// # Errors
+    /// The registry cannot be asked.
+    pub fn provenance(&self, spec: &ModuleSpec) -> Result<Provenance, HostError> {
+        match &spec.source {
+            Source::Oci(reference) => {
+                let manifest_digest = reference.split_once('@').map(|(_, digest)| digest.to_owned()).unwrap_or_default();
+                match self.artifact(&["signatures", reference], reference) {
+                    Ok(listed) => {
+                        Ok(Provenance { manifest_digest, signatures: serde_json::from_slice(&listed).map_err(|e| bad(reference, e))? })
+                    }
+                    // Without the registry, what was known holds: signatures are worth the same wherever they lie.
+                    Err(error) => self.known(&spec.digest).filter(|known| known.manifest_digest == manifest_digest).ok_or(error),
+                }
+            }
+            Source::Kept(digest) => Ok(self.known(digest).unwrap_or_default()),
+            _ => Ok(Provenance::default()),
+        }
+    }
+
+    /// Who vouched for the component of this digest when it was kept.
+    fn known(&self, digest: &str) -> Option<Provenance> {
+        let kept = std::fs::read(self.place(digest)?.with_extension(PROVENANCE)).ok()?;
+        serde_json::from_slice(&kept).ok()
+    }
+
     /// Keeps the bytes of a version that runs, so that it can be gone back to wherever it came from. Blocks on files.
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn keep(&self, digest: &str, wasm: &[u8]) -> std::io::Result<()> {
-        let Some(path) = self.place(digest).filter(|path| !path.is_file()) else { return Ok(()) };
+    pub fn keep(&self, digest: &str, wasm: &[u8], provenance: &Provenance) -> std::io::Result<()> {
+        let Some(path) = self.place(digest) else { return Ok(()) };
         std::fs::create_dir_all(path.parent().unwrap_or(&path))?;
+        if *provenance != Provenance::default() {
+            std::fs::write(path.with_extension(PROVENANCE), serde_json::to_vec(provenance)?)?;
+        }
+        if path.is_file() {
+            return Ok(());
+        }
         let fresh = path.with_extension(format!("{}.new", std::process::id()));
         std::fs::write(&fresh, wasm)?;
         std::fs::rename(fresh, path)

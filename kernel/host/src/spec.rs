@@ -16,6 +16,7 @@ use std::time::Duration;
 pub enum ModuleType {
     Controller,
     Scheduler,
+    SchedulerPlugin,
     Admission,
 }
 
@@ -25,6 +26,7 @@ impl ModuleType {
         match self {
             Self::Controller => "controller",
             Self::Scheduler => "scheduler",
+            Self::SchedulerPlugin => "schedulerPlugin",
             Self::Admission => "admission",
         }
     }
@@ -38,7 +40,7 @@ impl ModuleType {
     pub fn deadline(self, limits: &ModuleLimits) -> Duration {
         match self {
             Self::Controller => limits.slice_deadline,
-            Self::Scheduler => limits.scheduler_deadline,
+            Self::Scheduler | Self::SchedulerPlugin => limits.scheduler_deadline,
             Self::Admission => limits.admission_deadline,
         }
     }
@@ -85,11 +87,36 @@ pub struct ModuleSpec {
     pub controllers: Vec<ControllerSpec>,
     pub admission: Option<AdmissionSpec>,
     pub scheduler_name: String,
+    pub plugin: Option<PluginSpec>,
     pub suspend: bool,
     /// What a record of its calls may hold, in bytes; `None`: nothing is recorded.
     pub record: Option<u64>,
     /// Another version that is asked the same; it answers for nobody.
     pub shadow: Option<ShadowSpec>,
+}
+
+/// `spec.plugin`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginSpec {
+    pub points: Vec<Point>,
+    /// Of its scores.
+    pub weight: i32,
+    pub order: i64,
+    /// Go on without it when it fails.
+    pub ignore_failures: bool,
+}
+
+/// Where a scheduler asks its plugins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Point {
+    PreEnqueue,
+    Filter,
+    PostFilter,
+    Score,
+    Reserve,
+    Permit,
+    PreBind,
 }
 
 /// `spec.shadow`.
@@ -215,6 +242,7 @@ struct RawSpec {
     controllers: Vec<RawController>,
     admission: Option<RawAdmission>,
     scheduler_name: String,
+    plugin: Option<RawPlugin>,
     api_level: Option<u16>,
     suspend: bool,
     record: Option<RawRecord>,
@@ -323,8 +351,9 @@ impl ModuleSpec {
         let kind = match raw.r#type.as_str() {
             "controller" => ModuleType::Controller,
             "scheduler" => ModuleType::Scheduler,
+            "schedulerPlugin" => ModuleType::SchedulerPlugin,
             "admission" => ModuleType::Admission,
-            other => return Err(bad("spec.type", format!("must be controller, scheduler or admission, not {other:?}"))),
+            other => return Err(bad("spec.type", format!("must be controller, scheduler, schedulerPlugin or admission, not {other:?}"))),
         };
         if let Some(level) = raw.api_level.filter(|level| *level > pintle_wit::API_LEVEL) {
             return Err(bad("spec.apiLevel", format!("this kernel has level {}, not {level}", pintle_wit::API_LEVEL)));
@@ -332,7 +361,9 @@ impl ModuleSpec {
         let controllers: Vec<_> = raw.controller.into_iter().chain(raw.controllers).map(ControllerSpec::check).collect::<Result<_, _>>()?;
         let timeout = raw.admission.as_ref().and_then(|a| a.timeout_milliseconds);
         let admission = raw.admission.map(AdmissionSpec::check).transpose()?;
+        let plugin = raw.plugin.map(RawPlugin::check).transpose()?;
         match kind {
+            ModuleType::SchedulerPlugin if plugin.is_none() => return Err(bad("spec.plugin", "is required for a scheduler plugin")),
             ModuleType::Controller if controllers.is_empty() => return Err(bad("spec.controller", "is required for a controller")),
             ModuleType::Admission if admission.is_none() => return Err(bad("spec.admission", "is required for an admission module")),
             _ => {}
@@ -354,12 +385,41 @@ impl ModuleSpec {
             controllers,
             admission,
             scheduler_name,
+            plugin,
             suspend: raw.suspend,
             shadow: raw.shadow.map(RawShadow::check).transpose()?,
             record: raw.record.map(|record| record.max_bytes.unwrap_or(pintle_record::BYTES_DEFAULT)),
         };
         must_see(spec.kind, &spec.controllers, &spec.permissions)?;
         Ok(spec)
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct RawPlugin {
+    points: Vec<Point>,
+    weight: Option<i32>,
+    order: Option<i64>,
+    failure_policy: String,
+}
+
+impl RawPlugin {
+    fn check(self) -> Result<PluginSpec, HostError> {
+        if self.points.is_empty() {
+            return Err(bad("spec.plugin.points", "must name at least one"));
+        }
+        let ignore_failures = match self.failure_policy.as_str() {
+            "" | "Fail" => false,
+            "Ignore" => true,
+            other => return Err(bad("spec.plugin.failurePolicy", format!("must be Fail or Ignore, not {other:?}"))),
+        };
+        Ok(PluginSpec {
+            points: self.points,
+            weight: self.weight.unwrap_or(1),
+            order: self.order.unwrap_or(ORDER_DEFAULT),
+            ignore_failures,
+        })
     }
 }
 
@@ -391,7 +451,7 @@ pub fn must_see(kind: ModuleType, controllers: &[ControllerSpec], permissions: &
     let core = |resource| ResourcePattern::One(ResourceKey::new("", resource));
     let shown = |spec: &ControllerSpec| std::iter::once(&spec.primary).chain(spec.watches.iter().map(|w| &w.resource)).cloned().collect();
     let seen: Vec<ResourcePattern> = match kind {
-        ModuleType::Scheduler => ["pods", "nodes", "namespaces"].map(core).into(),
+        ModuleType::Scheduler | ModuleType::SchedulerPlugin => ["pods", "nodes", "namespaces"].map(core).into(),
         ModuleType::Controller => controllers.iter().flat_map(|spec| -> Vec<_> { shown(spec) }).collect(),
         ModuleType::Admission => Vec::new(),
     };

@@ -21,9 +21,10 @@ use crate::{
         STATELESS_INSTANCES,
     },
     policy::{Allowance, Asker},
-    scheduler,
+    scheduler::{self, Plugin},
     shadow::Shadow,
     slot::Slot,
+    source::Provenance,
     spec::{ControllerSpec, ModuleSpec, ModuleType, ShadowSpec, Source},
     state::{ModuleState, Past, Phase},
 };
@@ -84,7 +85,7 @@ pub enum Command {
 enum Incarnation {
     Controller(Rc<Running>),
     Scheduler(Rc<HotInstance>),
-    Admission(Arc<Pool>),
+    Pooled(Arc<Pool>),
 }
 
 impl Incarnation {
@@ -92,7 +93,7 @@ impl Incarnation {
         match self {
             Self::Controller(running) => running.vat.fault().await,
             Self::Scheduler(instance) => instance.fault().await,
-            Self::Admission(pool) => pool.fault().await,
+            Self::Pooled(pool) => pool.fault().await,
         }
     }
 
@@ -100,7 +101,7 @@ impl Incarnation {
         match self {
             Self::Controller(running) => running.generation,
             Self::Scheduler(instance) => instance.generation,
-            Self::Admission(pool) => pool.generation,
+            Self::Pooled(pool) => pool.generation,
         }
     }
 
@@ -109,7 +110,7 @@ impl Incarnation {
         match self {
             Self::Controller(running) => running.answered.get(),
             Self::Scheduler(instance) => instance.answered.get(),
-            Self::Admission(pool) => pool.answered(),
+            Self::Pooled(pool) => pool.answered(),
         }
     }
 
@@ -117,7 +118,7 @@ impl Incarnation {
         match self {
             Self::Controller(running) => running.vat.memory_bytes(),
             Self::Scheduler(instance) => instance.memory_bytes(),
-            Self::Admission(pool) => pool.memory_bytes(),
+            Self::Pooled(pool) => pool.memory_bytes(),
         }
     }
 }
@@ -127,7 +128,7 @@ enum Lasting {
     None,
     Controller { slot: Rc<Slot<Running>>, specs: Vec<ControllerSpec>, tasks: Vec<JoinHandle<()>> },
     Scheduler { slot: Rc<Slot<HotInstance>>, name: String, task: JoinHandle<()> },
-    Admission,
+    Pooled,
 }
 
 impl Drop for Lasting {
@@ -135,7 +136,7 @@ impl Drop for Lasting {
         match self {
             Self::Controller { tasks, .. } => tasks.iter().for_each(JoinHandle::abort),
             Self::Scheduler { task, .. } => task.abort(),
-            Self::None | Self::Admission => {}
+            Self::None | Self::Pooled => {}
         }
     }
 }
@@ -148,7 +149,7 @@ pub struct Supervisor {
     commands: mpsc::UnboundedReceiver<Command>,
     work: Lasting,
     current: Option<Incarnation>,
-    last_good: Option<Code>,
+    last_good: Option<(Code, Provenance)>,
     /// What the current incarnation was started from.
     serving: Option<Version>,
     asker: Asker,
@@ -164,6 +165,7 @@ struct Version {
     spec: ModuleSpec,
     code: Code,
     limits: ModuleLimits,
+    provenance: Provenance,
 }
 
 impl Version {
@@ -269,19 +271,25 @@ impl Supervisor {
         }
         self.prepare(&spec, manifest.trusted).await?;
         let (context, wanted) = (self.context.clone(), spec.clone());
-        let read = tokio::task::spawn_blocking(move || context.sources.read(&wanted).map(|wasm| (digest_of(&wasm), wasm)));
-        let (digest, wasm) = tokio::select! {
+        let ask_who_signed = context.policies.ask_who_signed(&self.asker, &spec);
+        let read = tokio::task::spawn_blocking(move || {
+            context.sources.read(&wanted).and_then(|wasm| {
+                let provenance = if ask_who_signed { context.sources.provenance(&wanted)? } else { Provenance::default() };
+                Ok::<_, HostError>((digest_of(&wasm), wasm, provenance))
+            })
+        });
+        let (digest, wasm, provenance) = tokio::select! {
             biased;
             told = self.commands.recv() => return Ok(told),
             read = read => read.map_err(|_| HostError::ShuttingDown)??,
         };
-        let Allowance { bounds, limits } = self.context.policies.allowance(&self.asker, &spec, &digest)?;
+        let Allowance { bounds, limits } = self.context.policies.allowance(&self.asker, &spec, &digest, &provenance)?;
         let code = match self.load(wasm.clone()).await {
             Ok(loaded) => loaded?,
             Err(told) => return Ok(told),
         };
         self.grants.set(spec.permissions.clone(), bounds);
-        let next = Version { spec, code, limits };
+        let next = Version { spec, code, limits, provenance };
         self.remember(&next, wasm);
         if self.current.is_some() && self.serving.as_ref().is_some_and(|serving| serving.continues_as(&next)) {
             if let (Lasting::Controller { slot, .. }, Some(Incarnation::Controller(running))) = (&self.work, &self.current) {
@@ -300,8 +308,8 @@ impl Supervisor {
 
     /// What runs is held to the policies and the manifest as they are now, before anything else: its grants shrink, or it ends.
     async fn narrow(&mut self, wanted: Option<&ModuleSpec>) {
-        let Some(Version { spec, code, .. }) = &self.serving else { return };
-        match self.context.policies.allowance(&self.asker, spec, code.digest()) {
+        let Some(Version { spec, code, provenance, .. }) = &self.serving else { return };
+        match self.context.policies.allowance(&self.asker, spec, code.digest(), provenance) {
             Ok(allowance) => {
                 let bounds = allowance.bounds.into_iter().chain(wanted.map(|wanted| wanted.permissions.clone())).collect();
                 self.grants.set(spec.permissions.clone(), bounds);
@@ -351,7 +359,8 @@ impl Supervisor {
         if same {
             return Ok(());
         }
-        if matches!(self.work, Lasting::Admission) && spec.kind == ModuleType::Admission {
+        let was = self.serving.as_ref().map(|serving| serving.spec.kind);
+        if matches!(self.work, Lasting::Pooled) && was == Some(spec.kind) {
             // The judge that is there goes on until the next one has started.
             return Ok(());
         }
@@ -359,7 +368,7 @@ impl Supervisor {
         self.work = match spec.kind {
             ModuleType::Controller => self.controller_work(&spec.controllers)?,
             ModuleType::Scheduler => self.scheduler_work(spec),
-            ModuleType::Admission => Lasting::Admission,
+            ModuleType::Admission | ModuleType::SchedulerPlugin => Lasting::Pooled,
         };
         if spec.kind == ModuleType::Admission && trusted {
             self.install_judge(spec, &spec.limits, None);
@@ -392,8 +401,22 @@ impl Supervisor {
 
     fn scheduler_work(&self, spec: &ModuleSpec) -> Lasting {
         let slot = Rc::new(Slot::default());
-        let work = scheduler::Work::new(self.id.as_str(), spec, self.context.registry.clone(), slot.clone(), self.state.counters.clone());
+        let (registry, plugins) = (self.context.registry.clone(), self.context.plugins.clone());
+        let work = scheduler::Work::new(self.id.as_str(), spec, registry, plugins, slot.clone(), self.state.counters.clone());
         Lasting::Scheduler { slot, name: spec.scheduler_name.clone(), task: tokio::task::spawn_local(work.run()) }
+    }
+
+    fn install_plugin(&self, version: &Version, pool: &Arc<Pool>) {
+        let Some(spec) = version.spec.plugin.clone() else { return };
+        self.context.plugins.install(Plugin {
+            name: self.id.to_string(),
+            spec,
+            module: version.spec.clone(),
+            limits: version.limits.clone(),
+            grants: self.grants.clone(),
+            counters: self.state.counters.clone(),
+            pool: pool.clone(),
+        });
     }
 
     fn install_judge(&self, spec: &ModuleSpec, limits: &ModuleLimits, pool: Option<Arc<Pool>>) {
@@ -430,11 +453,11 @@ impl Supervisor {
                 && let Some(good) = self.step_back(&version)
             {
                 let message =
-                    format!("{}; back to {} because {} keeps failing", describe_fault(&fault), good.digest(), version.code.digest());
+                    format!("{}; back to {} because {} keeps failing", describe_fault(&fault), good.0.digest(), version.code.digest());
                 tracing::warn!(module = %self.id, message, "rolled back");
                 self.audit.warn("RolledBack", message.clone());
                 self.state.update(|f| f.message = message);
-                (version.code, faults) = (good, 0);
+                ((version.code, version.provenance), faults) = (good, 0);
                 continue;
             }
             let greedy = matches!(fault.kind, FaultKind::Deadline | FaultKind::Memory | FaultKind::Misuse);
@@ -456,9 +479,9 @@ impl Supervisor {
     }
 
     /// The code that is known to work, if it is another one and may run.
-    fn step_back(&self, version: &Version) -> Option<Code> {
-        let good = self.last_good.as_ref().filter(|good| good.digest() != version.code.digest())?;
-        self.context.policies.allowance(&self.asker, &version.spec, good.digest()).ok().map(|_| good.clone())
+    fn step_back(&self, version: &Version) -> Option<(Code, Provenance)> {
+        let good = self.last_good.as_ref().filter(|(good, _)| good.digest() != version.code.digest())?;
+        self.context.policies.allowance(&self.asker, &version.spec, good.0.digest(), &good.1).ok().map(|_| good.clone())
     }
 
     /// Starts an incarnation, lets it serve, and says how that ended.
@@ -524,11 +547,12 @@ impl Supervisor {
 
     /// The version that runs goes into the history, and its bytes are kept.
     fn remember(&self, version: &Version, wasm: bytes::Bytes) {
+        let provenance = version.provenance.clone();
         let (context, digest, builtin) =
             (self.context.clone(), version.code.digest().to_owned(), matches!(version.spec.source, Source::Builtin(_)));
         if !builtin {
             tokio::task::spawn_blocking(move || {
-                if let Err(error) = context.sources.keep(&digest, &wasm) {
+                if let Err(error) = context.sources.keep(&digest, &wasm, &provenance) {
                     tracing::warn!(digest, %error, "cannot keep a version; it can be gone back to only where it came from");
                 }
             });
@@ -536,7 +560,7 @@ impl Supervisor {
     }
 
     fn begin_record(&self, version: &Version, bytes_max: u64) -> Result<(), String> {
-        let Version { spec, code, limits } = version;
+        let Version { spec, code, limits, .. } = version;
         let dir = self.context.record_dir.as_ref().ok_or("this kernel keeps no records")?;
         let dir = std::fs::create_dir_all(dir).and_then(|()| dir.canonicalize()).map_err(|e| format!("{}: {e}", dir.display()))?;
         let deadline = spec.kind.deadline(limits);
@@ -577,8 +601,8 @@ impl Supervisor {
             };
             self.state.counters.memory_bytes.store(current.memory_bytes() as u64, Relaxed);
             let answered = current.answered();
-            if answered && self.last_good.as_ref().is_none_or(|good| good.digest() != code.digest()) {
-                self.last_good = Some(code.clone());
+            if answered && self.last_good.as_ref().is_none_or(|(good, _)| good.digest() != code.digest()) {
+                self.last_good = Some((code.clone(), version.provenance.clone()));
                 self.state.update(|f| f.last_good_digest = code.digest().to_owned());
             }
             if let Some(fault) = fault {
@@ -589,7 +613,7 @@ impl Supervisor {
     }
 
     async fn start(&self, version: &Version) -> Result<Incarnation, HostError> {
-        let Version { spec, code, limits } = version;
+        let Version { spec, code, limits, .. } = version;
         let (context, id, counters, grants, audit) = (&self.context, &self.id, &self.state.counters, &self.grants, &self.audit);
         let launcher = Launcher { context, id, spec, code, counters, grants, limits, audit };
         Ok(match spec.kind {
@@ -612,12 +636,14 @@ impl Supervisor {
                 let (instance, generation, writer) = launcher.start().await?.into_hot().await?;
                 Incarnation::Scheduler(Rc::new(HotInstance::new(instance, generation, writer, self.state.tap.clone())))
             }
-            ModuleType::Admission => {
-                let mut instances = Vec::with_capacity(STATELESS_INSTANCES);
-                for _ in 0..STATELESS_INSTANCES {
+            ModuleType::Admission | ModuleType::SchedulerPlugin => {
+                // A plugin has a snapshot: there is one of it.
+                let count = if spec.kind == ModuleType::Admission { STATELESS_INSTANCES } else { 1 };
+                let mut instances = Vec::with_capacity(count);
+                for _ in 0..count {
                     instances.push(launcher.start().await?.into_hot().await?.0);
                 }
-                Incarnation::Admission(Arc::new(Pool::new(instances, self.state.tap.clone())))
+                Incarnation::Pooled(Arc::new(Pool::new(instances, self.state.tap.clone())))
             }
         })
     }
@@ -628,7 +654,8 @@ impl Supervisor {
         match (&self.work, &next) {
             (Lasting::Controller { slot, .. }, Incarnation::Controller(running)) => drop(slot.put(Some(running.clone()))),
             (Lasting::Scheduler { slot, .. }, Incarnation::Scheduler(instance)) => drop(slot.put(Some(instance.clone()))),
-            (_, Incarnation::Admission(pool)) => self.install_judge(&version.spec, &version.limits, Some(pool.clone())),
+            (_, Incarnation::Pooled(pool)) if version.spec.kind == ModuleType::SchedulerPlugin => self.install_plugin(version, pool),
+            (_, Incarnation::Pooled(pool)) => self.install_judge(&version.spec, &version.limits, Some(pool.clone())),
             _ => {}
         }
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -654,6 +681,7 @@ impl Supervisor {
     /// Ends everything of the module.
     async fn tear_down(&mut self) {
         self.context.judges.remove(self.id.as_str());
+        self.context.plugins.remove(self.id.as_str());
         (self.work, self.serving, self.shadow) = (Lasting::None, None, None);
         if let Some(old) = self.current.take() {
             drain(old);

@@ -5,8 +5,9 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 use std::{
     env,
-    fs::File,
+    fs::{self, File},
     io::{BufRead, BufReader, Write},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -66,6 +67,32 @@ pub fn source_of(built: &Built, to: Option<&str>) -> Result<Value, CliError> {
         Some(reference) => json!({"oci": to_registry(built, reference)?}),
         None => json!({"inline": base64::engine::general_purpose::STANDARD.encode(&built.wasm)}),
     })
+}
+
+/// Signs an artifact in a registry with a key.
+///
+/// # Errors
+/// The key is none, or what a registry can do wrong.
+pub fn sign(reference: &str, key: &Path) -> Result<(), CliError> {
+    let program = env::current_exe().map_err(CliError::io("this program"))?.with_file_name("pintle-artifact");
+    let status = Command::new(&program).args(["sign", reference]).arg(key).status().map_err(CliError::io(program.display().to_string()))?;
+    if status.success() { Ok(()) } else { Err(CliError::Program(format!("pintle-artifact sign {reference}"))) }
+}
+
+/// Makes a key for signing: `FILE.key`, readable by nobody else, and `FILE.pub`, for `signingKeys` of a ModulePolicy.
+///
+/// # Errors
+/// A file that is there already, or cannot be written.
+pub fn new_key(file: &Path) -> Result<(), CliError> {
+    let (private, public) = pintle_signing::generate().map_err(|e| CliError::unexpected("the key", e))?;
+    for (ending, mode, text) in [("key", 0o600, private), ("pub", 0o644, public)] {
+        let path = file.with_extension(ending);
+        let io = || CliError::io(path.display().to_string());
+        let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&path).map_err(io())?;
+        out.write_all(text.as_bytes()).map_err(io())?;
+        println!("{}", path.display());
+    }
+    Ok(())
 }
 
 /// Pushes the component by the program that knows registries; the reference that it is pulled by.

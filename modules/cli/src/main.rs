@@ -21,7 +21,8 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Makes a folder with a module that works: a controller that greets namespaces, or a rule about images.
+    /// Makes a folder with a module that works: a controller that greets namespaces, a rule about images, or a plugin of
+    /// the scheduler.
     New {
         /// Name of the module and of the folder: lower case letters, digits and dashes.
         name: String,
@@ -41,6 +42,19 @@ enum Verb {
         /// Push the component to this registry (HOST/NAME:TAG) and let the kernel pull it from there by its digest.
         #[arg(long)]
         to: Option<String>,
+    },
+    /// Makes a key for signing.
+    NewKey {
+        /// FILE.key and FILE.pub are made.
+        file: PathBuf,
+    },
+    /// Signs a module in a registry, as cosign does with a key.
+    Sign {
+        /// HOST/NAME@sha256:..., as `push --to` said it.
+        reference: String,
+        /// The key: ECDSA P-256, PKCS#8, not encrypted.
+        #[arg(long)]
+        key: PathBuf,
     },
     /// Builds the module and lets it be asked what the running version is asked; its answers are compared, and do nothing.
     Shadow {
@@ -165,6 +179,8 @@ fn main() -> ExitCode {
         Verb::Test => project::test(),
         Verb::Build => project::build().map(|built| println!("{built}")),
         Verb::Push { to } => project::build().and_then(|built| cluster::push(&built, to.as_deref())),
+        Verb::NewKey { file } => cluster::new_key(&file),
+        Verb::Sign { reference, key } => cluster::sign(&reference, &key),
         Verb::Shadow { to } => project::build().and_then(|built| versions::shadow(&built, to.as_deref())),
         Verb::Compare { name, stop } => versions::compare(&name, stop),
         Verb::Promote { name, despite_differences } => versions::promote(&name, despite_differences),

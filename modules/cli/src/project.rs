@@ -18,6 +18,8 @@ pub enum Kind {
     Controller,
     /// Judges requests before they are stored.
     Admission,
+    /// Says of nodes whether they will do for a pod, beside the default scheduler.
+    SchedulerPlugin,
 }
 
 /// One example as a template: its own names, and its files.
@@ -47,6 +49,7 @@ impl Kind {
         match self {
             Self::Controller => template!("module-controller", "greeter"),
             Self::Admission => template!("module-admission", "tagged-images"),
+            Self::SchedulerPlugin => template!("module-scheduler-plugin", "licences"),
         }
     }
 }

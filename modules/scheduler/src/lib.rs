@@ -7,6 +7,7 @@
 mod filter;
 mod interpod;
 mod model;
+mod opinions;
 mod plan;
 mod preempt;
 mod score;
@@ -15,7 +16,7 @@ mod spread;
 mod volumes;
 
 use pintle_sdk::prelude::*;
-use pintle_sdk::{Decision, Delta, Freshness, Scheduler};
+use pintle_sdk::{Decision, Delta, Freshness, Opinion, Scheduler};
 
 /// The scheduler and its snapshot.
 #[derive(Default)]
@@ -36,7 +37,14 @@ impl Scheduler for DefaultScheduler {
         if generation != self.snapshot.generation {
             return Ok(None);
         }
-        Ok(Some(plan::schedule(&mut self.snapshot, now, pods)))
+        Ok(Some(plan::schedule(&mut self.snapshot, now, pods, &[])))
+    }
+
+    fn schedule_with(&mut self, generation: u64, now: Time, pods: &[&[u8]], opinions: &[Opinion<'_>]) -> Result<Option<Vec<Decision>>> {
+        if generation != self.snapshot.generation {
+            return Ok(None);
+        }
+        Ok(Some(plan::schedule(&mut self.snapshot, now, pods, opinions)))
     }
 }
 

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use pintle_sdk::Decision;
 use pintle_sdk::prelude::*;
+use pintle_sdk::{Decision, Opinion};
 
 use crate::filter::Cycle;
 use crate::model::{self, Pod};
+use crate::opinions::Opinions;
 use crate::snapshot::Snapshot;
 use crate::volumes::{self, Volumes};
 use crate::{preempt, score};
@@ -17,21 +18,22 @@ use crate::{preempt, score};
 const SEARCH_ALL_BELOW: usize = 100;
 
 /// Decides for each pod, the more important first, each decision counting for those behind it. Answers come in the order of the questions.
-pub fn schedule(snapshot: &mut Snapshot, now: Time, rows: &[&[u8]]) -> Vec<Decision> {
+pub fn schedule(snapshot: &mut Snapshot, now: Time, rows: &[&[u8]], opinions: &[Opinion<'_>]) -> Vec<Decision> {
+    let opinions = Opinions::new(snapshot, opinions);
     let pods: Vec<Result<Rc<Pod>>> = rows.iter().map(|row| model::pod(row).map(Rc::new)).collect();
     let mut order: Vec<usize> = (0..pods.len()).collect();
     order.sort_by_key(|i| std::cmp::Reverse(pods[*i].as_ref().map_or(i32::MIN, |pod| pod.priority)));
     let mut decisions = vec![Decision::Wait(String::new()); pods.len()];
     for i in order {
         decisions[i] = match &pods[i] {
-            Ok(pod) => decide(snapshot, now, pod),
+            Ok(pod) => decide(snapshot, now, pod, &opinions),
             Err(error) => Decision::Unschedulable(error.to_string()),
         };
     }
     decisions
 }
 
-fn decide(snapshot: &mut Snapshot, now: Time, pod: &Rc<Pod>) -> Decision {
+fn decide(snapshot: &mut Snapshot, now: Time, pod: &Rc<Pod>, opinions: &Opinions<'_>) -> Decision {
     snapshot.forget_assumed(&pod.uid, now);
     if pod.gated {
         return Decision::Wait("Scheduling is blocked due to non-empty scheduling gates".into());
@@ -44,7 +46,7 @@ fn decide(snapshot: &mut Snapshot, now: Time, pod: &Rc<Pod>) -> Decision {
         let help = format!("preemption: 0/{nodes} nodes are available: {nodes} Preemption is not helpful for scheduling.");
         return Decision::Unschedulable(format!("0/{nodes} nodes are available: {why}. {help}"));
     }
-    let search = search(snapshot, pod);
+    let search = search(snapshot, pod, opinions);
     if let Some(at) = search.best {
         let node = snapshot.places[at].node.clone();
         let writes = if pod.claims.is_empty() { None } else { volumes::prepare(snapshot, pod, &node) };
@@ -66,7 +68,7 @@ struct Search {
     next_start: usize,
 }
 
-fn search(snapshot: &Snapshot, pod: &Pod) -> Search {
+fn search(snapshot: &Snapshot, pod: &Pod, opinions: &Opinions<'_>) -> Search {
     let cycle = Cycle::new(snapshot, pod);
     let (count, wanted) = (snapshot.places.len(), nodes_to_find(snapshot.node_count()));
     let mut found = Search::default();
@@ -76,7 +78,7 @@ fn search(snapshot: &Snapshot, pod: &Pod) -> Search {
         if !snapshot.places[at].exists {
             continue;
         }
-        match cycle.check(snapshot, at) {
+        match cycle.check(snapshot, at).and_then(|()| opinions.check(at)) {
             Ok(()) => feasible.push(at),
             Err(refusal) => {
                 refusal.reasons.into_iter().for_each(|reason| *found.reasons.entry(reason).or_default() += 1);
@@ -90,7 +92,7 @@ fn search(snapshot: &Snapshot, pod: &Pod) -> Search {
             break;
         }
     }
-    found.best = score::best(snapshot, &cycle, &feasible);
+    found.best = score::best(snapshot, &cycle, &feasible, opinions);
     found
 }
 

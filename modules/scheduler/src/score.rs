@@ -2,6 +2,7 @@
 
 use crate::filter::Cycle;
 use crate::model::Pod;
+use crate::opinions::Opinions;
 use crate::snapshot::{Place, Snapshot};
 use crate::spread::{self, Counted};
 
@@ -15,7 +16,7 @@ const SPREAD_WEIGHT: i64 = 2;
 const INTERPOD_WEIGHT: i64 = 2;
 
 /// The best of the places; of equal ones the least crowded with pods, then the first in the order given.
-pub fn best(snapshot: &Snapshot, cycle: &Cycle<'_>, feasible: &[usize]) -> Option<usize> {
+pub fn best(snapshot: &Snapshot, cycle: &Cycle<'_>, feasible: &[usize], opinions: &Opinions<'_>) -> Option<usize> {
     if let [only] = feasible {
         return Some(*only);
     }
@@ -34,6 +35,7 @@ pub fn best(snapshot: &Snapshot, cycle: &Cycle<'_>, feasible: &[usize]) -> Optio
         add(&mut totals, SPREAD_WEIGHT, sibling_scores(snapshot, pod, &places));
     }
     add(&mut totals, INTERPOD_WEIGHT, spanned(each(&|place| cycle.relations.points(place))));
+    totals.iter_mut().zip(feasible).for_each(|(total, at)| *total += opinions.score(*at));
     let best = (0..places.len()).min_by_key(|i| (-totals[*i], places[*i].pods.len(), *i))?;
     Some(feasible[best])
 }

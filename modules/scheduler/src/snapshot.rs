@@ -126,6 +126,11 @@ impl Snapshot {
         Ok(Freshness::Fresh)
     }
 
+    /// Places of the nodes that exist, in the order of their names.
+    pub fn by_name(&self) -> impl Iterator<Item = usize> + '_ {
+        self.index.values().copied().filter(|at| self.places[*at].exists)
+    }
+
     /// Nodes that exist.
     pub fn node_count(&self) -> usize {
         self.places.iter().filter(|place| place.exists).count()

@@ -1,7 +1,7 @@
 use super::*;
 use crate::DefaultScheduler;
 use pintle_sdk::serde_json::Value;
-use pintle_sdk::{Delta, Freshness, Scheduler};
+use pintle_sdk::{Delta, Freshness, Opinion, Scheduler};
 
 /// A cluster to ask.
 #[derive(Default)]
@@ -483,4 +483,28 @@ fn a_claim_for_one_pod_is_one_pods() -> Result<()> {
     let why = "0/2 nodes are available: 2 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode.";
     let objects = [claim("x", "", once), volume("v", "", "a", Some("x"))];
     check_volumes(&objects, &[mounts("p", &["x"]), mounts("q", &["x"])], &["a", why]).map(drop)
+}
+
+#[test]
+fn what_plugins_say_counts_with_what_the_scheduler_knows() -> Result<()> {
+    // Given in another order than that of their names, which is how plugins count.
+    let mut cluster = Cluster::new(&[plain("c"), plain("a"), plain("b")])?;
+    let mut ask = |name: &str, opinions: &[Opinion<'_>]| -> Result<Decision> {
+        let row = pod(name, "1", |_| {}).to_string();
+        let answer = cluster.scheduler.schedule_with(cluster.generation, Time(0), &[row.as_bytes()], opinions)?;
+        Ok(answer.unwrap_or_default().remove(0))
+    };
+    let opinion = |weight, scores: [i16; 3]| Opinion {
+        plugin: "p",
+        weight,
+        scores: scores.to_vec(),
+        reasons: vec!["node(s) were denied", "node(s) were full"],
+    };
+    assert_eq!(ask("p1", &[opinion(10, [-1, 100, 0])])?, Decision::Node("b".into()));
+    assert_eq!(ask("p2", &[opinion(10, [-1, 100, 0]), opinion(1, [0, -1, 0])])?, Decision::Node("c".into()));
+    let nowhere = ask("p3", &[opinion(1, [-1, -2, 0]), opinion(1, [0, 0, -1])])?;
+    let message = "0/3 nodes are available: 1 node(s) were full, 2 node(s) were denied. \
+        preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.";
+    assert_eq!(nowhere, Decision::Unschedulable(message.into()));
+    Ok(())
 }

@@ -22,10 +22,11 @@ use pintle_wit::admission_capnp::admission;
 use pintle_wit::controller_capnp::controller;
 use pintle_wit::module_capnp::{export, logger, module};
 use pintle_wit::provisioner_capnp::provisioner;
-use pintle_wit::scheduler_capnp::scheduler;
+use pintle_wit::scheduler_capnp::{scheduler, scheduler_plugin};
 
 use crate::controller::{read_request, write_result};
-use crate::{Admission, Controller, Error, Provisioned, Provisioner, Result, Scheduler, Start, Time, logging};
+use crate::scheduler_plugin::Serving;
+use crate::{Admission, Controller, Error, Provisioned, Provisioner, Result, Scheduler, SchedulerPlugin, Start, Time, logging};
 
 /// Makes a module from what it is told at the start.
 pub type Factory = fn(&Start) -> Result<Box<dyn Served>>;
@@ -68,6 +69,11 @@ pub fn start_admission<T: Admission>(start: &Start) -> Result<Box<dyn Served>> {
 /// Makes a [`Scheduler`] ready for the pipe.
 pub fn start_scheduler<T: Scheduler>(start: &Start) -> Result<Box<dyn Served>> {
     Ok(Box::new(ServedScheduler(T::start(start)?)))
+}
+
+/// Makes a [`SchedulerPlugin`] ready for the pipe.
+pub fn start_scheduler_plugin<T: SchedulerPlugin>(start: &Start) -> Result<Box<dyn Served>> {
+    Ok(Box::new(ServedPlugin(Serving::<T>::start(start)?)))
 }
 
 /// Makes a [`Provisioner`] ready for the pipe.
@@ -133,6 +139,19 @@ impl<T: Scheduler> Served for ServedScheduler<T> {
             (scheduler::Client::TYPE_ID, 1) => crate::scheduler::serve_schedule(&mut self.0, params),
             _ => Err(unserved(iface, method)),
         }
+    }
+}
+
+struct ServedPlugin<T: SchedulerPlugin>(Serving<T>);
+
+impl<T: SchedulerPlugin> Served for ServedPlugin<T> {
+    fn interfaces(&self) -> &'static [u64] {
+        &[scheduler_plugin::Client::TYPE_ID]
+    }
+
+    fn call(&mut self, iface: u64, method: u16, params: &[u8]) -> Result<Vec<u8>> {
+        let answer = if iface == scheduler_plugin::Client::TYPE_ID { self.0.call(method, params) } else { None };
+        answer.unwrap_or_else(|| Err(unserved(iface, method)))
     }
 }
 

@@ -40,6 +40,7 @@ mod plan;
 mod provisioner;
 mod provisioning;
 mod scheduler;
+mod scheduler_plugin;
 mod selector;
 mod start;
 pub mod storage;
@@ -56,7 +57,8 @@ pub use object::{Condition, Metadata, Object, ObjectRef, OwnerReference, Partial
 pub use plan::{Action, DeleteOptions, Event, PatchKind, Plan, Propagation, Write};
 pub use provisioner::{Provisioner, VolumeRemoval, VolumeRequest};
 pub use provisioning::{PROVISIONED_FINALIZER, Provisioned};
-pub use scheduler::{Decision, Delta, Freshness, Scheduler};
+pub use scheduler::{Decision, Delta, Freshness, Opinion, Scheduler};
+pub use scheduler_plugin::{Permit, Place, Places, Reason, SchedulerPlugin};
 pub use selector::{Requirement, Selector};
 pub use start::{ClusterFacts, Start};
 pub use time::Time;
@@ -100,6 +102,14 @@ macro_rules! scheduler {
     };
 }
 
+/// Exports a [`SchedulerPlugin`] as a module.
+#[macro_export]
+macro_rules! scheduler_plugin {
+    ($type:ty) => {
+        $crate::__export_module!($crate::guest::start_scheduler_plugin::<$type>);
+    };
+}
+
 /// Exports a [`Provisioner`] as a module.
 #[macro_export]
 macro_rules! provisioner {
@@ -108,7 +118,7 @@ macro_rules! provisioner {
     };
 }
 
-/// The part that the four macros share. On a native target it only type-checks the module.
+/// The part that the five macros share. On a native target it only type-checks the module.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export_module {

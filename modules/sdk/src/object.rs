@@ -155,6 +155,11 @@ pub struct Partial {
 }
 
 impl Partial {
+    /// Reads one from JSON.
+    pub fn read(row: &[u8]) -> Result<Self> {
+        serde_json::from_slice(row).map_err(|source| Error::Shape { what: "an object".into(), source })
+    }
+
     /// The API group.
     pub fn group(&self) -> &str {
         self.api_version.split_once('/').map_or("", |(group, _)| group)

@@ -15,6 +15,43 @@ pub trait Scheduler: Sized + 'static {
 
     /// Decides for the pods in the given order, each decision counting for those behind it. `None`: the snapshot is not at `generation`.
     fn schedule(&mut self, generation: u64, now: Time, pods: &[&[u8]]) -> Result<Option<Vec<Decision>>>;
+
+    /// The same with what plugins say of every node for the pod; there is one pod then. A scheduler that knows no plugins decides without them.
+    fn schedule_with(&mut self, generation: u64, now: Time, pods: &[&[u8]], _opinions: &[Opinion<'_>]) -> Result<Option<Vec<Decision>>> {
+        self.schedule(generation, now, pods)
+    }
+}
+
+/// What one plugin says of every node for one pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opinion<'a> {
+    /// Its name.
+    pub plugin: &'a str,
+    /// Of its scores beside the built-in ones.
+    pub weight: i32,
+    /// One a node, in the order of their names: 0 to 100; below 0 the node will not do, for `reasons[-1 - score]`.
+    pub scores: Vec<i16>,
+    /// As users see them.
+    pub reasons: Vec<&'a str>,
+}
+
+impl Opinion<'_> {
+    /// Of the node at this place in the order of names: its score, or why it will not do. A plugin that knows fewer nodes has nothing against the others.
+    pub fn of(&self, at: usize) -> std::result::Result<i64, &str> {
+        match self.scores.get(at).copied().unwrap_or(0) {
+            score @ 0.. => Ok(i64::from(score.min(100))),
+            score => Err(self.reasons.get((-1 - i32::from(score)) as usize).copied().unwrap_or("node(s) did not suit a plugin")),
+        }
+    }
+}
+
+fn read_opinion(reader: scheduler_capnp::opinion::Reader<'_>) -> Result<Opinion<'_>> {
+    Ok(Opinion {
+        plugin: text(reader.get_plugin())?,
+        weight: reader.get_weight(),
+        scores: reader.get_scores()?.iter().collect(),
+        reasons: reader.get_reasons()?.iter().map(text).collect::<Result<_>>()?,
+    })
 }
 
 /// Whether the snapshot is what the kernel thinks it is.
@@ -69,7 +106,7 @@ pub enum Decision {
     Prepare(Vec<Write>),
 }
 
-fn read_delta(reader: scheduler_capnp::delta::Reader<'_>) -> Result<Delta<'_>> {
+pub(crate) fn read_delta(reader: scheduler_capnp::delta::Reader<'_>) -> Result<Delta<'_>> {
     Ok(Delta {
         base_generation: reader.get_base_generation(),
         generation: reader.get_generation(),
@@ -98,7 +135,12 @@ pub(crate) fn serve_schedule(module: &mut impl Scheduler, params: &[u8]) -> Resu
         params,
         |params: scheduler::schedule_params::Reader<'_>| {
             let pods = params.get_pods()?.iter().collect::<capnp::Result<Vec<_>>>()?;
-            let decisions = module.schedule(params.get_generation(), Time::from_millis(params.get_now_millis()), &pods)?;
+            let (generation, now) = (params.get_generation(), Time::from_millis(params.get_now_millis()));
+            let opinions = params.get_opinions()?.iter().map(read_opinion).collect::<Result<Vec<_>>>()?;
+            let decisions = match &opinions[..] {
+                [] => module.schedule(generation, now, &pods)?,
+                opinions => module.schedule_with(generation, now, &pods, opinions)?,
+            };
             match decisions {
                 Some(decisions) if decisions.len() != pods.len() => Err(Error::undecided("the scheduler did not answer for every pod")),
                 answer => Ok(answer),

@@ -8,6 +8,7 @@
 
 mod disturb;
 mod manifest;
+mod plugin;
 mod store;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,6 +18,7 @@ use serde_json::Value;
 
 pub use disturb::{Disturbance, Disturbed, LAG_MAX, MERGE_MAX};
 pub use manifest::{ControllerManifest, Manifest, RelatedRule};
+pub use plugin::FakeScheduler;
 pub use store::{Key, Refusal, Store};
 
 use crate::{Action, Controller, Error, Event, ObjectRef, Plan, Request, Result, Time, Write};

@@ -3,6 +3,8 @@
 //! ```text
 //! pintle-artifact fetch REFERENCE@sha256:... [--keep FOLDER] [--plain-http HOST:PORT]...   the module, on standard output
 //! pintle-artifact push REFERENCE FILE [--plain-http HOST:PORT]...                          prints the reference to pull it by
+//! pintle-artifact signatures REFERENCE@sha256:... [--plain-http HOST:PORT]...                  its signatures, a JSON array
+//! pintle-artifact sign REFERENCE@sha256:... KEYFILE [--plain-http HOST:PORT]...                signs it with an unencrypted PKCS#8 key
 //! ```
 //! Credentials for the registry are taken from `PINTLE_REGISTRY_USER` and `PINTLE_REGISTRY_PASSWORD`.
 
@@ -10,7 +12,8 @@ use std::{error::Error, io::Write, path::PathBuf, process::ExitCode};
 
 use pintle_runtime_bridge::{Credentials, ImageRef, PullOptions, image::artifact};
 
-const USAGE: &str = "usage: pintle-artifact fetch REFERENCE [--keep FOLDER] | push REFERENCE FILE; [--plain-http HOST:PORT]...";
+const USAGE: &str = "usage: pintle-artifact fetch REFERENCE [--keep FOLDER] | push REFERENCE FILE | signatures REFERENCE | sign REFERENCE KEYFILE; \
+                     [--plain-http HOST:PORT]...";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -47,6 +50,14 @@ async fn run(words: &[String]) -> Result<(), Box<dyn Error>> {
             let module = std::fs::read(file).map_err(|e| format!("{file}: {e}"))?;
             println!("{}", artifact::push(&ImageRef::parse(reference)?, &options, module.into()).await?);
             Ok(())
+        }
+        ["signatures", reference] => {
+            println!("{}", serde_json::to_string(&artifact::signatures(&ImageRef::parse(reference)?, &options).await?)?);
+            Ok(())
+        }
+        ["sign", reference, file] => {
+            let key = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
+            Ok(artifact::sign(&ImageRef::parse(reference)?, &options, &key).await?)
         }
         _ => Err(USAGE.into()),
     }

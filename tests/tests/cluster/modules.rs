@@ -22,6 +22,7 @@ pub const TESTS: &[Test] = &[
     ("modules_an_admission_rule_is_loaded_by_apply_and_gone_with_delete", admission),
     ("modules_the_tutorial_works_to_the_letter", tutorial),
     ("modules_an_artifact_is_pulled_by_its_digest", artifact),
+    ("modules_a_policy_admits_what_a_key_signed_and_nothing_else", signed),
     ("modules_swapping_a_controller_among_200_creates_loses_and_doubles_nothing", swap),
     ("modules_hostile_ones_are_contained_and_named", hostile),
 ];
@@ -158,6 +159,58 @@ fn artifact(setup: &Setup) -> Outcome {
         })?;
         setup.kubectl.run(&["delete", "module", name, "--timeout=30s"])?;
     }
+    drop(registry);
+    Ok(())
+}
+
+/// The example in a registry: not admitted by a policy with a key until the holder of the key has signed it.
+fn signed(setup: &Setup) -> Outcome {
+    let address = SocketAddr::from(([127, 0, 0, 1], 5092));
+    let folder = programs().with_file_name("signed-registry");
+    let registry = Registry::start(address, &folder)?;
+    let module_program = |words: &[&str]| pintle_tests::run(Command::new(programs().join("pintle-module")).args(words));
+    let wasm = programs().join("example-modules/module_controller.wasm");
+    let tagged = format!("{address}/modules/signed:1");
+    let pushed = pintle_tests::run(Command::new(programs().join("pintle-artifact")).args(["push", &tagged]).arg(&wasm))?;
+    let keys = folder.join("keys");
+    let _ = fs::remove_dir_all(&keys);
+    fs::create_dir_all(&keys)?;
+    for name in ["ours", "theirs"] {
+        module_program(&["new-key", &keys.join(name).display().to_string()])?;
+    }
+    let policy = json!({
+        "apiVersion": "pintle.dev/v1", "kind": "ModulePolicy", "metadata": {"name": "signed"},
+        "spec": {
+            "modules": ["signed"],
+            "signingKeys": [fs::read_to_string(keys.join("ours.pub"))?],
+            "permissions": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}],
+            "grants": ["logger"],
+        },
+    });
+    setup.kubectl.apply(&policy.to_string())?;
+    let mut module: Value = serde_json::from_slice(&fs::read(workspace().join("examples/module-controller/module.json"))?)?;
+    module["metadata"]["name"] = json!("signed");
+    module["spec"]["source"] = json!({"oci": pushed.trim()});
+    let is = |wanted: &'static str| {
+        setup.kubectl.wait_for(&format!("the module is {wanted}"), &["module", "signed"], MINUTE, move |module| {
+            if module["status"]["state"] == wanted { Ok(()) } else { Err(module["status"].to_string()) }
+        })
+    };
+    setup.kubectl.apply(&module.to_string())?;
+    let denied = is("Denied")?;
+    ensure!(denied["status"]["message"].as_str().is_some_and(|m| m.contains("has no key that signed it")), "{}", denied["status"]);
+    let sign_and_retry = |key: &str| -> Outcome {
+        module_program(&["sign", pushed.trim(), "--key", &keys.join(key).display().to_string()])?;
+        setup.kubectl.run(&["delete", "module", "signed", "--timeout=30s"])?;
+        setup.kubectl.apply(&module.to_string())?;
+        Ok(())
+    };
+    sign_and_retry("theirs.key")?;
+    is("Denied")?;
+    sign_and_retry("ours.key")?;
+    is("Running")?;
+    setup.kubectl.run(&["delete", "module", "signed", "--timeout=30s"])?;
+    setup.kubectl.run(&["delete", "modulepolicy", "signed"])?;
     drop(registry);
     Ok(())
 }

@@ -399,7 +399,7 @@ fn definition_names(names: &mut Object) {
 }
 
 fn module(spec: &mut Object) {
-    if text(spec, "type") == "scheduler" {
+    if matches!(text(spec, "type"), "scheduler" | "schedulerPlugin") {
         set(spec, "schedulerName", json!("default-scheduler"));
     }
 }

@@ -121,7 +121,7 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
     ("dev.pintle.v1.Module", &[Rule::Required(&["spec"])]),
     ("dev.pintle.v1.ModuleSpec", &[
         Rule::Required(&["type", "source"]),
-        Rule::OneOf("type", &["admission", "controller", "scheduler"]),
+        Rule::OneOf("type", &["admission", "controller", "scheduler", "schedulerPlugin"]),
         Rule::Format("digest", digest),
         Rule::Check(module),
     ]),
@@ -140,6 +140,7 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
         Rule::Range("workers", 1, 1024), Rule::Range("messageBytes", 1024, 1 << 24), Rule::Range("callsPerSecond", 1, 1_000_000),
         Rule::Range("burst", 0, 1_000_000), Rule::Range("writesPerSecond", 1, 1_000_000), Rule::Range("capabilities", 0, 320),
     ]),
+    ("dev.pintle.v1.ModulePlugin", &[Rule::Required(&["points"]), Rule::Range("weight", 0, 100), Rule::OneOf("failurePolicy", &["Fail", "Ignore"])]),
     ("dev.pintle.v1.ModuleShadow", &[Rule::Required(&["source"]), Rule::Format("digest", digest)]),
     ("dev.pintle.v1.ModuleRecord", &[Rule::Range("maxBytes", 4096, 1 << 32)]),
     ("dev.pintle.v1.ModulePolicy", &[Rule::Required(&["spec"])]),

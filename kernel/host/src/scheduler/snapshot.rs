@@ -162,6 +162,15 @@ impl Snapshot {
         self.assumed.insert(pod.meta().uid.to_string(), value.to_string().into());
     }
 
+    /// The same for a guest that did not decide it.
+    pub fn assume_aloud(&mut self, pod: &Object, node: &str) {
+        self.assume(pod, node);
+        let uid = pod.meta().uid.to_string();
+        if let Some(row) = self.assumed.get(&uid).cloned() {
+            self.pods.insert(uid, Some(row));
+        }
+    }
+
     /// A binding failed.
     pub fn take_back(&mut self, uid: &str) {
         if self.assumed.remove(uid).is_some() {

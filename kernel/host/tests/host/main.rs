@@ -1,5 +1,5 @@
 //! The module host against real WebAssembly and a real registry. `world` is the scene, the others are one file a subject:
-//! `lanes` (engine alone), `controllers`, `grants`, `scheduling`, `admission`, `lifecycle` (objects, status, code cache), `swap`, `versions` (records, shadows, history), `hostile`.
+//! `lanes` (engine alone), `controllers`, `grants`, `scheduling`, `plugins`, `admission`, `lifecycle` (objects, status, code cache), `swap`, `versions` (records, shadows, history), `hostile`.
 
 mod admission;
 mod controllers;
@@ -7,6 +7,7 @@ mod grants;
 mod hostile;
 mod lanes;
 mod lifecycle;
+mod plugins;
 mod scheduling;
 mod swap;
 mod versions;

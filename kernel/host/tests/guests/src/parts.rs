@@ -121,10 +121,18 @@ type Hot = fn(&[u8], &mut message::Builder<message::HeapAllocator>) -> Result<()
 
 /// The hot lane: (interface, method) to code.
 pub fn hot(iface: u64, method: u16, params: &[u8]) -> Result<Vec<u8>, capnp::Error> {
-    let table: [(u64, u16, Hot); 3] = [
+    let plugin = scheduler::scheduler_plugin::Client::TYPE_ID;
+    let table: [(u64, u16, Hot); 10] = [
         (admission::admission::Client::TYPE_ID, 0, review),
         (scheduler::scheduler::Client::TYPE_ID, 0, sync),
         (scheduler::scheduler::Client::TYPE_ID, 1, schedule),
+        (plugin, 0, sync),
+        (plugin, 3, evaluate),
+        (plugin, 4, pre_enqueue),
+        (plugin, 6, reserve),
+        (plugin, 7, unreserve),
+        (plugin, 8, permit),
+        (plugin, 9, pre_bind),
     ];
     let Some((_, _, run)) = table.iter().find(|(i, m, _)| *i == iface && *m == method) else {
         return Err(capnp::Error::unimplemented("no such method".into()));
@@ -223,11 +231,22 @@ fn schedule(params: &[u8], out: &mut message::Builder<message::HeapAllocator>) -
         }
         let pods = params.get_pods()?;
         let mut decisions = results.init_decisions(pods.len());
+        let mut points: BTreeMap<String, i64> = s.nodes.keys().map(|name| (name.clone(), 0)).collect();
+        for opinion in params.get_opinions()? {
+            for (name, score) in s.nodes.keys().zip(opinion.get_scores()?.iter()) {
+                match points.get_mut(name) {
+                    _ if score < 0 => drop(points.remove(name)),
+                    Some(sum) => *sum += i64::from(score) * i64::from(opinion.get_weight()),
+                    None => {}
+                }
+            }
+        }
         for (i, pod) in pods.iter().enumerate() {
             let pod: Value = serde_json::from_slice(pod?).map_err(read_message_error)?;
             let mut decision = decisions.reborrow().get(i as u32);
             let used = |s: &Snapshot, node: &str| s.pods.values().filter(|n| *n == node).count() as u64;
-            let best = s.nodes.iter().filter(|(n, room)| used(&s, n) < **room).min_by_key(|(n, _)| used(&s, n)).map(|(n, _)| n.clone());
+            let best = s.nodes.iter().filter(|(n, room)| points.contains_key(*n) && used(&s, n) < **room);
+            let best = best.min_by_key(|(n, _)| (-points[*n], used(&s, n))).map(|(n, _)| n.clone());
             match best {
                 Some(node) => {
                     s.pods.insert(pod["metadata"]["uid"].as_str().unwrap_or("").to_owned(), node.clone());
@@ -238,4 +257,79 @@ fn schedule(params: &[u8], out: &mut message::Builder<message::HeapAllocator>) -
         }
         Ok(())
     })
+}
+
+fn pod_of(pod: capnp::Result<&[u8]>) -> Result<Value, capnp::Error> {
+    serde_json::from_slice(pod?).map_err(read_message_error)
+}
+
+/// A plugin: one node is denied, another preferred.
+fn evaluate(params: &[u8], out: &mut message::Builder<message::HeapAllocator>) -> Result<(), capnp::Error> {
+    let message = read(params)?;
+    let params = message.get_root::<scheduler::scheduler_plugin::evaluate_params::Reader>()?;
+    let mut results = out.init_root::<scheduler::scheduler_plugin::evaluate_results::Builder>();
+    SNAPSHOT.with(|s| {
+        let s = s.borrow();
+        if params.get_generation() != s.generation {
+            results.set_stale(true);
+            return Ok(());
+        }
+        let mut scores = results.reborrow().init_scores(s.nodes.len() as u32);
+        for (i, name) in s.nodes.keys().enumerate() {
+            let score = if config("deny") == name.as_str() { -1 } else if config("prefer") == name.as_str() { 100 } else { 0 };
+            scores.set(i as u32, score);
+        }
+        results.init_reasons(1).set(0, "node(s) were denied");
+        Ok(())
+    })
+}
+
+fn pre_enqueue(params: &[u8], out: &mut message::Builder<message::HeapAllocator>) -> Result<(), capnp::Error> {
+    let message = read(params)?;
+    let pod = pod_of(message.get_root::<scheduler::scheduler_plugin::pre_enqueue_params::Reader>()?.get_pod())?;
+    let mut results = out.init_root::<scheduler::scheduler_plugin::pre_enqueue_results::Builder>();
+    results.set_refused(if pod["metadata"]["labels"]["held"] == "true" { "it is held" } else { "" });
+    Ok(())
+}
+
+fn reserve(params: &[u8], out: &mut message::Builder<message::HeapAllocator>) -> Result<(), capnp::Error> {
+    let message = read(params)?;
+    let pod = pod_of(message.get_root::<scheduler::scheduler_plugin::reserve_params::Reader>()?.get_pod())?;
+    let mut results = out.init_root::<scheduler::scheduler_plugin::reserve_results::Builder>();
+    results.set_refused(if pod["metadata"]["labels"]["unwanted"] == "true" { "it is not wanted there" } else { "" });
+    Ok(())
+}
+
+fn unreserve(_: &[u8], out: &mut message::Builder<message::HeapAllocator>) -> Result<(), capnp::Error> {
+    out.init_root::<scheduler::scheduler_plugin::unreserve_results::Builder>();
+    Ok(())
+}
+
+fn permit(params: &[u8], out: &mut message::Builder<message::HeapAllocator>) -> Result<(), capnp::Error> {
+    let message = read(params)?;
+    let params = message.get_root::<scheduler::scheduler_plugin::permit_params::Reader>()?;
+    let pod = pod_of(params.get_pod())?;
+    let mut results = out.init_root::<scheduler::scheduler_plugin::permit_results::Builder>();
+    if pod["metadata"]["labels"]["forbidden-at-last"] == "true" {
+        results.set_refused("it has no permit");
+    } else if params.get_waited_millis() < config("permitMillis").as_u64().unwrap_or(0) {
+        results.set_wait_millis(5);
+    }
+    Ok(())
+}
+
+fn pre_bind(params: &[u8], out: &mut message::Builder<message::HeapAllocator>) -> Result<(), capnp::Error> {
+    let message = read(params)?;
+    let params = message.get_root::<scheduler::scheduler_plugin::pre_bind_params::Reader>()?;
+    let pod = pod_of(params.get_pod())?;
+    let name = format!("bound-{}", pod["metadata"]["name"].as_str().unwrap_or(""));
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": {"node": params.get_node()?.to_str()?}});
+    let results = out.init_root::<scheduler::scheduler_plugin::pre_bind_results::Builder>();
+    let mut write = results.init_writes(1).get(0);
+    let mut to = write.reborrow().init_target();
+    to.set_resource("configmaps");
+    to.set_namespace("default");
+    to.set_name(&name);
+    write.set_create(body.to_string().as_bytes());
+    Ok(())
 }
