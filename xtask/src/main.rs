@@ -4,6 +4,7 @@
 //! apt-get, the `pintle` command); what it knows of the product is only how to build and start it.
 
 mod bench;
+mod churn;
 mod compile;
 mod conformance;
 mod demo;
@@ -27,6 +28,7 @@ cargo xtask COMMAND
   fuzz [TARGET...] [--seconds N]
                      search for inputs that break a decoder; keeps them in tests/fuzz/regressions
   bench [ROW...]     measure; writes target/bench.json
+  churn [--pods N] [--seconds S] [--seed X]    pods of one node under random kills; 200 for ten minutes
   modules            build the built-in modules to target/release/modules
   wit [--check]      regenerate the code of the schemas, or fail when it is stale
   ci                 what .ci/run calls: formatting, schemas, then test
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Some("conformance") => conformance::conformance(rest),
         Some("fuzz") => fuzz::fuzz(rest),
         Some("bench") => bench::bench(rest),
+        Some("churn") => churn::churn(rest),
         Some("modules") => needs::wasm_target().and_then(|()| compile::modules()),
         Some("wit") if rest.iter().any(|a| a == "--check") => needs::packages(&[needs::CAPNP]).and_then(|()| wit::check(&shell::root())),
         Some("wit") => needs::packages(&[needs::CAPNP]).and_then(|()| wit::regenerate(&shell::root())),

@@ -187,10 +187,27 @@ pub fn amounts_of(resources: &ResourceRequirements) -> Resources {
     }
 }
 
-/// The pod's limits: the sum of its containers', where every one of them has a limit.
-/// Limits of the pod as a whole.
+/// Limits of the pod as a whole: its own, and where it has none the sum of its containers', if every one of them has a limit.
 pub fn pod_resources(pod: &Pod) -> Resources {
-    whole(all_containers(pod).map(resources))
+    level(whole(all_containers(pod).map(resources)), pod_level(pod))
+}
+
+/// `spec.resources`: what the pod as a whole asks for.
+pub fn pod_level(pod: &Pod) -> Option<&ResourceRequirements> {
+    pod.spec.as_ref().and_then(|spec| spec.resources.as_ref())
+}
+
+/// A sum of containers with what the pod as a whole says in its place.
+pub fn level(sum: Resources, own: Option<&ResourceRequirements>) -> Resources {
+    let Some(own) = own else { return sum };
+    let has = |list: &Option<std::collections::BTreeMap<String, _>>| list.as_ref().is_some_and(|list| list.contains_key("cpu"));
+    let amounts = amounts_of(own);
+    Resources {
+        memory_limit_bytes: amounts.memory_limit_bytes.or(sum.memory_limit_bytes),
+        cpu_request_millis: if has(&own.requests) || has(&own.limits) { amounts.cpu_request_millis } else { sum.cpu_request_millis },
+        cpu_limit_millis: amounts.cpu_limit_millis.or(sum.cpu_limit_millis),
+        ..sum
+    }
 }
 
 /// The kubelet's oom_score_adj: by QoS class, and for Burstable by how small the request is.

@@ -56,8 +56,8 @@ pub enum Done {
     StartEnd(String, StartEnd),
     /// Of [`Action::Stop`]; a success comes as an exit.
     StopFailed(String),
-    /// Of [`Action::Resize`]: the containers, with what they were to be given.
-    Resized(Vec<(String, ResourceRequirements)>, Result<()>),
+    /// Of [`Action::Resize`]: the containers, with what they were to be given, and what the pod as a whole was.
+    Resized(Vec<(String, ResourceRequirements)>, Option<ResourceRequirements>, Result<()>),
     /// Of [`Action::TearDown`].
     TornDown(Result<()>),
     /// Of [`Action::Remove`].

@@ -13,7 +13,7 @@ use super::record::{
     Doing, End, Ending, ImageState, Live, LiveContainer, Record, Verdict, ephemeral_containers, host_network, init_containers, is_sidecar,
     main_containers, restarts,
 };
-use super::resize::{Fit, Way, pending};
+use super::resize::{Fit, Way, pending, pod_pending};
 use crate::backoff::{Law, go_duration};
 
 /// How often a resize that waits for room looks for it.
@@ -192,7 +192,7 @@ fn resize(inputs: &Inputs<'_>, out: &mut Plan) {
         let why = format!("Container {container} resize requires restart");
         out.actions.push(Action::Stop { container, grace: inputs.grace(), why });
     }
-    if !in_place.is_empty() {
+    if !in_place.is_empty() || pod_pending(inputs.pod, inputs.record) {
         out.actions.push(Action::Resize(in_place.into_iter().map(|(name, _)| name).collect()));
     }
 }
@@ -428,7 +428,8 @@ mod tests {
     fn state(pod: &Value, containers: &str, live: &str, sandbox: bool) -> (Pod, Record, Live) {
         let pod: Pod = serde_json::from_value(pod.clone()).expect("a pod");
         let mut record = Record::new(at(NOW - 100));
-        record.sandbox = sandbox.then(|| SandboxRecord { id: "s".into(), address: None, ready_at: at(NOW - 90), images: Vec::new() });
+        record.sandbox =
+            sandbox.then(|| SandboxRecord { id: "s".into(), address: None, ready_at: at(NOW - 90), images: Vec::new(), resources: None });
         for item in containers.split_whitespace() {
             let (name, what) = item.split_once('=').expect("name=what");
             let (what, ago) = what.split_once('@').map_or((what, 0), |(w, ago)| (w, ago.parse().expect("seconds")));

@@ -43,7 +43,7 @@ pub enum Ending {
 }
 
 /// A pod's sandbox.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SandboxRecord {
     /// The runtime's id.
     pub id: String,
@@ -54,6 +54,9 @@ pub struct SandboxRecord {
     /// Ids of images that its volumes show.
     #[serde(default)]
     pub images: Vec<String>,
+    /// What the pod as a whole was given last.
+    #[serde(default)]
+    pub resources: Option<ResourceRequirements>,
 }
 
 /// One container over all its attempts.

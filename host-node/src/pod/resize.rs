@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use pintle_runtime_bridge::Resources;
 
 use super::record::{Attempt, Record, all_containers, is_sidecar, main_containers};
-use crate::container::{amounts_of, resources};
+use crate::container::{amounts_of, level, pod_level, resources};
 use crate::quantity;
 
 /// Whether the machine has room for what a pod now asks for.
@@ -60,6 +60,19 @@ pub fn way(container: &Container, attempt: &Attempt) -> Option<Way> {
     }
 }
 
+/// Whether the pod as a whole was given other amounts than it asks for.
+pub fn pod_pending(pod: &Pod, record: &Record) -> bool {
+    let amounts = |level: Option<&ResourceRequirements>| {
+        let level = level.cloned().unwrap_or_default();
+        let of = |list: Option<BTreeMap<String, Quantity>>| {
+            let list = list.unwrap_or_default();
+            ["cpu", "memory"].map(|name| list.get(name).cloned())
+        };
+        (of(level.requests), of(level.limits))
+    };
+    record.sandbox.as_ref().is_some_and(|sandbox| amounts(sandbox.resources.as_ref()) != amounts(pod_level(pod)))
+}
+
 /// The containers that run with other amounts than the pod asks for.
 pub fn pending(pod: &Pod, record: &Record) -> Vec<(String, Way)> {
     let running = |container: &Container| way(container, record.containers.get(&container.name)?.running()?);
@@ -78,7 +91,13 @@ fn requests(pod: &Pod, record: &Record) -> (i64, i64) {
         };
         (most("cpu", quantity::millis), most("memory", quantity::units))
     });
-    sum.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
+    let sum = sum.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+    let given = record.sandbox.as_ref().and_then(|sandbox| sandbox.resources.as_ref());
+    let whole = |name: &str, read: fn(&Quantity) -> Option<i64>| {
+        let levels = [pod_level(pod), given].into_iter().flatten();
+        levels.filter_map(|level| level.requests.as_ref()?.get(name)).filter_map(read).max()
+    };
+    (whole("cpu", quantity::millis).unwrap_or(sum.0), whole("memory", quantity::units).unwrap_or(sum.1))
 }
 
 /// Whether there is room for the pod beside `others`.
@@ -108,7 +127,8 @@ pub fn ceiling(pod: &Pod, record: &Record) -> Resources {
         let attempt = record.containers.get(&container.name).and_then(|r| r.running());
         attempt.and_then(|a| a.resources.as_ref()).map_or_else(|| resources(container), amounts_of)
     });
-    let (wanted, had) = (whole(wanted), whole(had));
+    let given = record.sandbox.as_ref().and_then(|sandbox| sandbox.resources.as_ref());
+    let (wanted, had) = (level(whole(wanted), pod_level(pod)), level(whole(had), given));
     // No limit is more than any limit.
     let most = |a: Option<i64>, b: Option<i64>| a.zip(b).map(|(a, b)| a.max(b));
     let most_cpu = |a: Option<u64>, b: Option<u64>| a.zip(b).map(|(a, b)| a.max(b));

@@ -336,8 +336,10 @@ fn gates(inputs: &Inputs<'_>, containers_ready: &Verdict) -> Verdict {
 pub fn qos_class(pod: &Pod) -> &'static str {
     let mut any = false;
     let mut guaranteed = true;
-    for container in super::record::all_containers(pod) {
-        let resources = container.resources.clone().unwrap_or_default();
+    // What the pod says as a whole stands for all its containers.
+    let of_pod: Vec<_> = crate::container::pod_level(pod).into_iter().cloned().collect();
+    let of_containers = || super::record::all_containers(pod).map(|container| container.resources.clone().unwrap_or_default()).collect();
+    for resources in if of_pod.is_empty() { of_containers() } else { of_pod } {
         let (requests, limits) = (resources.requests.unwrap_or_default(), resources.limits.unwrap_or_default());
         for kind in ["cpu", "memory"] {
             let amount = |map: &std::collections::BTreeMap<_, _>| map.get(kind).and_then(crate::quantity::millis).filter(|v| *v > 0);
@@ -395,7 +397,7 @@ mod tests {
 
     fn situation(pod: Pod) -> Situation {
         let mut record = Record::new(at(1));
-        record.sandbox = Some(SandboxRecord { id: "s".into(), address: None, ready_at: at(2), images: Vec::new() });
+        record.sandbox = Some(SandboxRecord { id: "s".into(), address: None, ready_at: at(2), images: Vec::new(), resources: None });
         record.address = Some(Ipv4Addr::new(10, 0, 0, 5));
         Situation { pod, record, live: Live::default() }
     }

@@ -81,6 +81,10 @@ impl<'a> Clock<'a> {
 pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
     let paths = node.paths(pod);
     let clock = Clock::new(pod);
+    if pod.spec.as_ref().and_then(|spec| spec.host_users) == Some(false) {
+        // To run it all the same would leave it less confined than it asked for.
+        return Err(Error::invalid("spec.hostUsers", "false, and this node has no user namespaces for pods"));
+    }
     file::make_dir(&paths.dir, 0o700)?;
     let facts = facts(node, pod, None);
     let workshop = Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts, trust: &node.trust, volumes: &node.volumes };
@@ -92,7 +96,13 @@ pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
     let plugged = plug_in(node, pod, &paths, &sandbox.id).await;
     clock.passed("network");
     match plugged {
-        Ok(address) => Ok(SandboxRecord { id: sandbox.id.to_string(), address: Some(address), ready_at: Timestamp::now(), images }),
+        Ok(address) => Ok(SandboxRecord {
+            id: sandbox.id.to_string(),
+            address: Some(address),
+            ready_at: Timestamp::now(),
+            images,
+            resources: crate::container::pod_level(pod).cloned(),
+        }),
         Err(error) => {
             if let Err(second) = node.runtime.remove_sandbox(&sandbox.id).await {
                 tracing::warn!(sandbox = %sandbox.id, error = %second, "a half-made sandbox stays");

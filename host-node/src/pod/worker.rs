@@ -26,7 +26,7 @@ use super::record::{
 use super::resize::{self, Capacity, Fit};
 use super::status;
 use super::steps::{self, StartEnd};
-use crate::container::{pod_resources, resources};
+use crate::container::{pod_level, pod_resources, resources};
 use crate::error::{Error, Result};
 use crate::event::Kind;
 use crate::file;
@@ -232,7 +232,7 @@ impl Worker {
     /// Whether there is room for what running containers ask for beyond what they have; `None`: they have it.
     fn room_to_resize(&self, pod: &Pod) -> Option<Fit> {
         let record = self.view.record.borrow();
-        if resize::pending(pod, &record).is_empty() {
+        if resize::pending(pod, &record).is_empty() && !resize::pod_pending(pod, &record) {
             return None;
         }
         let facts = self.node.machine.facts();
@@ -253,19 +253,23 @@ impl Worker {
         let (ceiling, after) = (resize::explicit(resize::ceiling(pod, &record)), resize::explicit(pod_resources(pod)));
         drop(record);
         self.live.resizing = true;
+        let of_pod = pod_level(pod).cloned();
         let (node, notes) = (self.node.clone(), self.notes.clone());
         tokio::task::spawn_local(async move {
             let result = steps::resize(&node, &sandbox, ceiling, &limits, after).await;
-            let _ = notes.send(done(Done::Resized(given, result)));
+            let _ = notes.send(done(Done::Resized(given, of_pod, result)));
         });
     }
 
-    fn on_resized(&mut self, given: Vec<(String, ResourceRequirements)>, result: Result<()>) {
+    fn on_resized(&mut self, given: Vec<(String, ResourceRequirements)>, of_pod: Option<ResourceRequirements>, result: Result<()>) {
         self.live.resizing = false;
         self.live.resize_failure = result.as_ref().err().map(|error| Error::chain(error));
         self.live.resize_after = result.is_err().then(|| in_seconds(2));
         if result.is_err() {
             return;
+        }
+        if let Some(sandbox) = &mut self.view.record.borrow_mut().sandbox {
+            sandbox.resources = of_pod;
         }
         for (name, resources) in given {
             if let Some(attempt) = self.view.record.borrow_mut().containers.get_mut(&name).and_then(|r| r.current.as_mut()) {
@@ -495,7 +499,7 @@ impl Worker {
                     self.live(&container).doing = Doing::Idle;
                 }
             }
-            Done::Resized(given, result) => self.on_resized(given, result),
+            Done::Resized(given, of_pod, result) => self.on_resized(given, of_pod, result),
             Done::TornDown(Ok(())) => {
                 self.live.tearing_down = false;
                 self.view.record.borrow_mut().sandbox = None;

@@ -50,7 +50,7 @@ impl Machine {
         format!("pintle-it-{}-{}", std::process::id(), self.number)
     }
 
-    fn bridge(&self) -> String {
+    pub fn bridge(&self) -> String {
         format!("pit{}-{}", self.number, std::process::id() % 100_000)
     }
 

@@ -70,6 +70,42 @@ fn a_running_container_gets_what_it_now_asks_for_without_a_restart_or_with_one()
 }
 
 #[test]
+fn a_pod_as_a_whole_is_resized_and_one_that_wants_its_own_users_is_told() {
+    run(28, |mut machine, kernel| async move {
+        machine.start(&kernel);
+        let limits = |cpu: &str| json!({ "limits": { "cpu": cpu, "memory": "64Mi" }, "requests": { "cpu": "10m", "memory": "8Mi" } });
+        let whole = pod("whole", json!({ "resources": limits("200m"), "containers": [{ "name": "c", "command": ["sleep", "1000"] }] }));
+        kernel.put_pod(whole.clone()).await;
+        let up = kernel.until_ready(uid(&whole)).await;
+        assert_eq!(up["status"]["qosClass"], "Burstable");
+        let group = format!("{}/burstable/pod{}", machine.cgroup_parent(), uid(&whole));
+        let quota = || {
+            let read = |path: String| std::fs::read_to_string(path).ok()?.split_whitespace().next().map(str::to_owned);
+            read(format!("/sys/fs/cgroup/cpu/{group}/cpu.cfs_quota_us")).or_else(|| read(format!("/sys/fs/cgroup/{group}/cpu.max")))
+        };
+        assert_eq!(quota().as_deref(), Some("20000"));
+        change(&kernel, &whole, |pod| pod["spec"]["resources"] = limits("500m")).await;
+        kernel.until("the new limit", |_| (quota().as_deref() == Some("50000")).then_some(())).await;
+        let settled = |pod: &&Value| {
+            let conditions = pod["status"]["conditions"].as_array();
+            pod["status"]["observedGeneration"] == 2
+                && !conditions.into_iter().flatten().any(|c| c["type"].as_str().is_some_and(|t| t.starts_with("PodResize")))
+        };
+        let after = kernel.until("the resize", |s| s.pods.get(uid(&whole)).filter(settled).cloned()).await;
+        assert_eq!(after["status"]["containerStatuses"][0]["restartCount"], 0);
+
+        let apart = pod("apart", json!({ "hostUsers": false, "containers": [{ "name": "c", "command": ["sleep", "1000"] }] }));
+        kernel.put_pod(apart.clone()).await;
+        let told = |event: &Value| {
+            event["reason"] == "FailedCreatePodSandBox" && event["message"].as_str().is_some_and(|m| m.contains("spec.hostUsers"))
+        };
+        kernel.until("why it does not start", |s| s.events.values().any(told).then_some(())).await;
+        kernel.delete_pod(uid(&apart), 0).await;
+        kernel.until_removed(uid(&apart)).await;
+    });
+}
+
+#[test]
 fn a_pod_for_whose_port_there_is_no_room_fails() {
     run(26, |mut machine, kernel| async move {
         machine.start(&kernel);

@@ -1,0 +1,283 @@
+//! Pods under random kills: of their processes, of the helper, of the daemon, of the kernel's link. At the end what the API says and what is
+//! on the machine are the same, and when all is deleted nothing is left.
+//!
+//! A small sample runs with the other tests; `cargo xtask churn` runs as many pods as long as wanted. What is done follows from a seed.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::kernel::Kernel;
+use crate::machine::{Machine, pod, run, uid};
+
+/// The settings: environment variable and value for the sample.
+const PODS: (&str, u64) = ("PINTLE_CHURN_PODS", 6);
+const SECONDS: (&str, u64) = ("PINTLE_CHURN_SECONDS", 3);
+const SEED: (&str, u64) = ("PINTLE_CHURN_SEED", 1);
+/// How long things may take to settle, besides as long as the churn took.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn setting((name, usual): (&str, u64)) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+/// SplitMix64: the same seed, the same story.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % limit.max(1) as u64).unwrap_or(0)
+    }
+}
+
+/// Pods of several shapes: plain, with init container and volumes, with a sidecar, sharing processes, on the host's network.
+fn shape(number: usize, kind: usize) -> Value {
+    let forever = json!(["sh", "-c", "trap 'exit 0' TERM; while true; do sleep 0.2; done"]);
+    let main = json!({ "name": "c", "command": forever });
+    let mounted = json!({ "name": "c", "command": forever, "volumeMounts": [{ "name": "m", "mountPath": "/m" }, { "name": "d", "mountPath": "/d", "subPath": "below" }] });
+    let spec = match kind % 5 {
+        0 => json!({ "containers": [main] }),
+        1 => json!({ "volumes": [{ "name": "m", "emptyDir": { "medium": "Memory" } }, { "name": "d", "emptyDir": {} }],
+            "initContainers": [{ "name": "i", "command": ["true"] }], "containers": [mounted] }),
+        2 => json!({ "initContainers": [{ "name": "s", "restartPolicy": "Always", "command": forever }], "containers": [main] }),
+        3 => json!({ "shareProcessNamespace": true, "containers": [main, { "name": "e", "command": forever }] }),
+        _ => json!({ "hostNetwork": true, "containers": [main] }),
+    };
+    let mut made = pod(&format!("churn-{number}"), spec);
+    made["spec"]["terminationGracePeriodSeconds"] = json!(1);
+    made
+}
+
+/// What there is, by what it belongs to.
+#[derive(Debug, PartialEq, Eq)]
+struct Books {
+    pods: BTreeSet<String>,
+    containers: BTreeSet<String>,
+    sandboxes: usize,
+    addresses: usize,
+    links: usize,
+}
+
+/// As the API tells it: every pod with every container ready.
+fn told(kernel: &Kernel) -> Option<Books> {
+    let state = kernel.state.borrow();
+    let mut containers = BTreeSet::new();
+    let mut own_network = 0;
+    for pod in state.pods.values() {
+        let status = &pod["status"];
+        let sidecar = |name: &Value| {
+            pod["spec"]["initContainers"].as_array().into_iter().flatten().any(|c| c["name"] == *name && c["restartPolicy"] == "Always")
+        };
+        let inits = status["initContainerStatuses"].as_array().into_iter().flatten().filter(|c| sidecar(&c["name"]));
+        let mains = status["containerStatuses"].as_array()?;
+        if mains.is_empty() || !pod["metadata"]["deletionTimestamp"].is_null() {
+            return None;
+        }
+        for container in inits.chain(mains) {
+            if container["ready"] != true {
+                return None;
+            }
+            containers.insert(container["containerID"].as_str()?.strip_prefix("pintle://")?.to_owned());
+        }
+        own_network += usize::from(pod["spec"]["hostNetwork"] != true);
+    }
+    let pods = state.pods.keys().cloned().collect();
+    Some(Books { pods, containers, sandboxes: state.pods.len(), addresses: own_network, links: own_network })
+}
+
+fn names(directory: &Path) -> BTreeSet<String> {
+    std::fs::read_dir(directory).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// As the machine has it; `Err` tells of something that belongs to nobody.
+fn found(machine: &Machine) -> Result<Books, String> {
+    let (state, run) = (machine.state_dir(), machine.dir.join("run"));
+    let containers = names(&state.join("runtime/containers"));
+    let sandboxes: BTreeSet<String> =
+        names(&state.join("runtime/sandboxes")).iter().map(|name| name.trim_end_matches(".json").to_owned()).collect();
+    let pods = names(&state.join("pods"));
+    let logs: BTreeSet<String> = names(&state.join("logs")).iter().filter_map(|name| Some(name.rsplit('_').next()?.to_owned())).collect();
+    if logs != pods {
+        return Err(format!("logs of {logs:?}, pods {pods:?}"));
+    }
+    let owned = |name: &str| {
+        containers.contains(name) || sandboxes.contains(name) || pods.contains(name) || pods.contains(name.trim_start_matches("pod"))
+    };
+    let of = |path: &str, marks: &[&str]| {
+        let parts: Vec<&str> = path.split('/').collect();
+        parts.windows(2).find(|pair| marks.contains(&pair[0])).map(|pair| pair[1].to_owned())
+    };
+    let table = std::fs::read_to_string("/proc/self/mountinfo").map_err(|e| e.to_string())?;
+    let ours = machine.dir.to_string_lossy().into_owned();
+    for target in table.lines().filter_map(|line| line.split(' ').nth(4)).filter(|target| target.starts_with(&ours)) {
+        if let Some(owner) = of(target, &["pods", "sandboxes", "containers"]).filter(|owner| !owned(owner)) {
+            return Err(format!("mount {target} of {owner}"));
+        }
+    }
+    for root in names(Path::new("/sys/fs/cgroup")) {
+        groups(&Path::new("/sys/fs/cgroup").join(root).join(machine.cgroup_parent()), &owned)?;
+    }
+    if let Some(pin) = names(&run.join("sandboxes")).iter().find(|pin| !sandboxes.contains(*pin)) {
+        return Err(format!("pins of {pin}"));
+    }
+    let left = names(&state.join("runtime/trash"));
+    if !left.is_empty() {
+        return Err(format!("in the trash: {left:?}"));
+    }
+    let addresses = names(&state.join("addresses")).iter().filter(|name| name.parse::<std::net::Ipv4Addr>().is_ok()).count();
+    let links = names(&Path::new("/sys/class/net").join(machine.bridge()).join("brif")).len();
+    Ok(Books { pods, containers, sandboxes: sandboxes.len(), addresses, links })
+}
+
+/// Every group below belongs to somebody, and so does every process in it.
+fn groups(directory: &Path, owned: &dyn Fn(&str) -> bool) -> Result<(), String> {
+    for entry in
+        std::fs::read_dir(directory).into_iter().flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+    {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !owned(&name) && !matches!(name.as_str(), "burstable" | "besteffort" | "init") {
+            return Err(format!("cgroup {}", entry.path().display()));
+        }
+        groups(&entry.path(), owned)?;
+    }
+    Ok(())
+}
+
+/// Processes of containers, and the helper's own.
+fn processes(machine: &Machine) -> (Vec<i32>, Vec<i32>) {
+    let roots = names(Path::new("/sys/fs/cgroup"));
+    let root = roots.iter().map(|root| Path::new("/sys/fs/cgroup").join(root).join(machine.cgroup_parent())).find(|path| path.exists());
+    let mut inside = Vec::new();
+    let mut waiting: Vec<_> = root.into_iter().collect();
+    while let Some(directory) = waiting.pop() {
+        let text = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        inside.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+        waiting.extend(std::fs::read_dir(&directory).into_iter().flatten().flatten().map(|e| e.path()).filter(|path| path.is_dir()));
+    }
+    let mark = machine.dir.to_string_lossy().into_owned();
+    let helper = |pid: &i32| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).into_owned();
+        words.starts_with("pintle-container-helper") && words.contains(&mark)
+    };
+    let helpers = names(Path::new("/proc")).iter().filter_map(|name| name.parse::<i32>().ok()).filter(helper).collect();
+    (inside, helpers)
+}
+
+fn kill(pid: i32) {
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+}
+
+/// Waits until books and machine agree.
+async fn settle(machine: &Machine, kernel: &Kernel, patience: Duration, what: &str) {
+    let deadline = Instant::now() + patience;
+    loop {
+        let (told, found) = (told(kernel), found(machine));
+        if let (Some(told), Ok(found)) = (&told, &found)
+            && told == found
+        {
+            return;
+        }
+        if Instant::now() > deadline {
+            let waiting: Vec<_> = kernel
+                .state
+                .borrow()
+                .pods
+                .values()
+                .map(|pod| format!("{} {:#}", pod["metadata"]["name"], pod["status"]["containerStatuses"]))
+                .collect();
+            panic!("{what}: the API tells {told:#?}\nthe machine has {found:#?}\n{}", waiting.join("\n"));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[test]
+fn churn_leaves_nothing_behind_and_api_and_machine_agree() {
+    run(61, |mut machine, kernel| async move {
+        let count = usize::try_from(setting(PODS)).expect("a count");
+        let (time, seed) = (Duration::from_secs(setting(SECONDS)), setting(SEED));
+        println!("churn: {count} pods for {time:?}, seed {seed}");
+        let mut dice = Dice(seed);
+        machine.extra = vec!["--max-pods".into(), (count + 10).to_string()];
+        machine.start(&kernel);
+        let mut made = 0;
+        let mut put = async |dice: &mut Dice| {
+            made += 1;
+            kernel.put_pod(shape(made, dice.below(5))).await;
+        };
+        for _ in 0..count {
+            put(&mut dice).await;
+        }
+        settle(&machine, &kernel, PATIENCE + time, "at the start").await;
+        let end = Instant::now() + time;
+        let (mut away, mut done) = (false, [0u32; 6]);
+        while Instant::now() < end {
+            let action = [0, 0, 0, 1, 2, 3, 3, 3, 4, 5][dice.below(10)];
+            done[action] += 1;
+            let (inside, helpers) = processes(&machine);
+            let uids: Vec<String> = kernel.state.borrow().pods.keys().cloned().collect();
+            match action {
+                0 => inside.get(dice.below(inside.len())).copied().map_or((), kill),
+                1 => helpers.iter().copied().for_each(kill),
+                2 => {
+                    machine.kill();
+                    machine.start(&kernel);
+                }
+                3 if !uids.is_empty() => {
+                    let grace = i64::try_from(dice.below(2)).unwrap_or(0);
+                    kernel.delete_pod(&uids[dice.below(uids.len())], grace).await;
+                }
+                4 if !uids.is_empty() => kernel.erase_pod(&uids[dice.below(uids.len())]).await,
+                _ if away => {
+                    kernel.come_back();
+                    away = false;
+                }
+                _ => {
+                    kernel.go_away();
+                    away = true;
+                }
+            }
+            while kernel.state.borrow().pods.len() < count {
+                put(&mut dice).await;
+            }
+            let pause = u64::try_from(dice.below(150)).unwrap_or(0);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+        println!(
+            "done: processes {}, helpers {}, daemons {}, deletes {}, erasures {}, links {}",
+            done[0], done[1], done[2], done[3], done[4], done[5]
+        );
+        kernel.come_back();
+        let patience = PATIENCE + time;
+        let deadline = Instant::now() + patience;
+        while kernel.state.borrow().pods.len() < count
+            || kernel.state.borrow().pods.values().any(|pod| !pod["metadata"]["deletionTimestamp"].is_null())
+        {
+            assert!(Instant::now() < deadline, "pods that were deleted stay");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let missing = count.saturating_sub(kernel.state.borrow().pods.len());
+            for _ in 0..missing {
+                put(&mut dice).await;
+            }
+        }
+        settle(&machine, &kernel, patience, "after the churn").await;
+        let all: Vec<Value> = kernel.state.borrow().pods.values().cloned().collect();
+        for pod in &all {
+            kernel.delete_pod(uid(pod), 0).await;
+        }
+        settle(&machine, &kernel, patience, "after all were deleted").await;
+        let (inside, helpers) = processes(&machine);
+        assert_eq!((inside.len(), helpers.len()), (0, 1), "no process but one helper");
+        machine.kill();
+        machine.purge();
+        assert_eq!(machine.remains(), Vec::<String>::new());
+    });
+}
