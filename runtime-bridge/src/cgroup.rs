@@ -253,16 +253,28 @@ impl Hierarchies {
         }
     }
 
-    /// Removes the group and all below it. Blocks while its last processes die; errors only when they do not.
+    /// Removes the group and all below it, and kills who is still in it: a process whose helper died before it could note that it had started it is
+    /// known by nothing else. Blocks while the last ones die; errors only when they do not.
     pub(crate) fn remove(&self, path: &str) -> io::Result<()> {
         let deadline = Instant::now() + REMOVAL_PATIENCE;
-        let mut last = Ok(());
-        for directory in self.all_directories(path) {
-            if let Err(e) = remove_tree(&directory, deadline) {
-                last = Err(io::Error::new(e.kind(), format!("{}: {e}", directory.display())));
+        let mut pause = Duration::from_micros(200);
+        loop {
+            let mut left = Ok(());
+            for directory in self.all_directories(path) {
+                if let Err(e) = remove_tree(&directory) {
+                    let busy = e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline;
+                    left = Err((busy, io::Error::new(e.kind(), format!("{}: {e}", directory.display()))));
+                }
             }
+            match left {
+                Ok(()) => return Ok(()),
+                Err((false, error)) => return Err(error),
+                // Or a task that the kernel has not quite let go of: it gives no event of that in v1.
+                Err((true, _)) => self.kill_all(path),
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
         }
-        last
     }
 
     /// Removes empty groups from `path` up to the root, as far as they are empty.
@@ -433,26 +445,22 @@ fn walk(directory: &Path, visit: &mut dyn FnMut(&Path)) {
     }
 }
 
-fn remove_tree(directory: &Path, deadline: Instant) -> io::Result<()> {
-    let mut pause = Duration::from_micros(200);
-    loop {
-        match fs::remove_dir(directory) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            // Busy: groups below, or a task that the kernel has not quite let go of (it gives no event in v1).
-            Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
-                for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-                    if entry.file_type().is_ok_and(|t| t.is_dir()) {
-                        remove_tree(&entry.path(), deadline)?;
-                    }
+/// Removes the groups below a directory, then itself. Busy: somebody is in one of them.
+fn remove_tree(directory: &Path) -> io::Result<()> {
+    let gone = |result: io::Result<()>| match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    match fs::remove_dir(directory) {
+        Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
+            for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                    remove_tree(&entry.path())?;
                 }
-                if fs::remove_dir(directory).is_ok() {
-                    return Ok(());
-                }
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_millis(20));
             }
-            other => return other,
+            gone(fs::remove_dir(directory))
         }
+        other => gone(other),
     }
 }
 

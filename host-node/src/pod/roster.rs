@@ -202,11 +202,15 @@ impl Roster {
             .collect();
         for state in containers.values().filter(|s| !known.contains(s.id.as_str())) {
             tracing::info!(container = %state.id, "removing a container that no pod knows");
-            node.runtime.remove(&state.id).await?;
+            if let Err(error) = node.runtime.remove(&state.id).await {
+                tracing::warn!(container = %state.id, %error, "it stays");
+            }
         }
         for state in sandboxes.values().filter(|s| !known.contains(s.id.as_str())) {
             tracing::info!(sandbox = %state.id, "removing a sandbox that no pod knows");
-            node.runtime.remove_sandbox(&state.id).await?;
+            if let Err(error) = node.runtime.remove_sandbox(&state.id).await {
+                tracing::warn!(sandbox = %state.id, %error, "it stays");
+            }
         }
         for (pod, record) in records {
             let ready = record.sandbox.as_ref().is_none_or(|s| sandboxes.get(&s.id).is_some_and(|s| s.ready));
