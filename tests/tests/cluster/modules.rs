@@ -122,7 +122,7 @@ fn tutorial(setup: &Setup) -> Outcome {
     fs::create_dir_all(&folder)?;
     let path = format!("{}:{}", programs().display(), std::env::var("PATH")?);
     let output = Command::new("timeout")
-        .args(["300", "bash", "-euxo", "pipefail", "-c", &blocks.concat()])
+        .args(["600", "bash", "-euxo", "pipefail", "-c", &blocks.concat()])
         .current_dir(&folder)
         .env("PATH", path)
         .env("KUBECONFIG", setup.cluster.data_dir().canonicalize()?.join("kubeconfig"))
