@@ -89,5 +89,6 @@ interface NodeAgent @0xb01f00000000c70c {
   exec @1 (target :ContainerTarget, options :ExecOptions, stdout :Common.ByteSink, stderr :Common.ByteSink) -> (process :Process, failure :Common.Failure);
   attach @2 (target :ContainerTarget, options :ExecOptions, stdout :Common.ByteSink, stderr :Common.ByteSink) -> (process :Process, failure :Common.Failure);
   portForward @3 (pod :Common.ObjectRef, port :UInt16, fromPod :Common.ByteSink) -> (toPod :Common.ByteSink, failure :Common.Failure);
+  # A port of the pod's network; or, when `pod` names a node (resource "nodes"), HTTP of the node itself, by the kubelet's paths.
   stats @4 () -> (summary :Data);     # stats/summary JSON
 }

@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::error::{Error, Result};
+use crate::kubelet;
 use crate::link::Reference;
 use crate::log_file;
 use crate::net;
@@ -30,7 +31,7 @@ const WRITE_BYTES: usize = 32 << 10;
 
 /// The agent of a node.
 pub struct Agent {
-    node: Rc<Node>,
+    pub(crate) node: Rc<Node>,
 }
 
 /// A client for the agent, to hand to the kernel.
@@ -53,7 +54,8 @@ impl Agent {
         Ok(ContainerId::parse(&running.ok_or_else(not_running)?.id)?)
     }
 
-    fn log(&self, target: &Target, previous: Previous) -> Result<(Rc<View>, Attempt)> {
+    /// The run whose log is meant.
+    pub(crate) fn log(&self, target: &Target, previous: Previous) -> Result<(Rc<View>, Attempt)> {
         let view = self.view(&target.pod)?;
         let found = {
             let record = view.record.borrow();
@@ -79,8 +81,9 @@ impl Agent {
     }
 }
 
+/// Whether the run before the last is meant.
 #[derive(Clone, Copy)]
-enum Previous {
+pub(crate) enum Previous {
     Yes,
     No,
 }
@@ -89,9 +92,10 @@ fn bad_request(message: String) -> Error {
     Error::Refused { code: 400, reason: "BadRequest".into(), message }
 }
 
-struct Target {
-    pod: Reference,
-    container: String,
+/// A container of a pod.
+pub(crate) struct Target {
+    pub(crate) pod: Reference,
+    pub(crate) container: String,
 }
 
 fn text(reader: capnp::text::Reader<'_>) -> Result<String, Fault> {
@@ -178,6 +182,13 @@ impl node_agent::Server for Agent {
         mut results: node_agent::PortForwardResults,
     ) -> Result<(), Fault> {
         let params = params.get()?;
+        if text(params.get_pod()?.get_resource()?)? == "nodes" {
+            let (ours, theirs) = tokio::io::duplex(WRITE_BYTES);
+            tokio::task::spawn_local(kubelet::serve(self.clone(), ours));
+            let (reader, writer) = tokio::io::split(theirs);
+            results.get().set_to_pod(capnp_rpc::new_client(connection(Box::pin(reader), Box::pin(writer), params.get_from_pod()?)));
+            return Ok(());
+        }
         let (pod, port, from_pod) = (pod_reference(params.get_pod()?)?, params.get_port(), params.get_from_pod()?);
         let connected = async {
             let namespace = match sandbox_of(&*self.view(&pod)?)? {
@@ -191,12 +202,7 @@ impl node_agent::Server for Agent {
         match connected.await {
             Ok(stream) => {
                 let (reader, writer) = stream.into_split();
-                let task = tokio::task::spawn_local(async move {
-                    pump(Box::pin(reader), &from_pod).await;
-                });
-                let pump = Pump { task: task.abort_handle() };
-                let sink = Input { stream: Mutex::new(Some(Box::pin(writer))), _pump: Some(pump) };
-                results.get().set_to_pod(capnp_rpc::new_client(sink));
+                results.get().set_to_pod(capnp_rpc::new_client(connection(Box::pin(reader), Box::pin(writer), from_pod)));
             }
             Err(error) => fill(results.get().init_failure(), &error),
         }
@@ -208,6 +214,12 @@ impl node_agent::Server for Agent {
         results.get().set_summary(summary.to_string().as_bytes());
         Ok(())
     }
+}
+
+/// Carries what comes to the kernel; what the kernel writes goes into what this makes.
+fn connection(reader: OutputStream, writer: InputStream, to: byte_sink::Client) -> Input {
+    let task = tokio::task::spawn_local(async move { pump(reader, &to).await });
+    Input { stream: Mutex::new(Some(writer)), _pump: Some(Pump { task: task.abort_handle() }) }
 }
 
 /// The sandbox whose network the pod has; `None`: the node's own.
@@ -246,19 +258,30 @@ fn log_options(reader: pintle_wit::node_capnp::log_options::Reader<'_>) -> Resul
 }
 
 async fn send_log(view: Rc<View>, container: String, attempt: Attempt, options: log_file::Options, sink: byte_sink::Client) {
-    let alive = || {
-        let record = view.record.borrow();
-        record.containers.get(&container).and_then(|c| c.open()).is_some_and(|open| open.id == attempt.id)
-    };
     let send = |bytes: Vec<u8>| {
         let sink = sink.clone();
         async move { write(&sink, &bytes).await }
+    };
+    follow_log(view, container, attempt, options, send).await;
+    let _ = sink.end_request().send().promise.await;
+}
+
+/// Carries a log to `send`, which says whether to go on.
+pub(crate) async fn follow_log<F: Future<Output = bool>>(
+    view: Rc<View>,
+    container: String,
+    attempt: Attempt,
+    options: log_file::Options,
+    send: impl FnMut(Vec<u8>) -> F,
+) {
+    let alive = || {
+        let record = view.record.borrow();
+        record.containers.get(&container).and_then(|c| c.open()).is_some_and(|open| open.id == attempt.id)
     };
     if let Err(error) = log_file::follow(&attempt.log, options, alive, send).await {
         // The file appears with the first start; without it there is nothing to show.
         tracing::debug!(error = Error::chain(&error), "a log ends early");
     }
-    let _ = sink.end_request().send().promise.await;
 }
 
 async fn write(sink: &byte_sink::Client, bytes: &[u8]) -> bool {

@@ -12,7 +12,7 @@
 //! - [`volume`], [`net`], [`image`], [`container`], [`probe`]: what actions are made of;
 //! - [`housekeeping`]: logs of bounded size, unused images, eviction by pressure;
 //! - [`shutdown`]: what happens when the machine goes down;
-//! - [`agent`], [`log_file`]: what the kernel may ask: logs, exec, attach, port-forward, stats.
+//! - [`agent`], [`log_file`]: what the kernel may ask: logs, exec, attach, port-forward; [`kubelet`], [`stats`]: what it shows of itself over HTTP.
 //!
 //! What is absent: no knowledge of the kernel beyond `wit/node.capnp`, no listening port but the resolver's and the ingress's, no namespaces or cgroups by hand (that is
 //! runtime-bridge's), no forked programs.
@@ -31,6 +31,7 @@ pub mod follow;
 pub mod housekeeping;
 pub mod image;
 pub mod ingress;
+pub mod kubelet;
 pub mod link;
 pub mod log_file;
 pub mod machine;

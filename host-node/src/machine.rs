@@ -74,6 +74,11 @@ impl Machine {
         }
     }
 
+    /// When the daemon looked at the machine first.
+    pub fn since(&self) -> Timestamp {
+        self.since
+    }
+
     /// The Node object: what `NodeLink.open` registers; its `.status` alone goes with heartbeats.
     /// `pressure`: condition types, whether they hold, since when; `closing`: the machine goes down.
     pub fn node(&self, pressure: &[(&str, bool, Timestamp)], closing: bool) -> Value {
@@ -168,10 +173,27 @@ fn default_address() -> Option<Ipv4Addr> {
     }
 }
 
-fn memory_field(name: &str) -> Option<u64> {
+/// A field of `/proc/meminfo`, such as `MemTotal:`, in bytes.
+pub fn memory_field(name: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Processor time of the whole machine, nanoseconds since its start: all that is not idle nor waiting for disks.
+pub fn cpu_nanos() -> u64 {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let ticks: Vec<u64> = text.lines().next().unwrap_or_default().split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal; guests are in user already. A tick is 10 ms on every architecture of ours.
+    let busy: u64 = ticks.iter().take(8).enumerate().filter(|(at, _)| !matches!(at, 3 | 4)).map(|(_, ticks)| ticks).sum();
+    busy.saturating_mul(10_000_000)
+}
+
+/// Resident memory of this process, bytes.
+pub fn own_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 /// Total and available bytes of the file system that holds `path`.

@@ -255,7 +255,8 @@ fn untyped(resource: &Resource, config: &Value, why: &str) -> ApiError {
     let text = |key: &str| config.get("metadata").and_then(|m| m.get(key)).and_then(Value::as_str).unwrap_or_default();
     let place = if text("namespace").is_empty() { text("name").to_owned() } else { format!("{}/{}", text("namespace"), text("name")) };
     let kind = format!("{}/{}, Kind={}", resource.group, resource.version, resource.kind);
-    ApiError::bad_request(format!("failed to create typed patch object ({place}; {kind}): {why}"))
+    // Upstream has no reason for it, and so no better code.
+    ApiError::from_code(500, "", &format!("failed to create typed patch object ({place}; {kind}): {why}"))
 }
 
 /// What client-side apply sent last, as far as the object still says so.

@@ -217,13 +217,16 @@ fn yaml_options(duplicates: serde_saphyr::options::DuplicateKeyPolicy) -> serde_
     options
 }
 
-/// A value as YAML, all text in quotes or plain: the writer's blocks are indented wrongly within lists, and folding loses spaces.
+/// A value as YAML, all text in quotes or plain: the writer's blocks are indented wrongly within lists, and folding loses spaces. Where the
+/// writer would lose something else, the value is written as JSON, which is YAML, too.
 ///
 /// # Errors
 /// 500: it cannot be written, which no value of JSON is.
 pub fn to_yaml(value: &Value) -> Result<String, ApiError> {
     let options = serde_saphyr::SerializerOptions { prefer_block_scalars: false, ..Default::default() };
-    serde_saphyr::to_string_with_options(value, options).map_err(ApiError::internal)
+    let written = serde_saphyr::to_string_with_options(value, options).map_err(ApiError::internal)?;
+    let is_kept = parse_yaml(written.as_bytes()).is_ok_and(|read| read.value == *value);
+    Ok(if is_kept { written } else { value.to_string() })
 }
 
 /// A value with the paths of its duplicate keys, relative to itself.

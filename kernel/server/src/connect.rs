@@ -79,7 +79,7 @@ impl Place {
     }
 
     fn target(&self, container: String) -> Target {
-        Target { namespace: self.namespace.clone(), name: self.name.clone(), uid: self.uid.clone(), container }
+        Target { resource: "pods", namespace: self.namespace.clone(), name: self.name.clone(), uid: self.uid.clone(), container }
     }
 
     fn host(&self) -> Result<&str, ApiError> {

@@ -1,4 +1,4 @@
-//! The `proxy` subresource of pods and Services: an HTTP request passed on, answer and all, also one that becomes another protocol.
+//! The `proxy` subresource of pods, Services and nodes: an HTTP request passed on, answer and all, also one that becomes another protocol.
 //!
 //! The name says where: `[scheme:]name[:port]`. Facts: <https://kubernetes.io/docs/tasks/access-application-cluster/access-cluster-services/>.
 
@@ -20,6 +20,7 @@ use serde_json::json;
 use crate::body::Body;
 use crate::connect::admit;
 use crate::limits::Permit;
+use crate::node::Target;
 use crate::outbound::{self, Route, service};
 use crate::pipeline::{Exchange, bare};
 use crate::reviews;
@@ -30,26 +31,29 @@ const HOP_BY_HOP: [&str; 8] =
     ["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"];
 /// Pages up to this length, if they say it, have their links rewritten.
 const HTML_BYTES_MAX: u64 = 1 << 20;
-/// Parts of a path up to and with `proxy`: `/api/v1/namespaces/{namespace}/pods/{name}/proxy`.
-const PARTS: usize = 8;
+/// Where a kubelet listens; a machine of ours answers for that port over its link.
+const KUBELET_PORT: u16 = 10250;
 
-/// Any method on `.../pods/{name}/proxy[/{path}]` and on Services.
+/// Any method on `.../pods/{name}/proxy[/{path}]`, on Services and on nodes.
 pub(crate) async fn serve(server: &Arc<Shared>, mut exchange: Exchange, permit: Permit) -> Result<Response<Body>, ApiError> {
     let asked = exchange.info.name.clone();
     let (scheme, name, port) = split(&asked).ok_or_else(|| ApiError::bad_request("invalid proxy request"))?;
-    let (pods, rest) = (exchange.info.resource == "pods", exchange.info.rest.clone());
+    let rest = exchange.info.rest.clone();
     let uri = exchange.parts.uri.clone();
-    let route = if pods {
-        pod(server, &exchange.info.namespace, name, port)?
-    } else {
-        service::route(&server.registry, &exchange.info.namespace, name, port)?
+    // Of the path up to and with `proxy`: `/api/v1/namespaces/{namespace}/pods/{name}/proxy`.
+    let parts = if exchange.info.namespace.is_empty() { 6 } else { 8 };
+    let (kind, route) = match exchange.info.resource.as_str() {
+        "pods" => ("PodProxyOptions", pod(server, &exchange.info.namespace, name, port)?),
+        "nodes" => ("NodeProxyOptions", node(server, name, port)?),
+        _ => ("ServiceProxyOptions", service::route(&server.registry, &exchange.info.namespace, name, port)?),
     };
+    // A machine's link is encrypted as it is.
+    let encrypt = scheme == "https" && !matches!(&route, Route::Machine { target, .. } if target.resource == "nodes");
     let host = if port.is_empty() { name.to_owned() } else { format!("{name}:{port}") };
     exchange.info.name = name.to_owned();
-    let kind = if pods { "PodProxyOptions" } else { "ServiceProxyOptions" };
     admit(server, &exchange, &json!({"kind": kind, "apiVersion": "v1", "path": rest})).await?;
 
-    let raw = uri.path().splitn(PARTS + 1, '/').nth(PARTS);
+    let raw = uri.path().splitn(parts + 1, '/').nth(parts);
     let reading = matches!(exchange.parts.method, Method::GET | Method::HEAD);
     let upgrade = exchange.parts.headers.get(UPGRADE).cloned();
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
@@ -73,7 +77,7 @@ pub(crate) async fn serve(server: &Arc<Shared>, mut exchange: Exchange, permit: 
 
     let unanswered = |why: &dyn std::fmt::Display| ApiError::service_unavailable(format!("error trying to reach service: {why}"));
     let stream = outbound::dial(server, &route).await.map_err(|error| unanswered(&error.message))?;
-    let stream = if scheme == "https" { outbound::encrypted(stream).await.map_err(|error| unanswered(&error))? } else { stream };
+    let stream = if encrypt { outbound::encrypted(stream).await.map_err(|error| unanswered(&error))? } else { stream };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| unanswered(&error))?;
     tokio::spawn(connection.with_upgrades());
     let mut answer = sender.send_request(request).await.map_err(|error| unanswered(&error))?;
@@ -96,7 +100,7 @@ pub(crate) async fn serve(server: &Arc<Shared>, mut exchange: Exchange, permit: 
         return Ok(response);
     }
     HOP_BY_HOP.iter().for_each(|header| drop(response.headers_mut().remove(*header)));
-    let base = uri.path().splitn(PARTS + 1, '/').take(PARTS).collect::<Vec<_>>().join("/");
+    let base = uri.path().splitn(parts + 1, '/').take(parts).collect::<Vec<_>>().join("/");
     if let Some(location) = answer.headers().get(LOCATION).and_then(|l| l.to_str().ok()).filter(|l| l.starts_with('/')) {
         response.headers_mut().insert(LOCATION, HeaderValue::from_str(&format!("{base}{location}")).map_err(ApiError::internal)?);
     }
@@ -147,6 +151,24 @@ fn pod(server: &Shared, namespace: &str, name: &str, port: &str) -> Result<Route
     };
     let unassigned = || ApiError::bad_request(format!("pod {name} does not have a host assigned"));
     service::pod(&server.registry, namespace, name, number).ok_or_else(unassigned)
+}
+
+/// A machine's own HTTP, or another port at its address.
+fn node(server: &Shared, name: &str, port: &str) -> Result<Route, ApiError> {
+    let object = reviews::object(&server.registry, "nodes", "", name)?;
+    let number =
+        if port.is_empty() { KUBELET_PORT } else { port.parse().map_err(|_| ApiError::bad_request(format!("invalid port {port:?}")))? };
+    if number == KUBELET_PORT {
+        let target =
+            Target { resource: "nodes", namespace: String::new(), name: name.into(), uid: String::new(), container: String::new() };
+        return Ok(Route::Machine { node: name.into(), target, port: number });
+    }
+    let value = object.value().map_err(|error| ApiError::internal(format_args!("stored text: {error}")))?;
+    let address = value["status"]["addresses"].as_array().into_iter().flatten().find(|a| a["type"] == "InternalIP");
+    let address = address
+        .and_then(|a| a["address"].as_str())
+        .ok_or_else(|| ApiError::service_unavailable(format!("node {name:?} has no address")))?;
+    Ok(Route::Address(if address.contains(':') { format!("[{address}]:{number}") } else { format!("{address}:{number}") }))
 }
 
 /// The client's headers, without those that are for us.

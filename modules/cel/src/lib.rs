@@ -11,6 +11,7 @@
 //! Not here: what a rule means (`custom` of the API, admission). Knows nothing of Pintle, so modules may use it too.
 
 mod authorizer;
+mod estimate;
 mod eval;
 mod format;
 mod functions;
@@ -30,6 +31,7 @@ use regex::Regex;
 use serde_json::Value as Json;
 
 pub use authorizer::{Access, Authorize, Stage};
+pub use estimate::{EXPRESSION_COST_MAX, SCHEMA_COST_MAX, occurrences};
 pub use opaque::{Format, Opaque};
 pub use url::Url;
 pub use value::Value;

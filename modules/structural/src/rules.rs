@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use pintle_cel::{Budget, Error, Program, Value as Cel};
+use pintle_cel::{Budget, EXPRESSION_COST_MAX, Error, Program, SCHEMA_COST_MAX, Value as Cel, occurrences};
 use serde_json::Value;
 
 use crate::check::identity;
@@ -35,8 +35,41 @@ pub(crate) fn gather(node: &Value, programs: &mut Programs) {
     }
 }
 
-/// What is wrong with the rules at a node of a definition.
-pub(crate) fn check(node: &Value, at: &str, failures: &mut impl FnMut(FieldError)) {
+/// What rules may cost, estimated when they are defined.
+#[derive(Default)]
+pub(crate) struct Costs {
+    /// Of all rules so far.
+    total: u64,
+}
+
+impl Costs {
+    /// Counts an expression at a node that stands in an object `times` at most; what it says is why the expression is too dear.
+    fn add(&mut self, node: &Value, program: &Program, key: &str, times: Option<u64>) -> Option<String> {
+        let variables = [("self", node), ("oldSelf", node)];
+        let cost = program.cost_estimate(&variables).saturating_mul(times.unwrap_or_else(|| occurrences(node)));
+        self.total = self.total.saturating_add(cost);
+        let hint =
+            "try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared";
+        (cost > EXPRESSION_COST_MAX)
+            .then(|| format!("estimated {key} cost exceeds budget by {} ({hint})", factor(cost, EXPRESSION_COST_MAX)))
+    }
+
+    /// What is wrong with all rules of a schema together.
+    pub(crate) fn total(&self, at: &str) -> Option<FieldError> {
+        let why = || format!("estimated cost of all rules of the schema exceeds budget by {}", factor(self.total, SCHEMA_COST_MAX));
+        (self.total > SCHEMA_COST_MAX).then(|| FieldError::forbidden(at, why()))
+    }
+}
+
+fn factor(cost: u64, limit: u64) -> String {
+    match cost / limit {
+        100.. => "factor of more than 100x".to_owned(),
+        _ => format!("factor of {:.1}x", cost as f64 / limit as f64),
+    }
+}
+
+/// What is wrong with the rules at a node of a definition, which stands in an object `times` at most.
+pub(crate) fn check(node: &Value, at: &str, times: Option<u64>, costs: &mut Costs, failures: &mut impl FnMut(FieldError)) {
     for (index, rule) in list(node, KEY).iter().enumerate() {
         let at = format!("{at}.{KEY}[{index}]");
         if text(rule, "rule").trim().is_empty() {
@@ -50,7 +83,10 @@ pub(crate) fn check(node: &Value, at: &str, failures: &mut impl FnMut(FieldError
                     let why = "may not be set when oldSelf is not used in rule";
                     failures(FieldError::invalid(format!("{at}.optionalOldSelf"), true, why));
                 }
-                Ok(_) => {}
+                Ok(program) => {
+                    let dear = costs.add(node, &program, key, times);
+                    dear.into_iter().for_each(|why| failures(FieldError::forbidden(format!("{at}.{key}"), why)));
+                }
             }
         }
         let reason = text(rule, "reason");

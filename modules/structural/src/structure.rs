@@ -34,8 +34,9 @@ const UNSUPPORTED: [(&str, &str); 5] = [
 /// What is wrong with a schema as that of an object, and with the rules in it. `at` is its place.
 pub fn structure(root: &Value, at: &str) -> Vec<FieldError> {
     let schema = Structural::new(root);
-    let mut walk = Structure { schema: &schema, failures: Vec::new() };
+    let mut walk = Structure { schema: &schema, failures: Vec::new(), costs: rules::Costs::default() };
     walk.root(root, at);
+    walk.failures.extend(walk.costs.total(at));
     walk.failures
 }
 
@@ -43,6 +44,7 @@ pub fn structure(root: &Value, at: &str) -> Vec<FieldError> {
 struct Structure<'a> {
     schema: &'a Structural,
     failures: Vec<FieldError>,
+    costs: rules::Costs,
 }
 
 impl Structure<'_> {
@@ -69,11 +71,12 @@ impl Structure<'_> {
                 self.failures.push(FieldError::forbidden(format!("{at}.properties[metadata]"), why));
             }
         }
-        self.node(node, at, "");
+        self.node(node, at, "", Some(1));
     }
 
-    /// A schema that says the shape of values. `what` it is, for the message about a missing type; empty at the root.
-    fn node(&mut self, node: &Value, at: &str, what: &str) {
+    /// A schema that says the shape of values. `what` it is, for the message about a missing type; empty at the root. Such a value stands in an
+    /// object `times` at most, if lists and maps above have a limit.
+    fn node(&mut self, node: &Value, at: &str, what: &str, times: Option<u64>) {
         let free = flag(node, "x-kubernetes-preserve-unknown-fields");
         let either = flag(node, "x-kubernetes-int-or-string");
         let kind = text(node, "type");
@@ -105,14 +108,15 @@ impl Structure<'_> {
         }
         self.lists(node, at);
         self.default(node, at);
-        rules::check(node, at, &mut |failure| self.failures.push(failure));
+        rules::check(node, at, times, &mut self.costs, &mut |failure| self.failures.push(failure));
+        let each = |limit: &str| Some(times?.saturating_mul(node[limit].as_u64()?));
         self.values(node, at);
         children(node, |place, child| {
             let below = format!("{at}.{place}");
             match place.split('[').next().unwrap_or_default() {
-                "properties" => self.node(child, &below, "object fields"),
-                "items" => self.node(child, &below, "array items"),
-                "additionalProperties" => self.node(child, &below, "object fields"),
+                "properties" => self.node(child, &below, "object fields", times),
+                "items" => self.node(child, &below, "array items", each("maxItems")),
+                "additionalProperties" => self.node(child, &below, "object fields", each("maxProperties")),
                 _ => self.junctor(child, &below, node, either),
             }
         });

@@ -22,7 +22,10 @@ pub fn quantity(data: &[u8]) {
     let canonical = quantity.canonical();
     let again = Quantity::parse(&canonical).unwrap_or_else(|| panic!("{text:?} became {canonical:?}"));
     assert!(again.compare(quantity).is_eq(), "{text:?} became {canonical:?}");
-    assert_eq!(again.canonical(), canonical, "{text:?}");
+    // 31.25Ki is 32000, which reads as a decimal number and then is 32k: upstream, too, needs two rounds to settle.
+    let settled = again.canonical();
+    let last = Quantity::parse(&settled).unwrap_or_else(|| panic!("{text:?} became {settled:?}"));
+    assert!(last.compare(quantity).is_eq() && last.canonical() == settled, "{text:?} became {canonical:?}, then {settled:?}");
     assert!(quantity.units() >= quantity.millis() / 1000, "{text:?}");
 }
 

@@ -10,6 +10,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 pub const TESTS: &[Test] = &[
     ("nodes_are_ready_with_addresses_and_pod_cidrs", ready),
+    ("nodes_show_their_use_and_logs_through_the_proxy", proxied),
     ("nodes_pods_of_one_deployment_spread_over_them", spread),
     ("nodes_a_killed_container_restarts_with_back_off", restart),
     ("nodes_a_killed_host_node_leaves_containers_running_and_adopts_them", adopt),
@@ -46,6 +47,34 @@ spec:
 fn all_ready(list: &Value, count: usize) -> Result<(), String> {
     let ready = items(list).iter().filter(|p| is_ready(p)).count();
     if ready == count { Ok(()) } else { Err(format!("{ready} of {count} ready")) }
+}
+
+/// What a metrics collector reads: the kubelet's paths below `nodes/NAME/proxy`.
+fn proxied(setup: &Setup) -> Outcome {
+    setup.kubectl.apply(&sleepers("shown", 1))?;
+    let pods = setup.kubectl.wait_for("a pod is ready", &["pods", "-l", "app=shown"], MINUTE, |l| all_ready(l, 1))?;
+    let pod = items(&pods).first().ok_or("no pod")?;
+    let (node, name) = (pod["spec"]["nodeName"].as_str().unwrap_or_default(), pod["metadata"]["name"].as_str().unwrap_or_default());
+    let raw = |path: &str| setup.kubectl.run(&["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/{path}")]);
+    ensure!(raw("healthz")? == "ok", "healthz");
+    let metrics = raw("metrics/resource")?;
+    for metric in ["pod_memory_working_set_bytes", "container_cpu_usage_seconds_total", "container_start_time_seconds"] {
+        let line = metrics.lines().find(|line| line.starts_with(metric) && line.contains(name));
+        let value = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        ensure!(value.is_some_and(|value| value > 0.0), "{metric} of {name} is {line:?}");
+    }
+    ensure!(metrics.contains("node_cpu_usage_seconds_total "), "no use of the node:\n{metrics}");
+    let summary: Value = serde_json::from_str(&raw("stats/summary")?)?;
+    let row = summary["pods"].as_array().and_then(|pods| pods.iter().find(|row| row["podRef"]["name"] == name)).ok_or("no row")?;
+    ensure!(row["containers"][0]["memory"]["workingSetBytes"].as_u64().is_some_and(|bytes| bytes > 0), "{row}");
+    ensure!(summary["node"]["cpu"]["usageCoreNanoSeconds"].as_u64().is_some_and(|nanos| nanos > 0), "{}", summary["node"]);
+    let log = raw(&format!("containerLogs/{}/{name}/main?tailLines=1", pod["metadata"]["namespace"].as_str().unwrap_or_default()))?;
+    ensure!(log.trim_end() == "started", "log {log:?}");
+    ensure!(raw("pods")?.contains(name), "pods");
+    ensure!(raw("logs/../../etc/passwd").is_err() && raw("logs/%2e%2e/%2e%2e/etc/passwd").is_err(), "a file outside of the logs was shown");
+    ensure!(raw("exec").is_err(), "a path that is not served was answered");
+    setup.kubectl.run(&["delete", "deployment", "shown"])?;
+    Ok(())
 }
 
 fn ready(setup: &Setup) -> Outcome {

@@ -113,6 +113,19 @@ fn a_definition_that_is_not_structural_is_refused_with_the_place() {
         ),
         (spec(json!({"a": {"type": "integer", "x-kubernetes-validations": [{"rule": ""}]}})), "rule: Required value"),
         (
+            spec(
+                json!({"a": {"type": "array", "items": {"type": "string"}, "x-kubernetes-validations": [{"rule": "self.all(x, self.all(y, x == y))"}]}}),
+            ),
+            "properties[a].x-kubernetes-validations[0].rule: Forbidden: estimated rule cost exceeds budget by factor of more than 100x",
+        ),
+        (
+            // Cheap by itself, but nothing says how many there are.
+            spec(
+                json!({"a": {"type": "array", "items": {"type": "array", "maxItems": 9, "items": {"type": "integer"}, "x-kubernetes-validations": [{"rule": "self.all(x, x > 3)"}]}}}),
+            ),
+            "properties[a].items.x-kubernetes-validations[0].rule: Forbidden: estimated rule cost exceeds budget by factor of",
+        ),
+        (
             spec(json!({"a": {"type": "integer", "x-kubernetes-validations": [{"rule": "self > 1", "optionalOldSelf": true}]}})),
             "may not be set when oldSelf is not used",
         ),

@@ -19,6 +19,8 @@ use pintle_streams::process::{CHUNK_BYTES_MAX, Exit, ProcessEnd, TerminalSize, W
 /// A container of a pod; the container is empty for the pod itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
+    /// `pods`; `nodes` for the machine itself.
+    pub(crate) resource: &'static str,
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) uid: String,
@@ -279,7 +281,7 @@ fn broken(error: &capnp::Error) -> ApiError {
 }
 
 fn write_pod(target: &Target, mut to: object_ref::Builder<'_>) {
-    to.set_resource("pods");
+    to.set_resource(target.resource);
     to.set_namespace(target.namespace.as_str());
     to.set_name(target.name.as_str());
     to.set_uid(target.uid.as_str());

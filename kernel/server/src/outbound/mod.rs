@@ -30,13 +30,13 @@ const CHUNKS_IN_FLIGHT: usize = 8;
 /// Where a connection leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// A port of a pod, through its machine.
-    Pod {
+    /// A port of a pod, through its machine, or the machine's own HTTP.
+    Machine {
         /// The machine.
         node: String,
-        /// The pod.
+        /// The pod, or the machine.
         target: Target,
-        /// Of the pod's network namespace.
+        /// Of the pod's network namespace; a machine's is the kubelet's.
         port: u16,
     },
     /// `host:port`, from here.
@@ -60,7 +60,7 @@ pub(crate) async fn encrypted(stream: Box<dyn Duplex>) -> Result<Box<dyn Duplex>
 /// 503 when nobody answers there in time; else what the machine says.
 pub(crate) async fn dial(server: &Arc<Shared>, route: &Route) -> Result<Box<dyn Duplex>, ApiError> {
     match route {
-        Route::Pod { node, target, port } => {
+        Route::Machine { node, target, port } => {
             let (to_pod, from_client) = mpsc::channel(CHUNKS_IN_FLIGHT);
             let (to_client, from_pod) = mpsc::channel(CHUNKS_IN_FLIGHT);
             let target = target.clone();

@@ -70,5 +70,6 @@ pub(crate) fn pod(registry: &Registry, namespace: &str, name: &str, port: u16) -
     let object = registry.get_cached(&ResourceKey::new("", "pods"), namespace, name)?;
     let node = object.value().ok()?["spec"]["nodeName"].as_str()?.to_owned();
     let uid = object.meta().uid.to_string();
-    Some(Route::Pod { node, target: Target { namespace: namespace.into(), name: name.into(), uid, container: String::new() }, port })
+    let target = Target { resource: "pods", namespace: namespace.into(), name: name.into(), uid, container: String::new() };
+    Some(Route::Machine { node, target, port })
 }
