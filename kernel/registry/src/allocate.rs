@@ -1,4 +1,5 @@
-//! Addresses and ports of Services: the mechanism that sees to it that no two have the same.
+//! Addresses and ports of Services: the mechanism that sees to it that no two have the same. Addresses are out of the cluster's own range and, when that is
+//! full or one is asked for, out of those that ServiceCIDRs add; an IPAddress that somebody made for another purpose is taken.
 //!
 //! What is taken is what the cache shows plus what writes under way have claimed. The follower frees what a change gave
 //! up, so every way for a Service to change or go is covered by one place; a claim that was not stored is freed when its
@@ -13,6 +14,8 @@ use serde_json::{Map, Value, json};
 
 /// Addresses below this offset are left to Services that ask for one (upstream's static band).
 const STATIC_BAND: u32 = 256;
+/// Of balanced Services whose outside traffic stays on its node.
+const HEALTH_CHECK: &str = "healthCheckNodePort";
 
 /// What is taken.
 pub(crate) struct Allocators {
@@ -32,6 +35,8 @@ struct Pool {
 struct PoolState {
     taken: BTreeSet<u32>,
     next: u32,
+    /// First and last of ranges that were added.
+    added: Vec<(u32, u32)>,
 }
 
 /// Claims of one write; freed when dropped unless kept.
@@ -49,21 +54,23 @@ pub(crate) struct Numbers {
     ports: Vec<u32>,
 }
 
-/// What one Service holds.
+/// What one Service (or IPAddress, or ServiceCIDR) holds.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Held {
     addresses: BTreeSet<u32>,
     ports: BTreeSet<u32>,
+    ranges: BTreeSet<(u32, u32)>,
 }
 
 impl Pool {
     fn new(first: u32, last: u32, dynamic: u32) -> Self {
         let dynamic = if dynamic <= last { dynamic } else { first };
-        Self { first, last, dynamic, state: Mutex::new(PoolState { taken: BTreeSet::new(), next: dynamic }) }
+        Self { first, last, dynamic, state: Mutex::new(PoolState { taken: BTreeSet::new(), next: dynamic, added: Vec::new() }) }
     }
 
     fn contains(&self, number: u32) -> bool {
-        (self.first..=self.last).contains(&number)
+        let within = |(first, last): &(u32, u32)| (first..=last).contains(&&number);
+        within(&(self.first, self.last)) || self.state.lock().added.iter().any(within)
     }
 
     /// Take this one; false if it is taken.
@@ -75,10 +82,11 @@ impl Pool {
     fn take_any(&self) -> Option<u32> {
         let mut state = self.state.lock();
         let start = state.next;
-        let order = (start..=self.last).chain(self.dynamic..start).chain(self.first..self.dynamic);
+        let added = state.added.iter().flat_map(|(first, last)| *first..=*last);
+        let order = (start..=self.last).chain(self.dynamic..start).chain(self.first..self.dynamic).chain(added);
         let number = { order }.find(|number| !state.taken.contains(number))?;
         state.taken.insert(number);
-        state.next = if number >= self.last { self.dynamic } else { number + 1 };
+        state.next = if (start..self.last).contains(&number) { number + 1 } else { self.dynamic };
         Some(number)
     }
 
@@ -89,17 +97,14 @@ impl Pool {
 
 impl Allocators {
     pub(crate) fn new((network, prefix): (Ipv4Addr, u8), (port_first, port_last): (u16, u16)) -> Self {
-        let host_bits = 32 - u32::from(prefix.clamp(8, 30));
-        let base = u32::from(network) & !((1 << host_bits) - 1);
-        // The network's own address and its broadcast address are nobody's.
-        let (first, last) = (base + 1, base + (1 << host_bits) - 2);
+        let (first, last) = hosts(network, prefix);
         Self {
-            addresses: Pool::new(first, last, base.saturating_add(STATIC_BAND)),
+            addresses: Pool::new(first, last, (first - 1).saturating_add(STATIC_BAND)),
             ports: Pool::new(u32::from(port_first), u32::from(port_last), u32::from(port_first)),
         }
     }
 
-    /// A Service went from `before` to `after`: free what it gave up, take what it has.
+    /// A Service (or IPAddress, or ServiceCIDR) went from `before` to `after`: free what it gave up, take what it has.
     pub(crate) fn observe(&self, before: Option<&Value>, after: Option<&Value>) {
         let old = before.map(held).unwrap_or_default();
         let new = after.map(held).unwrap_or_default();
@@ -111,6 +116,11 @@ impl Allocators {
         new.ports.iter().for_each(|number| {
             self.ports.take(*number);
         });
+        let added = &mut self.addresses.state.lock().added;
+        for gone in old.ranges.difference(&new.ranges) {
+            added.iter().position(|range| range == gone).map(|at| added.remove(at));
+        }
+        added.extend(new.ranges.difference(&old.ranges));
     }
 
     /// A write was certainly not stored: free what it held.
@@ -139,6 +149,14 @@ impl Allocators {
             drop_ports(spec, old_spec);
         } else if spec.get("allocateLoadBalancerNodePorts").and_then(Value::as_bool) != Some(false) || kind == "NodePort" {
             claims.node_ports(spec, &had)?;
+        }
+        let old_check = old_spec.and_then(|old| old.get(HEALTH_CHECK));
+        if kind == "LoadBalancer" && text(spec, "externalTrafficPolicy") == Some("Local") {
+            let asked = spec.get(HEALTH_CHECK).filter(|port| **port != 0).or(old_check).and_then(Value::as_u64);
+            let number = claims.port(asked, &had.ports, &format!("spec.{HEALTH_CHECK}"))?;
+            spec.insert(HEALTH_CHECK.to_owned(), Value::from(number));
+        } else if spec.get(HEALTH_CHECK) == old_check {
+            spec.remove(HEALTH_CHECK);
         }
         Ok(claims)
     }
@@ -187,36 +205,38 @@ impl Claims<'_> {
     }
 
     fn node_ports(&mut self, spec: &mut Map<String, Value>, had: &Held) -> Result<(), Box<FieldError>> {
-        let pool = &self.allocators.ports;
         let ports = spec.get_mut("ports").and_then(Value::as_array_mut);
         // One port number may serve several protocols of the same Service.
         let mut own: BTreeSet<u32> = had.ports.clone();
         for (at, port) in ports.into_iter().flatten().filter_map(Value::as_object_mut).enumerate() {
             let asked = port.get("nodePort").and_then(Value::as_u64).filter(|asked| *asked != 0);
             let field = format!("spec.ports[{at}].nodePort");
-            let number = match asked.map(u32::try_from) {
-                Some(Ok(asked)) if own.contains(&asked) => asked,
-                Some(Ok(asked)) if pool.contains(asked) => {
-                    if !pool.take(asked) {
-                        return Err(boxed(&field, asked, "provided port is already allocated"));
-                    }
-                    self.ports.push(asked);
-                    asked
-                }
-                Some(_) => {
-                    let why = format!("provided port is not in the valid range. The range of valid ports is {}-{}", pool.first, pool.last);
-                    return Err(boxed(&field, asked.unwrap_or_default(), why));
-                }
-                None => {
-                    let number = pool.take_any().ok_or_else(|| boxed(&field, 0, "failed to allocate a nodePort: range is full"))?;
-                    self.ports.push(number);
-                    number
-                }
-            };
+            let number = self.port(asked, &own, &field)?;
             own.insert(number);
             port.insert("nodePort".to_owned(), Value::from(number));
         }
         Ok(())
+    }
+
+    /// The port that is asked for, unless it is one's own already; any, when none is.
+    fn port(&mut self, asked: Option<u64>, own: &BTreeSet<u32>, field: &str) -> Result<u32, Box<FieldError>> {
+        let pool = &self.allocators.ports;
+        let number = match asked.map(u32::try_from) {
+            Some(Ok(asked)) if own.contains(&asked) => return Ok(asked),
+            Some(Ok(asked)) if pool.contains(asked) => {
+                if !pool.take(asked) {
+                    return Err(boxed(field, asked, "provided port is already allocated"));
+                }
+                asked
+            }
+            Some(_) => {
+                let why = format!("provided port is not in the valid range. The range of valid ports is {}-{}", pool.first, pool.last);
+                return Err(boxed(field, asked.unwrap_or_default(), why));
+            }
+            None => pool.take_any().ok_or_else(|| boxed(field, 0, "failed to allocate a nodePort: range is full"))?,
+        };
+        self.ports.push(number);
+        Ok(number)
     }
 }
 
@@ -231,12 +251,31 @@ fn boxed(path: &str, value: impl Into<Value>, detail: impl Into<String>) -> Box<
     Box::new(FieldError::invalid(path, value, detail))
 }
 
-fn held(service: &Value) -> Held {
-    let Some(spec) = service.get("spec").and_then(Value::as_object) else { return Held::default() };
+/// The first and the last address of a network that may be given: its own and its broadcast address are nobody's.
+fn hosts(network: Ipv4Addr, prefix: u8) -> (u32, u32) {
+    let host_bits = 32 - u32::from(prefix.clamp(8, 30));
+    let base = u32::from(network) & !((1 << host_bits) - 1);
+    (base + 1, base + (1 << host_bits) - 2)
+}
+
+fn held(object: &Value) -> Held {
+    let Some(spec) = object.get("spec").and_then(Value::as_object) else { return Held::default() };
+    if object["kind"] == "ServiceCIDR" {
+        let usable = object["metadata"].get("deletionTimestamp").is_none();
+        let cidrs = spec.get("cidrs").and_then(Value::as_array).into_iter().flatten().filter_map(|cidr| cidr.as_str()?.split_once('/'));
+        let ranges = cidrs.filter(|_| usable).filter_map(|(network, prefix)| Some(hosts(network.parse().ok()?, prefix.parse().ok()?)));
+        return Held { ranges: ranges.collect(), ..Held::default() };
+    }
+    if object["kind"] == "IPAddress" {
+        let other = spec.get("parentRef").is_none_or(|parent| parent["resource"] != "services");
+        let address = object["metadata"]["name"].as_str().filter(|_| other).and_then(|name| name.parse::<Ipv4Addr>().ok());
+        return Held { addresses: address.into_iter().map(u32::from).collect(), ..Held::default() };
+    }
     let ips = spec.get("clusterIPs").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     let addresses = ips.chain(text(spec, "clusterIP")).filter_map(|ip| ip.parse::<Ipv4Addr>().ok()).map(u32::from).collect();
-    let ports = node_ports_of(spec).collect();
-    Held { addresses, ports }
+    let check = spec.get(HEALTH_CHECK).and_then(Value::as_u64).and_then(|port| u32::try_from(port).ok()).filter(|port| *port != 0);
+    let ports = node_ports_of(spec).chain(check).collect();
+    Held { addresses, ports, ..Held::default() }
 }
 
 fn node_ports_of(spec: &Map<String, Value>) -> impl Iterator<Item = u32> {

@@ -38,8 +38,10 @@ pub(crate) struct Fed {
 impl Fed {
     /// Take what the loaded Services have.
     pub(crate) fn load_allocations(&self) {
-        for service in self.cache.shard(&kinds::services_key()).iter().flat_map(|shard| shard.all()) {
-            self.allocators.observe(None, service.value().ok().as_ref());
+        for (group, plural) in kinds::ALLOCATING {
+            for object in self.cache.shard(&ResourceKey::new(group, plural)).iter().flat_map(|shard| shard.all()) {
+                self.allocators.observe(None, object.value().ok().as_ref());
+            }
         }
     }
 }
@@ -155,7 +157,7 @@ fn show_change(fed: &Fed, shard: &Shard, suffix: &str, object: Option<Arc<Object
         (None, Some(previous)) => (EventKind::Deleted, Arc::new(encode::restamp(previous, revision))),
         (None, None) => return,
     };
-    if kinds::is_service(&shard.resource) {
+    if kinds::ALLOCATING.contains(&(&*shard.resource.group, &*shard.resource.plural)) {
         let parse = |object: &Arc<Object>| object.value().ok();
         let after = (kind != EventKind::Deleted).then(|| parse(&object)).flatten();
         fed.allocators.observe(previous.as_ref().and_then(parse).as_ref(), after.as_ref());

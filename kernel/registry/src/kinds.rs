@@ -45,10 +45,9 @@ pub(crate) fn deletion_finalizer(resource: &ResourceInfo) -> Option<&'static str
     is(resource, "apiextensions.k8s.io", "customresourcedefinitions").then_some(crate::definitions::FINALIZER)
 }
 
-/// Where Services are kept.
-pub(crate) fn services_key() -> ResourceKey {
-    ResourceKey::new("", "services")
-}
+/// Where there is what takes addresses and ports: Services, and what bears on their addresses.
+pub(crate) const ALLOCATING: [(&str, &str); 3] =
+    [("", "services"), ("networking.k8s.io", "ipaddresses"), ("networking.k8s.io", "servicecidrs")];
 
 /// Where disruption budgets are kept.
 pub(crate) fn budgets_key() -> ResourceKey {
