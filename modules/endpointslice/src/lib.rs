@@ -2,7 +2,7 @@
 //!
 //! Not here: Services without a selector (their endpoints are somebody else's), and what a proxy makes of it.
 //! Invariants: an endpoint stays in the slice that it is in, so a change of one pod is one write; slices that gain are written before
-//! slices that lose, so an address that moves is never in none.
+//! slices that lose, so an address that moves is never in none. A node's zone is read when something of a Service changes, and every five minutes.
 
 mod endpoints;
 mod model;
@@ -22,7 +22,10 @@ impl Controller for EndpointSlices {
     fn reconcile(&mut self, _now: Time, request: &Request<'_>) -> Result<Plan> {
         let endpoints = request.related::<model::Endpoints>("endpoints")?.into_iter().next();
         match request.object::<model::Service>()? {
-            Some(service) => plan::plan(request.attempt, &service, &request.related("pods")?, &request.related("slices")?, endpoints),
+            Some(service) => {
+                let zones = model::zones(request.related("nodes")?);
+                plan::plan(request.attempt, &service, &request.related("pods")?, &zones, &request.related("slices")?, endpoints)
+            }
             None => Ok(plan::gone(endpoints)),
         }
     }

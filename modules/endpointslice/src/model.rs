@@ -25,6 +25,23 @@ pub struct ServiceSpec {
     pub ports: Vec<ServicePort>,
     pub ip_families: Vec<String>,
     pub publish_not_ready_addresses: bool,
+    pub traffic_distribution: String,
+}
+
+/// A node, for its zone.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Node {
+    pub metadata: Metadata,
+}
+
+/// Zones of nodes by their names.
+pub type Zones = BTreeMap<String, String>;
+
+/// The zones that nodes say they are in.
+pub fn zones(nodes: Vec<Node>) -> Zones {
+    let zone = |mut node: Node| Some((node.metadata.name, node.metadata.labels.remove("topology.kubernetes.io/zone")?));
+    nodes.into_iter().filter_map(zone).filter(|(_, zone)| !zone.is_empty()).collect()
 }
 
 /// A Service's port.

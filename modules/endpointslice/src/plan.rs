@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use pintle_sdk::prelude::*;
 use pintle_sdk::serde_json::Value;
 
-use crate::model::{Endpoints, Pod, Service, Slice, protocol};
+use crate::model::{Endpoints, Pod, Service, Slice, Zones, protocol};
+use crate::slices::Said;
 use crate::{endpoints, slices};
 
 /// Pods that share the numbers of all ports, by those ports as JSON text.
@@ -20,7 +21,7 @@ pub struct Group<'a> {
 }
 
 /// What a Service's slices and Endpoints lack.
-pub fn plan(attempt: u32, service: &Service, pods: &[Pod], existing: &[Slice], old: Option<Endpoints>) -> Result<Plan> {
+pub fn plan(attempt: u32, service: &Service, pods: &[Pod], zones: &Zones, existing: &[Slice], old: Option<Endpoints>) -> Result<Plan> {
     if service.metadata.is_terminating() {
         return Ok(Plan::new());
     }
@@ -34,7 +35,7 @@ pub fn plan(attempt: u32, service: &Service, pods: &[Pod], existing: &[Slice], o
     let mut losing = Vec::new();
     for family in families {
         let groups = groups(service, pods, family);
-        let changes = slices::plan(attempt, service, family, &groups, existing)?;
+        let changes = slices::plan(attempt, &Said { service, zones }, family, &groups, existing)?;
         plan = plan.then(changes.gaining);
         losing.extend(changes.losing);
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pintle_sdk::prelude::*;
 use pintle_sdk::serde_json::{Map, Value};
 
-use crate::model::{Pod, Service, Slice};
+use crate::model::{Pod, Service, Slice, Zones};
 use crate::plan::{Group, Groups};
 
 /// Endpoints of one slice (upstream's default).
@@ -16,6 +16,13 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: (&str, &str) = ("endpointslice.kubernetes.io/managed-by", "endpointslice-controller.k8s.io");
 /// Said of headless Services.
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
+
+/// What endpoints are said of.
+#[derive(Clone, Copy)]
+pub struct Said<'a> {
+    pub service: &'a Service,
+    pub zones: &'a Zones,
+}
 
 /// Writes in two parts: those that add endpoints or change them, and those that take slices away.
 pub struct Changes {
@@ -29,7 +36,8 @@ pub fn target(slice: &Slice) -> ObjectRef {
 }
 
 /// Brings the slices of one address family to what the groups say.
-pub fn plan(attempt: u32, service: &Service, family: &str, groups: &Groups<'_>, existing: &[Slice]) -> Result<Changes> {
+pub fn plan(attempt: u32, said: &Said<'_>, family: &str, groups: &Groups<'_>, existing: &[Slice]) -> Result<Changes> {
+    let service = said.service;
     let labels = labels(service);
     let mut changes = Changes { gaining: Plan::new(), losing: Vec::new() };
     let mut left: Vec<&Slice> = existing.iter().filter(|s| s.address_type == family && !s.metadata.is_terminating()).collect();
@@ -41,7 +49,7 @@ pub fn plan(attempt: u32, service: &Service, family: &str, groups: &Groups<'_>, 
         let (same, others): (Vec<&Slice>, Vec<&Slice>) =
             left.into_iter().partition(|s| json!(s.ports.iter().flatten().collect::<Vec<_>>()) == json!(group.ports));
         left = others;
-        for (slice, endpoints) in fill(service, group, &same) {
+        for (slice, endpoints) in fill(said, group, &same) {
             match slice {
                 Kept(slice) if endpoints.is_empty() && !group.members.is_empty() => changes.losing.push(Write::delete(target(slice))),
                 Kept(slice) => changes.gaining.writes.extend(mend(slice, &endpoints, &labels)),
@@ -71,9 +79,9 @@ enum Place<'a> {
 use Place::{Fresh, Kept};
 
 /// Distributes a group: who is in a slice stays there, the rest fills what has room, then new slices.
-fn fill<'a>(service: &Service, group: &Group<'_>, same: &[&'a Slice]) -> Vec<(Place<'a>, Vec<Value>)> {
+fn fill<'a>(said: &Said<'_>, group: &Group<'_>, same: &[&'a Slice]) -> Vec<(Place<'a>, Vec<Value>)> {
     let mut wanted: BTreeMap<String, Value> =
-        group.members.iter().map(|(pod, at)| (pod.metadata.uid.clone(), endpoint(service, pod, at))).collect();
+        group.members.iter().map(|(pod, at)| (pod.metadata.uid.clone(), endpoint(said, pod, at))).collect();
     let mut places: Vec<(Place<'a>, Vec<Value>)> = Vec::new();
     for slice in same {
         let uids = slice.endpoints.iter().flatten().filter_map(|e| e["targetRef"]["uid"].as_str());
@@ -97,7 +105,7 @@ fn fill<'a>(service: &Service, group: &Group<'_>, same: &[&'a Slice]) -> Vec<(Pl
     }
 }
 
-fn endpoint(service: &Service, pod: &Pod, address: &str) -> Value {
+fn endpoint(Said { service, zones }: &Said<'_>, pod: &Pod, address: &str) -> Value {
     let (ready, going) = (pod.is_ready(), pod.metadata.is_terminating());
     let mut endpoint = json!({
         "addresses": [address],
@@ -109,6 +117,19 @@ fn endpoint(service: &Service, pod: &Pod, address: &str) -> Value {
     });
     if !pod.spec.node_name.is_empty() {
         endpoint["nodeName"] = json!(pod.spec.node_name);
+    }
+    if let Some(zone) = zones.get(&pod.spec.node_name) {
+        endpoint["zone"] = json!(zone);
+    }
+    let near = ["PreferSameNode", "PreferSameZone", "PreferClose"].contains(&service.spec.traffic_distribution.as_str());
+    if near && endpoint["conditions"]["ready"] == true {
+        let to = |name: Value| json!([{ "name": name }]);
+        if let Some(zone) = zones.get(&pod.spec.node_name) {
+            endpoint["hints"]["forZones"] = to(json!(zone));
+        }
+        if service.spec.traffic_distribution == "PreferSameNode" && !pod.spec.node_name.is_empty() {
+            endpoint["hints"]["forNodes"] = to(json!(pod.spec.node_name));
+        }
     }
     if !pod.spec.hostname.is_empty() && pod.spec.subdomain == service.metadata.name {
         endpoint["hostname"] = json!(pod.spec.hostname);

@@ -161,3 +161,32 @@ fn a_crash_after_any_write_and_an_old_view_lose_no_endpoint() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn traffic_that_is_to_stay_near_gets_hints_at_what_is_ready() -> Result<()> {
+    let check = |distribution: Value, expected: &[Value]| -> Result<()> {
+        let mut spec = web(json!([{"port": 80}]));
+        spec["trafficDistribution"] = distribution;
+        let mut kernel = kernel(spec)?;
+        let labels = json!({"topology.kubernetes.io/zone": "a"});
+        kernel.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": labels}}))?;
+        for (name, ip, ready) in [("a", "10.0.0.1", true), ("b", "10.0.0.2", false)] {
+            kernel.put(pod(name, ip, ready))?;
+        }
+        kernel.settle(&mut EndpointSlices)?;
+        let slice = kernel.list(SLICES)[0];
+        let mut said: Vec<(String, Value, Value)> = Vec::new();
+        for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
+            said.push((endpoint["addresses"][0].to_string(), endpoint["zone"].clone(), endpoint["hints"].clone()));
+        }
+        said.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(said.iter().map(|(_, zone, _)| zone).collect::<Vec<_>>(), ["a", "a"]);
+        assert_eq!(said.into_iter().map(|(_, _, hints)| hints).collect::<Vec<_>>(), expected);
+        Ok(())
+    };
+    let zone = json!([{"name": "a"}]);
+    check(Value::Null, &[Value::Null, Value::Null])?;
+    check(json!("PreferSameZone"), &[json!({"forZones": zone}), Value::Null])?;
+    check(json!("PreferClose"), &[json!({"forZones": zone}), Value::Null])?;
+    check(json!("PreferSameNode"), &[json!({"forZones": zone, "forNodes": [{"name": "n1"}]}), Value::Null])
+}
