@@ -33,7 +33,7 @@ interface NodeSession @0xb01f00000000c706 {
   renewLease @0 () -> (failure :Common.Failure);
   updateNodeStatus @1 (status :Data) -> (outcome :Common.Outcome);   # merged: what others put into .status (extended resources, conditions) stays
   watchPods @2 (sink :Objects.RowSink) -> (subscription :Common.Subscription);    # whole pods bound to this node
-  watchNodes @3 (sink :Objects.RowSink) -> (subscription :Common.Subscription);   # all nodes: name, podCIDR, addresses
+  watchNodes @3 (sink :Objects.RowSink) -> (subscription :Common.Subscription);   # all nodes: name, labels, podCIDR, addresses
   updatePodStatuses @4 (statuses :List(PodStatus)) -> (outcomes :List(Common.Outcome));
   removePod @5 (pod :Common.ObjectRef) -> (failure :Common.Failure);             # it has stopped: delete with no grace
   get @6 (ref :Common.ObjectRef) -> (outcome :Common.Outcome);                     # configmaps, secrets, serviceaccounts, services, namespaces that its pods mention

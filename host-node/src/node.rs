@@ -280,6 +280,7 @@ async fn take_peer(node: &Node, peer: &Peer) -> Result<()> {
         None => None,
     };
     if peer.name == node.options.name {
+        node.proxy.tell(Told::Zone(peer.zone.clone()));
         if let Some(cidr) = cidr {
             let was_ready = node.network_ready();
             node.network.set_pod_cidr(cidr).await?;
@@ -298,6 +299,7 @@ async fn take_peer(node: &Node, peer: &Peer) -> Result<()> {
 /// What matters of a Node object.
 struct Peer {
     name: String,
+    zone: String,
     pod_cidr: Option<String>,
     address: Option<std::net::Ipv4Addr>,
 }
@@ -309,6 +311,7 @@ impl Peer {
         let internal = |a: &&Value| a["type"] == "InternalIP";
         Some(Self {
             name: value["metadata"]["name"].as_str()?.to_owned(),
+            zone: value["metadata"]["labels"]["topology.kubernetes.io/zone"].as_str().unwrap_or_default().to_owned(),
             pod_cidr: value["spec"]["podCIDR"].as_str().filter(|c| !c.is_empty()).map(str::to_owned),
             address: value["status"]["addresses"].as_array().and_then(|all| all.iter().find(internal)?["address"].as_str()?.parse().ok()),
         })

@@ -1,14 +1,15 @@
 //! Where packets to Services go: pure, from a Service and its slices to frontends and who stands behind each.
 //!
 //! Rules: <https://kubernetes.io/docs/reference/networking/virtual-ips/>. Ready endpoints serve; when there is none, those that go but
-//! still serve. With a policy of `Local` only those on this node count.
+//! still serve. With a policy of `Local` only those on this node count; but who asks from this node or from a pod for what is meant for the outside is
+//! served by all. Where all ready endpoints have hints, and some hint at this node or its zone, those serve it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::model::{Endpoint, Service, ServicePort, Slice, protocol};
+use super::model::{Endpoint, Hints, Named, Service, ServicePort, Slice, protocol};
 
 /// What a packet is addressed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,12 +25,21 @@ pub struct Front {
 /// Who stands behind it, and how packets get there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Back {
-    /// Never empty, sorted.
+    /// Sorted; empty only if there are insiders.
     pub endpoints: Vec<(Ipv4Addr, u16)>,
+    /// Who serves those that ask from this machine or from a pod, if it is somebody else. Never empty, sorted.
+    pub insiders: Option<Vec<(Ipv4Addr, u16)>>,
     /// For how long a client stays with its endpoint, seconds.
     pub affinity: Option<u64>,
     /// Whose source address is replaced by this machine's, so that answers come back this way.
     pub masquerade: Masquerade,
+}
+
+impl Back {
+    /// All who may be sent to.
+    pub fn all(&self) -> impl Iterator<Item = &(Ipv4Addr, u16)> {
+        self.endpoints.iter().chain(self.insiders.iter().flatten())
+    }
 }
 
 /// Whose source address is replaced.
@@ -46,8 +56,17 @@ pub enum Masquerade {
 /// The frontends of one Service.
 pub type Frontends = BTreeMap<Front, Back>;
 
+/// Where this is.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The node's name.
+    pub node: &'a str,
+    /// Its label `topology.kubernetes.io/zone`, or empty.
+    pub zone: &'a str,
+}
+
 /// What stands where; a Service that none can reach has no frontends.
-pub fn frontends(service: &Service, slices: &[&Slice], node: &str) -> Frontends {
+pub fn frontends(service: &Service, slices: &[&Slice], place: Place<'_>) -> Frontends {
     let mut all = Frontends::new();
     if service.spec.r#type == "ExternalName" || service.is_headless() {
         return all;
@@ -55,25 +74,27 @@ pub fn frontends(service: &Service, slices: &[&Slice], node: &str) -> Frontends 
     let affinity = service.affinity_seconds();
     for port in &service.spec.ports {
         let Some(protocol) = protocol(&port.protocol) else { continue };
-        let everywhere = endpoints(port, slices, |_| true);
-        let here = endpoints(port, slices, |endpoint| endpoint.node_name == node);
-        let mut add = |address: Ipv4Addr, port: u16, local: bool, masquerade: Masquerade| {
-            let endpoints = if local { &here } else { &everywhere };
-            if !endpoints.is_empty() {
-                all.insert(Front { address, protocol, port }, Back { endpoints: endpoints.clone(), affinity, masquerade });
+        let near = near(port, slices, place);
+        let here = endpoints(port, slices, |endpoint| endpoint.node_name == place.node);
+        let mut add = |address: Ipv4Addr, port: u16, endpoints: &[(Ipv4Addr, u16)], masquerade: Masquerade| {
+            let insiders = (masquerade == Masquerade::Never && near != endpoints && !near.is_empty()).then(|| near.clone());
+            if !endpoints.is_empty() || insiders.is_some() {
+                all.insert(Front { address, protocol, port }, Back { endpoints: endpoints.to_vec(), insiders, affinity, masquerade });
             }
         };
-        let internal = service.spec.internal_traffic_policy == "Local";
-        let external = service.spec.external_traffic_policy == "Local";
-        let outside = if external { Masquerade::Never } else { Masquerade::Always };
+        let inner = if service.spec.internal_traffic_policy == "Local" { &here } else { &near };
+        let (outer, outside) = match service.spec.external_traffic_policy == "Local" {
+            true => (&here, Masquerade::Never),
+            false => (&near, Masquerade::Always),
+        };
         for address in service.cluster_addresses() {
-            add(address, port.port, internal, Masquerade::Outsiders);
+            add(address, port.port, inner, Masquerade::Outsiders);
         }
         for address in outer_addresses(service) {
-            add(address, port.port, external, outside);
+            add(address, port.port, outer, outside);
         }
         if port.node_port != 0 && matches!(service.spec.r#type.as_str(), "NodePort" | "LoadBalancer") {
-            add(Ipv4Addr::UNSPECIFIED, port.node_port, external, outside);
+            add(Ipv4Addr::UNSPECIFIED, port.node_port, outer, outside);
         }
     }
     all
@@ -85,23 +106,50 @@ fn outer_addresses(service: &Service) -> impl Iterator<Item = Ipv4Addr> {
     service.spec.external_ips.iter().chain(balanced).filter_map(|ip| ip.parse().ok())
 }
 
+/// Everybody behind a port of a Service, and where.
+fn behind<'a>(port: &ServicePort, slices: &'a [&Slice]) -> impl Iterator<Item = (&'a Endpoint, (Ipv4Addr, u16))> {
+    let name = port.name.clone();
+    slices.iter().filter(|slice| slice.address_type == "IPv4").flat_map(move |slice| {
+        let number = slice.ports.iter().find(|port| port.name.as_deref().unwrap_or_default() == name).and_then(|port| port.port);
+        slice.endpoints.iter().filter_map(move |endpoint| Some((endpoint, (endpoint.address()?, number?))))
+    })
+}
+
 /// The endpoints of a port of a Service: those that are ready, or else those that go but still serve.
 pub fn endpoints(port: &ServicePort, slices: &[&Slice], wanted: impl Fn(&Endpoint) -> bool) -> Vec<(Ipv4Addr, u16)> {
     let (mut ready, mut last_resort) = (BTreeSet::new(), BTreeSet::new());
-    for slice in slices.iter().filter(|slice| slice.address_type == "IPv4") {
-        let same = |p: &&super::model::SlicePort| p.name.as_deref().unwrap_or_default() == port.name;
-        let Some(number) = slice.ports.iter().find(same).and_then(|p| p.port) else { continue };
-        for endpoint in slice.endpoints.iter().filter(|endpoint| wanted(endpoint)) {
-            let Some(address) = endpoint.address() else { continue };
-            if endpoint.conditions.is_ready() {
-                ready.insert((address, number));
-            } else if endpoint.conditions.is_last_resort() {
-                last_resort.insert((address, number));
-            }
+    for (endpoint, at) in behind(port, slices).filter(|(endpoint, _)| wanted(endpoint)) {
+        if endpoint.conditions.is_ready() {
+            ready.insert(at);
+        } else if endpoint.conditions.is_last_resort() {
+            last_resort.insert(at);
         }
     }
     let chosen = if ready.is_empty() { last_resort } else { ready };
     chosen.into_iter().collect()
+}
+
+/// Those that hints send this node to, or all of them.
+fn near(port: &ServicePort, slices: &[&Slice], place: Place<'_>) -> Vec<(Ipv4Addr, u16)> {
+    let hints: Vec<&Hints> =
+        behind(port, slices).filter(|(endpoint, _)| endpoint.conditions.is_ready()).map(|(endpoint, _)| &endpoint.hints).collect();
+    let names = |list: &[Named], name: &str| list.iter().any(|named| named.name == name);
+    let hinted = |list: fn(&Hints) -> &[Named], name: &str| {
+        hints.iter().all(|hints| !list(hints).is_empty()) && hints.iter().any(|hints| names(list(hints), name))
+    };
+    if hinted(|hints| &hints.for_nodes, place.node) {
+        endpoints(port, slices, |endpoint| names(&endpoint.hints.for_nodes, place.node))
+    } else if hinted(|hints| &hints.for_zones, place.zone) {
+        endpoints(port, slices, |endpoint| names(&endpoint.hints.for_zones, place.zone))
+    } else {
+        endpoints(port, slices, |_| true)
+    }
+}
+
+/// How many ready endpoints of a Service are on a node, for who asks at its health check port.
+pub fn local_count(slices: &[&Slice], node: &str) -> usize {
+    let all = slices.iter().flat_map(|slice| &slice.endpoints).filter(|endpoint| endpoint.conditions.is_ready());
+    all.filter(|endpoint| endpoint.node_name == node).filter_map(Endpoint::any_address).collect::<BTreeSet<_>>().len()
 }
 
 /// The ports of this machine that a pod asks for.
@@ -116,7 +164,7 @@ pub fn host_ports(pod: &Pod, address: Ipv4Addr) -> Frontends {
         let front =
             Front { address: at, protocol: protocol(port.protocol.as_deref().unwrap_or_default())?, port: number(port.host_port?)? };
         let endpoints = vec![(address, number(port.container_port)?)];
-        Some((front, Back { endpoints, affinity: None, masquerade: Masquerade::Never }))
+        Some((front, Back { endpoints, insiders: None, affinity: None, masquerade: Masquerade::Never }))
     });
     opened.collect()
 }
@@ -132,12 +180,13 @@ mod tests {
             json!({ "addressType": "IPv4", "endpoints": endpoints, "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }] }),
         )
         .expect("a slice");
-        let found = frontends(&service, &[&slice], "n1");
+        let found = frontends(&service, &[&slice], Place { node: "n1", zone: "a" });
         let shown: Vec<_> = found
             .iter()
             .map(|(front, back)| {
                 let endpoints: Vec<String> = back.endpoints.iter().map(|(a, p)| format!("{a}:{p}")).collect();
-                (format!("{}:{}", front.address, front.port), endpoints, back.masquerade)
+                let inside = back.insiders.iter().flatten().map(|(a, p)| format!("inside {a}:{p}"));
+                (format!("{}:{}", front.address, front.port), endpoints.into_iter().chain(inside).collect::<Vec<_>>(), back.masquerade)
             })
             .collect();
         let expected: Vec<_> = expected
@@ -168,7 +217,10 @@ mod tests {
         check(
             service("NodePort", json!({ "externalTrafficPolicy": "Local" })),
             two.clone(),
-            &[("0.0.0.0:30000", here, Never), ("10.96.0.5:80", both, Outsiders)],
+            &[
+                ("0.0.0.0:30000", &["10.0.1.1:8080", "inside 10.0.1.1:8080", "inside 10.0.2.1:8080"], Never),
+                ("10.96.0.5:80", both, Outsiders),
+            ],
         );
         check(service("ClusterIP", json!({ "internalTrafficPolicy": "Local" })), two.clone(), &[("10.96.0.5:80", here, Outsiders)]);
         check(
@@ -178,6 +230,39 @@ mod tests {
         );
         check(service("ClusterIP", json!({ "clusterIP": "None" })), two.clone(), &[]);
         check(service("ExternalName", json!({})), two, &[]);
+    }
+
+    #[test]
+    fn hints_are_followed_where_all_have_them_and_some_are_for_here() {
+        use Masquerade::Outsiders;
+        let hinted = |address: &str, node: &str, zone: Option<&str>, for_node: bool| {
+            let mut all = endpoint(address, node, true, true, false);
+            all["hints"]["forZones"] = zone.into_iter().map(|zone| json!({ "name": zone })).collect();
+            all["hints"]["forNodes"] = for_node.then(|| json!({ "name": node })).into_iter().collect();
+            all
+        };
+        let shown = |list: Value, expected: &[&str]| check(service("ClusterIP", json!({})), list, &[("10.96.0.5:80", expected, Outsiders)]);
+        let zones = |second: Option<&str>| json!([hinted("10.0.1.1", "n2", Some("a"), false), hinted("10.0.2.1", "n3", second, false)]);
+        shown(zones(Some("b")), &["10.0.1.1:8080"]);
+        shown(zones(None), &["10.0.1.1:8080", "10.0.2.1:8080"]);
+        shown(
+            json!([hinted("10.0.2.1", "n3", Some("b"), false), hinted("10.0.3.1", "n4", Some("c"), false)]),
+            &["10.0.2.1:8080", "10.0.3.1:8080"],
+        );
+        shown(json!([hinted("10.0.1.1", "n1", Some("a"), true), hinted("10.0.2.1", "n3", Some("a"), true)]), &["10.0.1.1:8080"]);
+        // Nobody is hinted at this node: its zone counts then.
+        shown(json!([hinted("10.0.1.1", "n2", Some("a"), true), hinted("10.0.2.1", "n3", Some("b"), true)]), &["10.0.1.1:8080"]);
+    }
+
+    #[test]
+    fn a_health_check_counts_the_ready_addresses_of_this_node() {
+        let endpoints = json!([
+            endpoint("10.0.1.1", "n1", true, true, false),
+            endpoint("10.0.1.2", "n1", false, true, true),
+            endpoint("10.0.2.1", "n2", true, true, false)
+        ]);
+        let slice: Slice = serde_json::from_value(json!({ "addressType": "IPv4", "endpoints": endpoints })).expect("a slice");
+        assert_eq!((local_count(&[&slice, &slice], "n1"), local_count(&[&slice], "n3")), (1, 0));
     }
 
     #[test]

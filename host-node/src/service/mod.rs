@@ -7,6 +7,7 @@
 //! Invariant: the claim on a frontend that comes first by name holds; who loses it does not disturb who has it.
 
 pub mod frontends;
+pub mod health;
 pub mod model;
 pub mod ruleset;
 
@@ -22,11 +23,12 @@ use crate::follow::{Followed, Key};
 use crate::ingress;
 use crate::link::Row;
 use crate::net::nft::wire::{Messages, Socket};
-use crate::net::nft::{Transaction, conntrack};
+use crate::net::nft::{self, Transaction, conntrack};
 use crate::node::Node;
-use frontends::{Back, Front, Frontends};
+use frontends::{Back, Front, Frontends, Place};
+use health::HealthChecks;
 use model::{Service, Slice};
-use ruleset::{Ground, Ruleset, TABLE};
+use ruleset::{CLIENTS, Ground, Ruleset, TABLE};
 
 /// Wait before everything is set anew after a failure.
 const RETRY: Duration = Duration::from_secs(1);
@@ -128,6 +130,8 @@ pub enum Told {
     Pod(String, Frontends),
     /// The node's own addresses have become known.
     Look,
+    /// The node's zone.
+    Zone(String),
 }
 
 /// The running proxy's end.
@@ -159,6 +163,8 @@ impl Proxy {
 /// Follows for ever.
 pub async fn run(node: Rc<Node>, mut told: mpsc::UnboundedReceiver<Told>) {
     let mut claims = Claims::default();
+    let mut health = HealthChecks::default();
+    let mut zone = String::new();
     let mut installed: Option<(Ground, Ruleset)> = None;
     let mut retry = false;
     loop {
@@ -176,13 +182,21 @@ pub async fn run(node: Rc<Node>, mut told: mpsc::UnboundedReceiver<Told>) {
                 Told::Slice(row) => node.proxy.catalog.borrow_mut().take_slice(row, &mut dirty),
                 Told::Pod(uid, ports) => touched.extend(claims.set(&(String::new(), uid), ports)),
                 Told::Look => {}
+                Told::Zone(now) if now == zone => {}
+                Told::Zone(now) => {
+                    zone = now;
+                    dirty.extend(node.proxy.catalog.borrow().services.iter().map(|(key, _)| key.clone()));
+                }
             }
             next = told.try_recv().ok();
         }
         for key in &dirty {
             let catalog = node.proxy.catalog.borrow();
-            let wanted = catalog.services.get(key).map(|s| frontends::frontends(s, &catalog.slices_of(key), &node.options.name));
+            let place = Place { node: &node.options.name, zone: &zone };
+            let (service, slices) = (catalog.services.get(key), catalog.slices_of(key));
+            let wanted = service.map(|service| frontends::frontends(service, &slices, place));
             touched.extend(claims.set(key, wanted.unwrap_or_default()));
+            health.set(key, service, &slices, &node.options.name);
         }
         let _ = node.ingress.send(ingress::Told::Services(dirty));
         let Some(ground) = ground(&node).filter(|_| node.proxy.catalog.borrow().is_synced()) else { continue };
@@ -211,7 +225,10 @@ fn ground(node: &Node) -> Option<Ground> {
 async fn replace(ground: Ground, all: BTreeMap<Front, Back>) -> Result<(Ground, Ruleset)> {
     let udp: BTreeMap<Front, Option<Back>> =
         all.iter().filter(|(front, _)| front.protocol == conntrack::UDP).map(|(front, back)| (*front, Some(back.clone()))).collect();
-    let (ruleset, transaction) = Ruleset::replace(&ground, all);
+    // Whom affinity has sent where is known to the kernel alone.
+    let clients = tokio::task::spawn_blocking(|| nft::lasting_elements(&Socket::open()?, TABLE, CLIENTS)).await;
+    let clients = clients.map_err(|e| Error::io("reading rules", std::io::Error::other(e)))??;
+    let (ruleset, transaction) = Ruleset::replace(&ground, all, &clients);
     let count = ruleset.len();
     commit(transaction.into_messages(), udp).await?;
     tracing::info!(frontends = count, "the Service rules are set");
@@ -223,7 +240,8 @@ async fn change(mut ruleset: Ruleset, ground: Ground, claims: &Claims, touched: 
     let udp: BTreeMap<Front, Option<Back>> = changes
         .iter()
         .filter(|(front, back)| {
-            front.protocol == conntrack::UDP && ruleset.endpoints(front) != back.as_ref().map(|back| &back.endpoints[..])
+            let before = ruleset.back(front).map(|back| (&back.endpoints, &back.insiders));
+            front.protocol == conntrack::UDP && before != back.as_ref().map(|back| (&back.endpoints, &back.insiders))
         })
         .map(|(front, back)| (*front, back.clone()))
         .collect();
@@ -247,7 +265,7 @@ async fn commit(messages: Messages, udp: BTreeMap<Front, Option<Back>>) -> Resul
             let Some(back) = fronts.iter().find_map(|front| udp.get(front)) else { return false };
             // A port of this machine may be asked for at an address that is no frontend: only what was translated is stale then.
             let translated = answering.source != asked.destination;
-            let stands = back.as_ref().is_some_and(|back| back.endpoints.contains(&answering.source));
+            let stands = back.as_ref().is_some_and(|back| back.all().any(|at| *at == answering.source));
             !stands && (translated || back.is_some() && udp.contains_key(&fronts[0]))
         })?;
         if forgotten > 0 {

@@ -59,6 +59,8 @@ pub struct ServiceSpec {
     pub internal_traffic_policy: String,
     /// `Local` or `Cluster`.
     pub external_traffic_policy: String,
+    /// Where balancers ask whether this node has endpoints; 0 for nowhere.
+    pub health_check_node_port: u16,
     /// Names lead to endpoints that are not ready too.
     pub publish_not_ready_addresses: bool,
 }
@@ -148,6 +150,26 @@ pub struct Endpoint {
     pub hostname: String,
     /// Where it runs.
     pub node_name: String,
+    /// Who should rather use it.
+    pub hints: Hints,
+}
+
+/// `hints` of an endpoint.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Hints {
+    /// Nodes of these zones.
+    pub for_zones: Vec<Named>,
+    /// These nodes.
+    pub for_nodes: Vec<Named>,
+}
+
+/// A name in a list.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct Named {
+    /// It.
+    pub name: String,
 }
 
 /// `conditions` of an endpoint; what is not said is well.

@@ -16,7 +16,7 @@ use std::net::Ipv4Addr;
 
 use super::frontends::{Back, Front, Masquerade};
 use crate::net::addresses::Cidr;
-use crate::net::nft::{Field, Hook, Is, Leads, Rule, Set, Transaction, Update, Value, Verdict, types};
+use crate::net::nft::{Field, Hook, Is, Lasting, Leads, Rule, Set, Transaction, Update, Value, Verdict, types};
 
 /// The table's name.
 pub const TABLE: &str = "pintle-services";
@@ -28,7 +28,12 @@ const CLIENTS_MAX: u32 = 262_144;
 const SERVICES: &str = "services";
 const PICKS: &str = "picks";
 const ENDPOINTS: &str = "endpoints";
-const CLIENTS: &str = "clients";
+/// As `services`, for who asks from this machine or from a pod; asked first.
+const INSIDERS: &str = "insiders";
+/// Numbers of insiders' endpoints begin here.
+const INSIDERS_FIRST: u32 = 1 << 16;
+/// Who was sent where, for affinity.
+pub const CLIENTS: &str = "clients";
 const STANDING: &str = "standing";
 const HAIRPINS: &str = "hairpins";
 
@@ -55,12 +60,23 @@ struct Pick {
     masquerade: Masquerade,
     /// The frontend is a port of this machine, whatever the address.
     any_address: bool,
+    /// For insiders.
+    inside: bool,
 }
 
 impl Pick {
-    fn of(front: &Front, back: &Back) -> Self {
-        let count = u32::try_from(back.endpoints.len()).unwrap_or(u32::MAX);
-        Self { count, affinity: back.affinity, masquerade: back.masquerade, any_address: front.address.is_unspecified() }
+    /// Those that a frontend needs, each with the map that leads to it, the number of its first endpoint and its endpoints.
+    fn of<'a>(front: &Front, back: &'a Back) -> impl Iterator<Item = (Self, &'static str, u32, &'a [(Ipv4Addr, u16)])> {
+        let any_address = front.address.is_unspecified();
+        let pick = move |endpoints: &[(Ipv4Addr, u16)], masquerade, inside| {
+            let count = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
+            Self { count, affinity: back.affinity, masquerade, any_address, inside }
+        };
+        let outside = Some(&back.endpoints[..]).filter(|endpoints| !endpoints.is_empty());
+        let outside = outside.map(|endpoints| (pick(endpoints, back.masquerade, false), SERVICES, 0, endpoints));
+        let inside = back.insiders.as_deref();
+        let inside = inside.map(|endpoints| (pick(endpoints, Masquerade::Outsiders, true), INSIDERS, INSIDERS_FIRST, endpoints));
+        outside.into_iter().chain(inside)
     }
 
     fn chain(&self) -> String {
@@ -70,7 +86,8 @@ impl Pick {
             Masquerade::Always => "-masqueraded",
         };
         let affinity = self.affinity.map(|seconds| format!("-for-{seconds}s")).unwrap_or_default();
-        format!("pick-{}{}{masquerade}{affinity}", self.count, if self.any_address { "-port" } else { "" })
+        let (port, inside) = (if self.any_address { "-port" } else { "" }, if self.inside { "-inside" } else { "" });
+        format!("pick-{}{port}{inside}{masquerade}{affinity}", self.count)
     }
 }
 
@@ -85,13 +102,14 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
-    /// Everything anew, in one transaction: whatever was in the table goes.
-    pub fn replace(ground: &Ground, fronts: BTreeMap<Front, Back>) -> (Self, Transaction) {
+    /// Everything anew, in one transaction: whatever was in the table goes, but for the clients that affinity remembers.
+    pub fn replace(ground: &Ground, fronts: BTreeMap<Front, Back>, clients: &[Lasting]) -> (Self, Transaction) {
         let mut transaction = Transaction::on(TABLE);
         base(&mut transaction, ground);
         let mut ruleset = Self::default();
         let changes = fronts.into_iter().map(|(front, back)| (front, Some(back))).collect();
         ruleset.change(ground, changes, &mut transaction);
+        transaction.add_lasting(CLIENTS, clients);
         (ruleset, transaction)
     }
 
@@ -105,7 +123,10 @@ impl Ruleset {
                 continue;
             }
             let was = before.map(|before| elements(&front, before, &self.picks)).unwrap_or_default();
-            if let Some(pick) = back.as_ref().map(|back| Pick::of(&front, back)).filter(|pick| !self.picks.contains_key(pick)) {
+            for (pick, ..) in back.iter().flat_map(|back| Pick::of(&front, back)) {
+                if self.picks.contains_key(&pick) {
+                    continue;
+                }
                 let number = u32::try_from(self.picks.len()).unwrap_or(u32::MAX);
                 pick_chain(pick, ground, transaction);
                 let chain = Value::Verdict(Verdict::Goto(pick.chain()));
@@ -115,11 +136,11 @@ impl Ruleset {
             let is = back.as_ref().map(|back| elements(&front, back, &self.picks)).unwrap_or_default();
             gone.extend(was.iter().filter(|(key, value)| is.get(*key) != Some(*value)).map(|(k, v)| (k.clone(), v.clone())));
             come.extend(is.iter().filter(|(key, value)| was.get(*key) != Some(*value)).map(|(k, v)| (k.clone(), v.clone())));
-            for (address, _) in before.into_iter().flat_map(|before| &before.endpoints).filter(|(a, _)| ground.own_pods.contains(*a)) {
+            for (address, _) in before.into_iter().flat_map(Back::all).filter(|(a, _)| ground.own_pods.contains(*a)) {
                 let count = self.hairpins.entry(*address).or_default();
                 *count = count.saturating_sub(1);
             }
-            for (address, _) in back.iter().flat_map(|back| &back.endpoints).filter(|(a, _)| ground.own_pods.contains(*a)) {
+            for (address, _) in back.iter().flat_map(Back::all).filter(|(a, _)| ground.own_pods.contains(*a)) {
                 *self.hairpins.entry(*address).or_default() += 1;
                 come.entry((HAIRPINS, pair(*address))).or_insert(Value::None);
             }
@@ -135,17 +156,17 @@ impl Ruleset {
             gone.insert((HAIRPINS, pair(address)), Value::None);
         }
         // An element that goes may make room for one of the same key: out first, then in, all at one instant.
-        for set in [SERVICES, ENDPOINTS, STANDING, HAIRPINS] {
+        for set in [SERVICES, INSIDERS, ENDPOINTS, STANDING, HAIRPINS] {
             transaction.remove(set, gone.iter().filter(|((of, _), _)| *of == set).map(|((_, key), _)| &key[..]));
         }
-        for set in [ENDPOINTS, STANDING, HAIRPINS, SERVICES] {
+        for set in [ENDPOINTS, STANDING, HAIRPINS, INSIDERS, SERVICES] {
             transaction.add(set, come.iter().filter(|((of, _), _)| *of == set).map(|((_, key), value)| (&key[..], value)));
         }
     }
 
     /// Who stands behind a frontend.
-    pub fn endpoints(&self, front: &Front) -> Option<&[(Ipv4Addr, u16)]> {
-        self.installed.get(front).map(|back| &back.endpoints[..])
+    pub fn back(&self, front: &Front) -> Option<&Back> {
+        self.installed.get(front)
     }
 
     /// How many frontends there are.
@@ -177,7 +198,8 @@ fn pick_chain(pick: Pick, ground: &Ground, transaction: &mut Transaction) {
         let rule = if pick.any_address { rule.constant(&[0; 4], 0) } else { rule.load(Field::Destination, 0) };
         rule.protocol(1).load(Field::Port, 2)
     };
-    let drawn = || front().random(pick.count, 3).look_up(ENDPOINTS, 0, Some(4));
+    let first = if pick.inside { INSIDERS_FIRST } else { 0 };
+    let drawn = || front().random(pick.count, first, 3).look_up(ENDPOINTS, 0, Some(4));
     if let Some(seconds) = pick.affinity {
         let timeout = seconds.saturating_mul(1000);
         let client = || front().load(Field::Source, 3);
@@ -216,15 +238,17 @@ fn pair(address: Ipv4Addr) -> Vec<u8> {
 fn elements(front: &Front, back: &Back, picks: &BTreeMap<Pick, u32>) -> Elements {
     let mut all = Elements::new();
     let key = key(front);
-    if let Some(number) = picks.get(&Pick::of(front, back)) {
-        all.insert((SERVICES, key.clone()), Value::Bytes(number.to_ne_bytes().to_vec()));
-    }
-    for (number, (address, target)) in (0_u32..).zip(&back.endpoints) {
-        let endpoint = [address.octets(), port(*target)].concat();
-        if back.affinity.is_some() {
-            all.insert((STANDING, [&key[..], &endpoint[..]].concat()), Value::None);
+    for (pick, map, first, endpoints) in Pick::of(front, back) {
+        if let Some(number) = picks.get(&pick) {
+            all.insert((map, key.clone()), Value::Bytes(number.to_ne_bytes().to_vec()));
         }
-        all.insert((ENDPOINTS, [&key[..], &number.to_ne_bytes()[..]].concat()), Value::Bytes(endpoint));
+        for (number, (address, target)) in (first..).zip(endpoints) {
+            let endpoint = [address.octets(), port(*target)].concat();
+            if back.affinity.is_some() {
+                all.insert((STANDING, [&key[..], &endpoint[..]].concat()), Value::None);
+            }
+            all.insert((ENDPOINTS, [&key[..], &number.to_ne_bytes()[..]].concat()), Value::Bytes(endpoint));
+        }
     }
     all
 }
@@ -242,6 +266,7 @@ fn base(transaction: &mut Transaction, ground: &Ground) {
         ..Set::default()
     };
     transaction.set(&set(SERVICES, &front, Leads::Number));
+    transaction.set(&set(INSIDERS, &front, Leads::Number));
     transaction.set(&set(PICKS, &[NUMBER], Leads::Verdict));
     transaction.set(&set(ENDPOINTS, &[&front[..], &[NUMBER]].concat(), Leads::AddressAndPort));
     transaction.set(&set(STANDING, &[&front[..], &[ADDRESS, PORT]].concat(), Leads::Nowhere));
@@ -249,12 +274,17 @@ fn base(transaction: &mut Transaction, ground: &Ground) {
     let clients = set(CLIENTS, &[&front[..], &[ADDRESS]].concat(), Leads::AddressAndPort);
     transaction.set(&Set { timeout_ms: Some(10_800_000), size: Some(CLIENTS_MAX), ..clients });
 
-    transaction.chain("find", None);
-    let find = |rule: Rule| rule.protocol(1).load(Field::Port, 2).look_up(SERVICES, 0, Some(4)).dispatch(PICKS, 4);
-    transaction.rule("find", find(Rule::default().load(Field::Destination, 0)));
-    transaction.rule("find", find(Rule::default().destination_local(Is::Equal).constant(&[0; 4], 0)));
-    for (name, number) in [("arriving", 0), ("leaving", 3)] {
+    for (chain, map) in [("find", SERVICES), ("find-inside", INSIDERS)] {
+        transaction.chain(chain, None);
+        let find = |rule: Rule| rule.protocol(1).load(Field::Port, 2).look_up(map, 0, Some(4)).dispatch(PICKS, 4);
+        transaction.rule(chain, find(Rule::default().load(Field::Destination, 0)));
+        transaction.rule(chain, find(Rule::default().destination_local(Is::Equal).constant(&[0; 4], 0)));
+    }
+    let pods = ground.all_pods;
+    let from_pods = Rule::default().within(Field::Source, Is::Equal, pods.network, pods.prefix);
+    for (name, number, inside) in [("arriving", 0, from_pods), ("leaving", 3, Rule::default())] {
         transaction.chain(name, Some(Hook { kind: "nat", number, priority: -100 }));
+        transaction.rule(name, inside.verdict(&Verdict::Jump("find-inside".to_owned())));
         transaction.rule(name, Rule::default().verdict(&Verdict::Jump("find".to_owned())));
     }
     // What is still addressed to a Service after translation has nobody to go to.

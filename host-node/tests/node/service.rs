@@ -8,9 +8,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use pintle_host_node::net::nft::wire::Socket;
-use pintle_host_node::net::nft::{Transaction, conntrack};
+use pintle_host_node::net::nft::{self, Transaction, conntrack};
 use pintle_host_node::service::frontends::{Back, Front, Masquerade};
-use pintle_host_node::service::ruleset::{Ground, Ruleset, TABLE};
+use pintle_host_node::service::ruleset::{CLIENTS, Ground, Ruleset, TABLE};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 5);
@@ -50,7 +50,7 @@ fn front(address: Ipv4Addr, protocol: u8, port: u16) -> Front {
 
 fn back(endpoints: impl IntoIterator<Item = u8>, affinity: Option<u64>) -> Back {
     let endpoints = endpoints.into_iter().map(|n| (Ipv4Addr::new(10, 244, 0, n), 8080)).collect();
-    Back { endpoints, affinity, masquerade: Masquerade::Never }
+    Back { endpoints, insiders: None, affinity, masquerade: Masquerade::Never }
 }
 
 /// An endpoint that tells its number and whom it sees.
@@ -93,7 +93,8 @@ struct Proxy {
 impl Proxy {
     fn with(fronts: BTreeMap<Front, Back>) -> Self {
         let socket = Socket::open().expect("a socket");
-        let (ruleset, transaction) = Ruleset::replace(&ground(), fronts);
+        let clients = nft::lasting_elements(&socket, TABLE, CLIENTS).expect("what affinity remembers");
+        let (ruleset, transaction) = Ruleset::replace(&ground(), fronts, &clients);
         socket.commit(transaction.into_messages()).expect("the rules are accepted");
         Self { socket, ruleset }
     }
@@ -169,6 +170,72 @@ fn a_client_with_affinity_stays_until_its_endpoint_is_gone() {
 }
 
 #[test]
+fn affinity_is_remembered_when_the_rules_are_set_anew() {
+    in_namespace(|| {
+        (1..=4).for_each(serve);
+        let fronts = || [(front(CLUSTER_IP, TCP, 80), back(1..=4, Some(100)))].into();
+        let mut proxy = Proxy::with(fronts());
+        let first = answers(5, CLIENT, (CLUSTER_IP, 80));
+        for _ in 0..6 {
+            drop(proxy);
+            proxy = Proxy::with(fronts());
+            assert_eq!(answers(3, CLIENT, (CLUSTER_IP, 80)), first);
+        }
+    });
+}
+
+/// A machine beside the namespace of the test, as 192.0.2.2 behind 192.0.2.1: `ask`s there.
+fn from_beside(ask: impl FnOnce() -> Result<String, std::io::ErrorKind> + Send + 'static) -> Result<String, std::io::ErrorKind> {
+    let (born, birth) = std::sync::mpsc::channel();
+    let (joined, join) = std::sync::mpsc::channel::<()>();
+    let beside = std::thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a namespace");
+        born.send(nix::unistd::gettid()).expect("told");
+        join.recv().expect("joined");
+        ip("address add 192.0.2.2/24 dev far");
+        ip("link set far up");
+        ip("route add default via 192.0.2.1");
+        ask()
+    });
+    let other = birth.recv().expect("a namespace");
+    ip(&format!("link add near type veth peer name far netns {other}"));
+    ip("address add 192.0.2.1/24 dev near");
+    ip("link set near up");
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("forwarding");
+    joined.send(()).expect("told");
+    beside.join().expect("an answer")
+}
+
+#[test]
+fn a_port_for_the_outside_that_stays_on_its_node_leads_elsewhere_for_those_inside() {
+    in_namespace(|| {
+        (1..=2).for_each(serve);
+        let stays = Back { insiders: Some(vec![(Ipv4Addr::new(10, 244, 0, 2), 8080)]), ..back([1], None) };
+        let _proxy = Proxy::with([(front(Ipv4Addr::UNSPECIFIED, TCP, 30_080), stays)].into());
+        assert_eq!(from_beside(|| ask(Ipv4Addr::new(192, 0, 2, 2), (Ipv4Addr::new(192, 0, 2, 1), 30_080))), Ok("1 192.0.2.2".into()));
+        assert_eq!(ask(CLIENT, (Ipv4Addr::new(192, 0, 2, 1), 30_080)), Ok(format!("2 {CLIENT}")));
+    });
+}
+
+#[test]
+fn debians_nft_prints_all_rules() {
+    in_namespace(|| {
+        let fronts = [
+            (front(CLUSTER_IP, TCP, 80), back(1..=3, None)),
+            (front(CLUSTER_IP, TCP, 81), back(1..=3, Some(100))),
+            (front(Ipv4Addr::UNSPECIFIED, TCP, 30_080), Back { insiders: Some(vec![(CLIENT, 80)]), ..back([1], None) }),
+        ];
+        let _proxy = Proxy::with(fronts.into());
+        (1..=3).for_each(serve);
+        let _ = ask(CLIENT, (CLUSTER_IP, 81));
+        let printed = Command::new("nft").args(["list", "ruleset"]).output().expect("nft runs");
+        let (text, complaint) = (String::from_utf8_lossy(&printed.stdout), String::from_utf8_lossy(&printed.stderr));
+        assert!(printed.status.success(), "{complaint}\n{text}");
+        assert!(text.contains(TABLE) && text.contains("10.96.0.5"), "{text}");
+    });
+}
+
+#[test]
 fn ports_of_the_machine_lead_to_endpoints_and_hide_the_client_when_they_must() {
     in_namespace(|| {
         serve(1);
@@ -209,5 +276,45 @@ fn a_stream_of_udp_follows_when_its_endpoint_goes() {
         assert_eq!(forgotten.expect("forgotten"), 1);
         client.send_to(b"second", (CLUSTER_IP, 53)).expect("sent");
         assert_eq!(two.recv(&mut block).expect("received"), 6);
+    });
+}
+
+/// Opens an association as far as its first packet goes: RFC 9260, an INIT chunk behind the common header.
+fn sctp_init(port: u16) -> Vec<u8> {
+    let mut packet =
+        [&[0x30, 0x39][..], &port.to_be_bytes(), &[0; 8], &[1, 0, 0, 20], &[0, 0, 0, 7], &[0, 1, 0, 0], &[0, 1, 0, 1], &[0, 0, 0, 1]]
+            .concat();
+    // CRC32c, low byte first.
+    let sum = packet
+        .iter()
+        .fold(u32::MAX, |sum, byte| (0..8).fold(sum ^ u32::from(*byte), |sum, _| (sum >> 1) ^ if sum & 1 == 1 { 0x82f6_3b78 } else { 0 }));
+    packet[8..12].copy_from_slice(&(!sum).to_le_bytes());
+    packet
+}
+
+#[test]
+fn sctp_is_led_to_endpoints_like_the_others() {
+    use nix::sys::socket::{
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, bind, recv, sendto, setsockopt, socket, sockopt,
+    };
+    use std::os::fd::AsRawFd;
+    in_namespace(|| {
+        const SCTP: u8 = 132;
+        let _proxy = Proxy::with([(front(CLUSTER_IP, SCTP, 36_412), back([3], None))].into());
+        // Packets of the protocol as they are: this needs no SCTP in the machine's kernel but for the tracking of connections.
+        let raw = |address: Ipv4Addr| {
+            let made = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Sctp).expect("a raw socket");
+            bind(made.as_raw_fd(), &SockaddrIn::from(std::net::SocketAddrV4::new(address, 0))).expect("bound");
+            setsockopt(&made, sockopt::ReceiveTimeout, &nix::sys::time::TimeVal::new(5, 0)).expect("a timeout");
+            made
+        };
+        let (endpoint, client) = (raw(Ipv4Addr::new(10, 244, 0, 3)), raw(CLIENT));
+        let to = SockaddrIn::from(std::net::SocketAddrV4::new(CLUSTER_IP, 0));
+        sendto(client.as_raw_fd(), &sctp_init(36_412), &to, MsgFlags::empty()).expect("sent");
+        let mut block = [0; 128];
+        let count = recv(endpoint.as_raw_fd(), &mut block, MsgFlags::empty()).expect("the packet comes to the endpoint");
+        // Behind the header of IP: the ports.
+        let ports = &block[20..24];
+        assert_eq!((count >= 44, u16::from_be_bytes([ports[2], ports[3]])), (true, 8080));
     });
 }

@@ -9,7 +9,9 @@ pub mod wire;
 
 use std::net::Ipv4Addr;
 
-use wire::{APPEND, Attrs, CREATE, Messages, NFTABLES};
+use wire::{APPEND, Attrs, CREATE, DUMP, Messages, NFTABLES, Socket, attr, attrs};
+
+use crate::error::{Error, Result};
 
 const NEW_TABLE: u16 = 0;
 const DELETE_TABLE: u16 = 2;
@@ -17,6 +19,7 @@ const NEW_CHAIN: u16 = 3;
 const NEW_RULE: u16 = 6;
 const NEW_SET: u16 = 9;
 const NEW_ELEMENT: u16 = 12;
+const GET_ELEMENT: u16 = 13;
 const DELETE_ELEMENT: u16 = 14;
 /// Elements of one message: their list is one attribute, of 64 KiB at most.
 const ELEMENTS_MAX: usize = 400;
@@ -192,6 +195,16 @@ impl Transaction {
         self.elements("adding elements", NEW_ELEMENT, set, elements);
     }
 
+    /// Adds elements to a map that packets write.
+    pub fn add_lasting(&mut self, set: &str, elements: &[Lasting]) {
+        let one = |element: &Lasting| {
+            let attrs = Attrs::default().nested(1, data(&element.key)).nested(2, data(&element.leads_to));
+            let times = [(4, &element.timeout), (5, &element.rest)];
+            times.into_iter().fold(attrs, |attrs, (kind, time)| time.iter().fold(attrs, |attrs, time| attrs.bytes(kind, time)))
+        };
+        self.elements("adding what lasts", NEW_ELEMENT, set, elements.iter().map(one).collect());
+    }
+
     /// Adds ranges, last key included, to a set of intervals. They must not overlap.
     pub fn add_ranges(&mut self, set: &str, ranges: &[(Ipv4Addr, Ipv4Addr)]) {
         let mut elements = Vec::new();
@@ -219,6 +232,38 @@ impl Transaction {
             let attrs = Attrs::default().text(1, self.table).text(2, set).nested(3, list);
             self.say(step, message, CREATE, &attrs);
         }
+    }
+}
+
+/// An element of a map that packets write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lasting {
+    key: Vec<u8>,
+    leads_to: Vec<u8>,
+    timeout: Option<Vec<u8>>,
+    rest: Option<Vec<u8>>,
+}
+
+/// The elements of a map that packets write, with the time that each has left; none when there is no such map.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn lasting_elements(socket: &Socket, table: &str, set: &str) -> Result<Vec<Lasting>> {
+    let mut request = Messages::default();
+    request.push("reading elements", NFTABLES, GET_ELEMENT, DUMP, &Attrs::default().text(1, table).text(2, set));
+    let mut all = Vec::new();
+    let read = socket.dump(&request, |bytes| {
+        for (_, element) in attr(bytes, 3).into_iter().flat_map(attrs) {
+            let value = |kind: u16| attr(attr(element, kind)?, 1).map(<[u8]>::to_vec);
+            let time = |kind: u16| attr(element, kind).map(<[u8]>::to_vec);
+            if let Some((key, leads_to)) = value(1).zip(value(2)) {
+                all.push(Lasting { key, leads_to, timeout: time(4), rest: time(5) });
+            }
+        }
+    });
+    match read {
+        Err(Error::Io { source, .. }) if source.raw_os_error() == Some(nix::libc::ENOENT) => Ok(Vec::new()),
+        read => read.map(|()| all),
     }
 }
 
@@ -374,10 +419,11 @@ impl Rule {
         loaded.bits(0, bits.to_ne_bytes(), [0; 4]).compare(0, Is::Different, &[0; 4])
     }
 
-    /// A random number below `modulus`, in the machine's order.
+    /// A random number from `first` on, one of `modulus`, in the machine's order.
     #[must_use]
-    pub fn random(self, modulus: u32, register: u32) -> Self {
-        self.expression("numgen", Attrs::default().number(1, REGISTER_FIRST + register).number(2, modulus).number(3, 1))
+    pub fn random(self, modulus: u32, first: u32, register: u32) -> Self {
+        let attrs = Attrs::default().number(1, REGISTER_FIRST + register).number(2, modulus).number(3, 1).number(4, first);
+        self.expression("numgen", attrs)
     }
 
     /// Goes on when the key in the registers from `key` is in the set; what it leads to goes into the registers from `value`.

@@ -23,7 +23,7 @@ const STATUSES_MAX: u32 = 1000;
 /// Largest Event.
 const EVENT_BYTES_MAX: usize = 64 * 1024;
 /// What a machine is told of other nodes.
-const NODE_FIELDS: [&str; 4] = ["/metadata/name", "/spec/podCIDR", "/spec/podCIDRs", "/status/addresses"];
+const NODE_FIELDS: [&str; 5] = ["/metadata/name", "/metadata/labels", "/spec/podCIDR", "/spec/podCIDRs", "/status/addresses"];
 
 /// What a machine follows of the whole cluster, for its network and its volumes: group, resource, and which fields (none: whole objects).
 const NETWORK: [(&str, &str, &[&str]); 8] = [
