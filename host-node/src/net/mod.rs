@@ -8,6 +8,7 @@
 
 pub mod addresses;
 pub mod nft;
+pub mod shape;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 
 use crate::error::{Error, Result, Step};
 use addresses::{Cidr, Pool};
+use shape::Bandwidth;
 
 /// The pod's side of its pair, as the pod sees it.
 const POD_LINK: &str = "eth0";
@@ -101,7 +103,7 @@ impl Network {
     }
 
     /// Gives the pod an address and plugs its namespace into the bridge. Repeating it is harmless.
-    pub async fn attach(&self, uid: &str, inside: OwnedFd) -> Result<Ipv4Addr> {
+    pub async fn attach(&self, uid: &str, inside: OwnedFd, bandwidth: Bandwidth) -> Result<Ipv4Addr> {
         let (address, cidr) = {
             let mut pool = self.pool.borrow_mut();
             let pool = pool.as_mut().ok_or(Error::NoPodCidr)?;
@@ -123,7 +125,10 @@ impl Network {
         let index = require(&self.handle, &name).await?;
         let port = LinkBridgePort::new(index).isolated(true).build();
         self.handle.link().set_port(port).execute().await.map_err(netlink(format!("isolating veth {name}")))?;
-        configure_inside(inside, address, cidr).await?;
+        if let Some(bits) = bandwidth.ingress {
+            shape::limit(&self.handle, index, bits).await?;
+        }
+        configure_inside(inside, address, cidr, bandwidth.egress).await?;
         Ok(address)
     }
 
@@ -207,7 +212,7 @@ async fn inside_namespace<T: Send + 'static>(namespace: OwnedFd, make: impl FnOn
     receiver.await.map_err(|_| Error::io("entering the pod's network", std::io::Error::other("the thread ended")))?
 }
 
-async fn configure_inside(namespace: OwnedFd, address: Ipv4Addr, cidr: Cidr) -> Result<()> {
+async fn configure_inside(namespace: OwnedFd, address: Ipv4Addr, cidr: Cidr, egress: Option<u64>) -> Result<()> {
     let open = || rtnetlink::new_connection().step(|| "opening netlink in the pod".into());
     let (connection, handle, _messages) = inside_namespace(namespace, open).await?;
     let connection = tokio::spawn(connection);
@@ -217,6 +222,9 @@ async fn configure_inside(namespace: OwnedFd, address: Ipv4Addr, cidr: Cidr) -> 
             up.map_err(netlink("raising lo in the pod"))?;
         }
         let index = require(&handle, POD_LINK).await?;
+        if let Some(bits) = egress {
+            shape::limit(&handle, index, bits).await?;
+        }
         add_address(&handle, index, address, 32).await?;
         let up = handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await;
         up.map_err(netlink("raising eth0 in the pod"))?;

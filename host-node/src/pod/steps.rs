@@ -19,6 +19,7 @@ use crate::container::{Prepared, files, sandbox_spec, spec};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::link::Reference;
+use crate::net::shape::Bandwidth;
 use crate::node::Node;
 use crate::probe;
 use crate::service::model::Service;
@@ -132,7 +133,7 @@ async fn show_images(node: &Node, pod: &Pod, paths: &Paths) -> Result<Vec<String
 async fn plug_in(node: &Node, pod: &Pod, paths: &Paths, sandbox: &SandboxId) -> Result<Ipv4Addr> {
     let address = match host_network(pod) {
         true => node.machine.address,
-        false => node.network.attach(uid(pod), node.runtime.netns(sandbox).await?).await?,
+        false => node.network.attach(uid(pod), node.runtime.netns(sandbox).await?, Bandwidth::of(pod)?).await?,
     };
     let cluster = node.kernel.config();
     let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
