@@ -3,10 +3,11 @@
 //! Invariant: after [`NodeOptions::check`] every name in here is fit for a path, an interface or a cgroup.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use hickory_proto::rr::Name;
 use pintle_runtime_bridge::Mirror;
 
 use crate::error::{Error, Result};
@@ -102,6 +103,9 @@ pub struct NodeOptions {
     /// Opens a port of the ingress under another number, PORT=LOCAL; LOCAL 0: not at all. May be repeated.
     #[arg(long = "ingress-port", value_name = "PORT=LOCAL")]
     pub ingress_ports: Vec<String>,
+    /// Ask others for names of a domain, DOMAIN=ADDRESS[:PORT][,ADDRESS[:PORT]]. May be repeated; the longest domain counts.
+    #[arg(long = "dns-stub-domain", value_name = "DOMAIN=ADDRESS")]
+    pub stub_domains: Vec<String>,
     /// Source of the resolver settings that pods inherit.
     #[arg(long, default_value = "/etc/resolv.conf")]
     pub resolv_conf: PathBuf,
@@ -155,6 +159,7 @@ impl NodeOptions {
         self.mirrors()?;
         self.label_pairs()?;
         self.ingress_ports()?;
+        self.stub_domains()?;
         Ok(())
     }
 
@@ -187,6 +192,19 @@ impl NodeOptions {
             numbers.ok_or_else(|| Error::invalid("--ingress-port", format!("{text:?} is not PORT=LOCAL")))
         };
         self.ingress_ports.iter().map(pair).collect()
+    }
+
+    /// Domains whose names are asked of their own resolvers.
+    pub fn stub_domains(&self) -> Result<Vec<(Name, Vec<SocketAddr>)>> {
+        let server = |text: &str| text.parse().or_else(|_| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53)));
+        let pair = |text: &String| {
+            let bad = || Error::invalid("--dns-stub-domain", format!("{text:?} is not DOMAIN=ADDRESS[:PORT][,ADDRESS[:PORT]]"));
+            let (domain, servers) = text.split_once('=').ok_or_else(bad)?;
+            let domain = Name::from_ascii(format!("{}.", domain.trim_matches('.'))).map_err(|_| bad())?.to_lowercase();
+            let servers = servers.split(',').map(server).collect::<std::result::Result<Vec<_>, _>>().map_err(|_| bad())?;
+            if domain.is_root() { Err(bad()) } else { Ok((domain, servers)) }
+        };
+        self.stub_domains.iter().map(pair).collect()
     }
 
     /// The extra labels of the Node object.
@@ -261,9 +279,19 @@ mod tests {
             &["--cgroup-parent", "a/../b"],
             &["--label", "x"],
             &["--ingress-port", "80=x"],
+            &["--dns-stub-domain", "corp.example"],
+            &["--dns-stub-domain", "=192.0.2.1"],
+            &["--dns-stub-domain", "corp.example=192.0.2.1,x"],
         ] {
             assert!(parse(bad).check().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn stub_domains_name_resolvers_with_or_without_a_port() {
+        let found = parse(&["--dns-stub-domain", "Corp.Example.=192.0.2.1,[2001:db8::1]:5353"]).stub_domains().expect("a stub domain");
+        let servers = ["192.0.2.1:53", "[2001:db8::1]:5353"].map(|text| text.parse().expect("an address"));
+        assert_eq!(found, [(Name::from_ascii("corp.example.").expect("a name"), servers.to_vec())]);
     }
 
     #[test]

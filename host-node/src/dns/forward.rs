@@ -1,4 +1,5 @@
-//! Names that are not the cluster's: asked of the machine's own resolvers, and remembered for as long as they say.
+//! Names that are not the cluster's: asked of the machine's own resolvers, or of those that the name's domain has (a stub domain), and remembered
+//! for as long as they say.
 //!
 //! Invariants: an answer counts only when it bears the number and the question that were sent; the memory is bounded.
 
@@ -25,6 +26,7 @@ const PORT: u16 = 53;
 /// Where to ask, and what was heard.
 pub struct Upstream {
     servers: Vec<SocketAddr>,
+    stubs: Vec<(Name, Vec<SocketAddr>)>,
     heard: RefCell<HashMap<(Name, RecordType), (Instant, Instant, Message)>>,
 }
 
@@ -38,7 +40,20 @@ impl Upstream {
 
     /// These servers.
     pub fn new(servers: Vec<SocketAddr>) -> Self {
-        Self { servers, heard: RefCell::default() }
+        Self { servers, stubs: Vec::new(), heard: RefCell::default() }
+    }
+
+    /// These servers for names of these domains; the longest that fits counts.
+    #[must_use]
+    pub fn with_stubs(mut self, mut stubs: Vec<(Name, Vec<SocketAddr>)>) -> Self {
+        stubs.sort_by_key(|(domain, _)| std::cmp::Reverse(domain.num_labels()));
+        self.stubs = stubs;
+        self
+    }
+
+    fn servers(&self, name: &Name) -> &[SocketAddr] {
+        let stub = self.stubs.iter().find(|(domain, _)| domain.zone_of(name));
+        stub.map_or(&self.servers, |(_, servers)| servers)
     }
 
     /// Asks, or remembers. The number of the answer is for the caller to set.
@@ -52,7 +67,7 @@ impl Upstream {
             known.answers.iter_mut().for_each(|record| record.ttl = record.ttl.saturating_sub(age));
             return known;
         }
-        for server in &self.servers {
+        for server in self.servers(name) {
             match tokio::time::timeout(PATIENCE, exchange(*server, name, kind)).await {
                 Ok(Ok(answer)) if answer.metadata.response_code != ResponseCode::ServFail => {
                     self.remember(key, now, &answer);
@@ -117,4 +132,41 @@ async fn by_tcp(server: SocketAddr, question: &[u8]) -> Result<Message> {
     let mut block = vec![0; usize::from(stream.read_u16().await.step(step)?)];
     stream.read_exact(&mut block).await.step(step)?;
     Message::from_vec(&block).map_err(|error| Error::invalid("answer", error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server of names that answers every question with one address.
+    async fn server(last: u8) -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
+        let address = socket.local_addr().expect("an address");
+        tokio::spawn(async move {
+            let mut block = [0; 512];
+            while let Ok((count, peer)) = socket.recv_from(&mut block).await {
+                let question = Message::from_vec(&block[..count]).expect("a question");
+                let mut answer = crate::dns::answer_to(&question);
+                let name = question.queries[0].name.clone();
+                let data = hickory_proto::rr::RData::A(hickory_proto::rr::rdata::A(Ipv4Addr::new(192, 0, 2, last)));
+                answer.add_answer(hickory_proto::rr::Record::from_rdata(name, 5, data));
+                socket.send_to(&answer.to_vec().expect("bytes"), peer).await.expect("sent");
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_stub_domain_is_asked_of_its_own_resolvers_and_the_longest_counts() {
+        let name = |text: &str| Name::from_ascii(text).expect("a name");
+        let stubs = vec![(name("corp.example."), vec![server(2).await]), (name("lab.corp.example."), vec![server(3).await])];
+        let upstream = Upstream::new(vec![server(1).await]).with_stubs(stubs);
+        for (asked, last) in
+            [("a.example.org.", 1), ("corp.example.", 2), ("x.corp.example.", 2), ("x.lab.corp.example.", 3), ("notcorp.example.", 1)]
+        {
+            let answer = upstream.ask(&name(asked), RecordType::A).await;
+            let shown: Vec<String> = answer.answers.iter().map(|record| record.data.to_string()).collect();
+            assert_eq!(shown, [format!("192.0.2.{last}")], "{asked}");
+        }
+    }
 }

@@ -59,7 +59,8 @@ pub async fn run(node: Rc<Node>) {
         let zone = Zone::new(&config.cluster_domain, ranges);
         if let Some((zone, address)) = zone.zip(config.cluster_dns.parse().ok()) {
             let host_file = std::fs::read_to_string(&node.options.resolv_conf).unwrap_or_default();
-            let upstream = Upstream::from_resolv_conf(&host_file, address);
+            let stubs = node.options.stub_domains().unwrap_or_default();
+            let upstream = Upstream::from_resolv_conf(&host_file, address).with_stubs(stubs);
             let waiting = Arc::new(Semaphore::new(WAITING_MAX));
             let resolver = Rc::new(Resolver { node: node.clone(), zone, upstream, waiting, turn: Cell::default() });
             if let Err(error) = resolver.serve(address).await {
