@@ -10,7 +10,9 @@
 //! - `nodes`: spreading, killed containers, killed and stopped nodes;
 //! - `services`: Services of every type and their names, with real packets from every node and pod;
 //! - `ingress`: the HTTP proxy of every node, programmed by Ingresses;
+//! - `network`: health checks, traffic that stays near, address objects, bandwidth;
 //! - `policies`: who may reach whom, probed for every pair;
+//! - `datagrams`: UDP from inside pods;
 //! - `crash`: the kernel killed under load;
 //! - `disk`: no room left for the store;
 //! - `modules`: loading, swapping and deleting third-party modules, hostile ones too;
@@ -19,10 +21,12 @@
 //! - `teardown`: nothing is left behind.
 
 mod crash;
+mod datagrams;
 mod disk;
 mod ingress;
 mod input;
 mod modules;
+mod network;
 mod nodes;
 mod policies;
 mod services;
@@ -53,6 +57,7 @@ fn main() {
         nodes::TESTS,
         services::TESTS,
         ingress::TESTS,
+        network::TESTS,
         policies::TESTS,
         crash::TESTS,
         disk::TESTS,

@@ -1,6 +1,6 @@
-//! Network policies: the matrix of who may reach whom, worked out from the policies and probed for every pair of pods and every port.
+//! Network policies: the matrix of who may reach whom, worked out from the policies and probed for every pair of pods, both protocols and every port.
 
-use crate::{Outcome, Test, setup::Setup};
+use crate::{Outcome, Test, datagrams, setup::Setup};
 use pintle_tests::{
     eventually,
     kubectl::{is_ready, items},
@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
 pub const TESTS: &[Test] = &[("policies_the_matrix_of_who_reaches_whom_is_what_they_say_live", matrix)];
 
 const MINUTE: Duration = Duration::from_secs(60);
-const PORTS: [u16; 2] = [8080, 9090];
+const PORTS: [(&str, u16); 4] = [("TCP", 8080), ("TCP", 9090), ("UDP", 8080), ("UDP", 9090)];
 /// Namespace (with a label `team` of the same text), colour (a label) and node.
 const PODS: [(&str, &str, &str); 4] =
     [("pol-a", "red", "node-1"), ("pol-a", "blue", "node-2"), ("pol-b", "red", "node-2"), ("pol-b", "blue", "node-3")];
@@ -24,18 +24,19 @@ struct Policy {
     egress: Option<&'static [Peer]>,
 }
 
-/// Who is allowed, and to which port; nothing said is everything.
+/// Who is allowed, and to which port (of TCP if nothing else is said); no port is everything.
 #[derive(Clone, Copy)]
 struct Peer {
     /// `None`: the policy's own; `*`: any.
     namespace: Option<&'static str>,
     color: Option<&'static str>,
-    port: Option<u16>,
+    port: Option<(&'static str, u16)>,
 }
 
 const RED: Peer = Peer { namespace: None, color: Some("red"), port: None };
-const TEAM_B_8080: Peer = Peer { namespace: Some("pol-b"), color: None, port: Some(8080) };
-const ANY_RED_9090: Peer = Peer { namespace: Some("*"), color: Some("red"), port: Some(9090) };
+const TEAM_B_8080: Peer = Peer { namespace: Some("pol-b"), color: None, port: Some(("", 8080)) };
+const ANY_RED_9090: Peer = Peer { namespace: Some("*"), color: Some("red"), port: Some(("TCP", 9090)) };
+const ANY_BLUE_UDP: Peer = Peer { namespace: Some("*"), color: Some("blue"), port: Some(("UDP", 8080)) };
 
 fn steps() -> Vec<Vec<Policy>> {
     let closed = Policy { namespace: "pol-a", color: None, ingress: Some(&[]), egress: None };
@@ -43,24 +44,25 @@ fn steps() -> Vec<Vec<Policy>> {
         vec![],
         vec![closed],
         vec![closed, Policy { color: Some("blue"), ingress: Some(&[RED, TEAM_B_8080]), ..closed }],
-        vec![Policy { namespace: "pol-b", color: Some("red"), ingress: None, egress: Some(&[ANY_RED_9090]) }],
+        vec![Policy { namespace: "pol-b", color: Some("red"), ingress: None, egress: Some(&[ANY_RED_9090, ANY_BLUE_UDP]) }],
         vec![
             Policy { namespace: "pol-b", color: None, ingress: Some(&[TEAM_B_8080]), egress: Some(&[RED, ANY_RED_9090]) },
-            Policy { color: Some("red"), ingress: Some(&[ANY_RED_9090]), ..closed },
+            Policy { color: Some("red"), ingress: Some(&[ANY_RED_9090, ANY_BLUE_UDP]), ..closed },
         ],
         vec![],
     ]
 }
 
 impl Peer {
-    fn is(&self, of: &Policy, pod: (&str, &str, &str), port: u16) -> bool {
+    fn is(&self, of: &Policy, pod: (&str, &str, &str), port: (&str, u16)) -> bool {
         let namespace = self.namespace.unwrap_or(of.namespace);
-        (namespace == "*" || namespace == pod.0) && self.color.is_none_or(|color| color == pod.1) && self.port.is_none_or(|p| p == port)
+        let of_port = |(protocol, number): (&str, u16)| (if protocol.is_empty() { "TCP" } else { protocol }, number) == port;
+        (namespace == "*" || namespace == pod.0) && self.color.is_none_or(|color| color == pod.1) && self.port.is_none_or(of_port)
     }
 }
 
 /// The rule of the documentation, in the fewest words.
-fn allowed(policies: &[Policy], from: (&str, &str, &str), to: (&str, &str, &str), port: u16) -> bool {
+fn allowed(policies: &[Policy], from: (&str, &str, &str), to: (&str, &str, &str), port: (&str, u16)) -> bool {
     let open = |pod: (&str, &str, &str), other: (&str, &str, &str), side: fn(&Policy) -> Option<&'static [Peer]>| {
         let mut about =
             policies.iter().filter(|p| p.namespace == pod.0 && p.color.is_none_or(|c| c == pod.1) && side(p).is_some()).peekable();
@@ -84,8 +86,9 @@ fn manifest(number: usize, policy: &Policy) -> String {
                 Some(name) => format!("namespaceSelector: {{matchLabels: {{team: {name}}}}}, "),
             };
             let _ = write!(text, "  - {word}: [{{{namespaces}podSelector: {}}}]\n", labels(peer.color));
-            if let Some(port) = peer.port {
-                let _ = write!(text, "    ports: [{{port: {port}}}]\n");
+            if let Some((protocol, port)) = peer.port {
+                let protocol = if protocol.is_empty() { String::new() } else { format!("protocol: {protocol}, ") };
+                let _ = write!(text, "    ports: [{{{protocol}port: {port}}}]\n");
             }
         }
         text
@@ -125,15 +128,15 @@ fn start(setup: &Setup) -> Outcome {
     Ok(())
 }
 
-/// Every pair that connects, as `from > to : port`.
-fn probe(setup: &Setup, addresses: &[String]) -> BTreeSet<String> {
+/// Every pair that connects, as `from > to : protocol port`.
+fn probe(setup: &Setup, pods: &[Pod]) -> Result<BTreeSet<String>, String> {
     let threads: Vec<_> = PODS
         .into_iter()
         .map(|(namespace, color, _)| {
             let mut script = String::new();
-            for (to, address) in PODS.iter().zip(addresses).filter(|(to, _)| (to.0, to.1) != (namespace, color)) {
-                for port in PORTS {
-                    let line = format!("{namespace}/{color} > {}/{} : {port}", to.0, to.1);
+            for (to, Pod { address, .. }) in PODS.iter().zip(pods).filter(|(to, _)| (to.0, to.1) != (namespace, color)) {
+                for (_, port) in PORTS.iter().filter(|(protocol, _)| *protocol == "TCP") {
+                    let line = line((namespace, color), (to.0, to.1), ("TCP", *port));
                     let _ = write!(script, "(timeout 2 wget -q -O /dev/null http://{address}:{port}/ 2>/dev/null && echo '{line}') & ");
                 }
             }
@@ -142,8 +145,32 @@ fn probe(setup: &Setup, addresses: &[String]) -> BTreeSet<String> {
             std::thread::spawn(move || kubectl.run(&["exec", "-n", namespace, color, "--", "sh", "-c", &script]).unwrap_or_default())
         })
         .collect();
+    let mut datagrams = Vec::new();
+    for (from, pod) in PODS.iter().zip(pods) {
+        let others = pods.iter().filter(|other| other.uid != pod.uid);
+        let ports = || PORTS.iter().filter(|(protocol, _)| *protocol == "UDP").map(|(_, port)| *port);
+        let targets = others.flat_map(|other| ports().map(|port| (other.address.clone(), port))).collect();
+        datagrams.push((from, datagrams::answering(&pod.uid, targets)?));
+    }
     let printed = threads.into_iter().filter_map(|thread| thread.join().ok());
-    printed.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+    let mut all: BTreeSet<String> = printed.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    for (from, thread) in datagrams {
+        for (address, port) in thread.join().map_err(|_| "a prober panicked")? {
+            let to = PODS.iter().zip(pods).find(|(_, pod)| pod.address == address).map(|(to, _)| to);
+            all.extend(to.map(|to| line((from.0, from.1), (to.0, to.1), ("UDP", port))));
+        }
+    }
+    Ok(all)
+}
+
+/// A pod as it runs.
+struct Pod {
+    address: String,
+    uid: String,
+}
+
+fn line(from: (&str, &str), to: (&str, &str), (protocol, port): (&str, u16)) -> String {
+    format!("{}/{} > {}/{} : {protocol} {port}", from.0, from.1, to.0, to.1)
 }
 
 fn expected(policies: &[Policy]) -> BTreeSet<String> {
@@ -151,7 +178,7 @@ fn expected(policies: &[Policy]) -> BTreeSet<String> {
     for from in PODS {
         for to in PODS.into_iter().filter(|to| *to != from) {
             for port in PORTS.into_iter().filter(|port| allowed(policies, from, to, *port)) {
-                all.insert(format!("{}/{} > {}/{} : {port}", from.0, from.1, to.0, to.1));
+                all.insert(line((from.0, from.1), (to.0, to.1), port));
             }
         }
     }
@@ -160,10 +187,15 @@ fn expected(policies: &[Policy]) -> BTreeSet<String> {
 
 fn matrix(setup: &Setup) -> Outcome {
     start(setup)?;
-    let mut addresses = Vec::new();
+    let (mut pods, mut servers) = (Vec::new(), Vec::new());
     for (namespace, color, _) in PODS {
         let pod = setup.kubectl.get(&["pod", "-n", namespace, color])?;
-        addresses.push(pod["status"]["podIP"].as_str().ok_or("no address")?.to_owned());
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned).ok_or("no address or no uid");
+        let pod = Pod { address: text(&pod["status"]["podIP"])?, uid: text(&pod["metadata"]["uid"])? };
+        for (_, port) in PORTS.iter().filter(|(protocol, _)| *protocol == "UDP") {
+            servers.push(datagrams::echo(&pod.uid, *port)?);
+        }
+        pods.push(pod);
     }
     for (number, policies) in steps().iter().enumerate() {
         let text: String = policies.iter().enumerate().map(|(n, policy)| manifest(n, policy)).collect();
@@ -174,7 +206,7 @@ fn matrix(setup: &Setup) -> Outcome {
         }
         let wanted = expected(policies);
         eventually("every pair is as the policies say", MINUTE, || {
-            let seen = probe(setup, &addresses);
+            let seen = probe(setup, &pods)?;
             let (more, less): (Vec<_>, Vec<_>) = (seen.difference(&wanted).collect(), wanted.difference(&seen).collect());
             if more.is_empty() && less.is_empty() {
                 Ok(())
