@@ -35,7 +35,6 @@ pub const FOR_TESTS: &[Need] = &[
     Need { proof: "/bin/busybox", package: "busybox-static" },
     Need { proof: "cc", package: "build-essential" },
     Need { proof: "curl", package: "curl" },
-    Need { proof: "nft", package: "nftables" },
     CAPNP,
 ];
 

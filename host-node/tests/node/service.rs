@@ -218,24 +218,6 @@ fn a_port_for_the_outside_that_stays_on_its_node_leads_elsewhere_for_those_insid
 }
 
 #[test]
-fn debians_nft_prints_all_rules() {
-    in_namespace(|| {
-        let fronts = [
-            (front(CLUSTER_IP, TCP, 80), back(1..=3, None)),
-            (front(CLUSTER_IP, TCP, 81), back(1..=3, Some(100))),
-            (front(Ipv4Addr::UNSPECIFIED, TCP, 30_080), Back { insiders: Some(vec![(CLIENT, 80)]), ..back([1], None) }),
-        ];
-        let _proxy = Proxy::with(fronts.into());
-        (1..=3).for_each(serve);
-        let _ = ask(CLIENT, (CLUSTER_IP, 81));
-        let printed = Command::new("nft").args(["list", "ruleset"]).output().expect("nft runs");
-        let (text, complaint) = (String::from_utf8_lossy(&printed.stdout), String::from_utf8_lossy(&printed.stderr));
-        assert!(printed.status.success(), "{complaint}\n{text}");
-        assert!(text.contains(TABLE) && text.contains("10.96.0.5"), "{text}");
-    });
-}
-
-#[test]
 fn ports_of_the_machine_lead_to_endpoints_and_hide_the_client_when_they_must() {
     in_namespace(|| {
         serve(1);
