@@ -1,5 +1,6 @@
 //! The IPAddress of an address: made for the Service that has it, gone with it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use pintle_sdk::prelude::*;
@@ -10,10 +11,44 @@ use crate::GROUP;
 const FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
 const MANAGED_BY: (&str, &str) = ("ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io");
 
+/// An address object, by its name alone.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Named {
+pub struct Named {
+    pub metadata: Metadata,
+}
+
+/// A Service and its address.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Service {
     metadata: Metadata,
+    spec: ServiceSpec,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct ServiceSpec {
+    #[serde(rename = "clusterIP")]
+    cluster_ip: String,
+}
+
+impl From<Service> for ParentRef {
+    fn from(Service { metadata, .. }: Service) -> Self {
+        ParentRef { resource: "services".into(), namespace: metadata.namespace, name: metadata.name, ..ParentRef::default() }
+    }
+}
+
+/// Addresses that no object shows, though Services have them: those of Services that were there before this module.
+pub fn missing(services: Vec<Service>, shown: &[Named]) -> Result<Plan> {
+    let shown: BTreeSet<&str> = shown.iter().map(|named| named.metadata.name.as_str()).collect();
+    let mut plan = Plan::new();
+    for service in services.into_iter().filter(|service| !shown.contains(service.spec.cluster_ip.as_str())) {
+        if let Ok(ip) = service.spec.cluster_ip.parse::<IpAddr>() {
+            plan = plan.create(&made(ip, &service.into())?);
+        }
+    }
+    Ok(plan)
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -43,12 +78,7 @@ pub fn reconcile(request: &Request<'_>) -> Result<Plan> {
     let text = &request.target.name;
     // Headless Services are keys, too, by what they say in place of an address.
     let Ok(ip) = text.parse::<IpAddr>() else { return Ok(Plan::new()) };
-    let holder = request.related::<Named>("services")?.into_iter().next().map(|service| ParentRef {
-        resource: "services".into(),
-        namespace: service.metadata.namespace,
-        name: service.metadata.name,
-        ..ParentRef::default()
-    });
+    let holder = request.related::<Service>("services")?.into_iter().next().map(ParentRef::from);
     let old = request.object::<Address>()?;
     Ok(match (old, holder) {
         (None, Some(holder)) => Plan::new().create(&made(ip, &holder)?),

@@ -7,8 +7,11 @@ use pintle_sdk::serde_json::Value;
 use serde::Deserialize;
 
 use crate::GROUP;
+use crate::address::{self, Named};
 
 const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
+/// How soon a range that is held back is looked at again.
+const AGAIN: Duration = Duration::from_secs(5);
 const READY: &str = "Kubernetes Service CIDR is ready";
 const HELD: &str = "There are still IPAddresses referencing the ServiceCIDR, please remove them or create a new ServiceCIDR";
 
@@ -26,25 +29,20 @@ struct RangeSpec {
     cidrs: Vec<String>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct Named {
-    metadata: Metadata,
-}
-
 /// Looks at one range.
 pub fn reconcile(now: Time, request: &Request<'_>) -> Result<Plan> {
     let Some(range) = request.object::<Range>()? else { return Ok(Plan::new()) };
     let held = range.metadata.finalizers.iter().any(|finalizer| finalizer == FINALIZER);
     if !range.metadata.is_terminating() {
         let plan = ready(now, &range, ("True", "", READY));
-        return Ok(if held { plan } else { plan.write(finalizers(&range, true)) });
+        let plan = if held { plan } else { plan.write(finalizers(&range, true)) };
+        return Ok(plan.then(address::missing(request.related("services")?, &request.related::<Named>("addresses")?)?));
     }
     let others: Vec<Range> = request.related::<Range>("ranges")?.into_iter().filter(|other| !other.metadata.is_terminating()).collect();
     let mut addresses = request.related::<Named>("addresses")?.into_iter().filter_map(|named| named.metadata.name.parse::<IpAddr>().ok());
     let alone = |ip: IpAddr| contains(&range, ip) && !others.iter().any(|other| contains(other, ip));
     Ok(match (addresses.any(alone), held) {
-        (true, _) => ready(now, &range, ("False", "Terminating", HELD)),
+        (true, _) => ready(now, &range, ("False", "Terminating", HELD)).requeue_after(AGAIN),
         (false, true) => Plan::new().write(finalizers(&range, false)),
         (false, false) => Plan::new(),
     })

@@ -78,6 +78,14 @@ fn a_range_is_ready_and_goes_when_no_address_needs_it() -> Result<()> {
 }
 
 #[test]
+fn addresses_of_services_that_were_there_before_are_shown_by_way_of_the_ranges() -> Result<()> {
+    let mut kernel = kernel(&[service("web", "10.96.0.5"), service("headless", "None"), range("first", "10.96.0.0/16")])?;
+    kernel.settle(&mut ServiceCidrs)?;
+    assert_eq!(shown(&kernel), ["10.96.0.5: web"]);
+    Ok(())
+}
+
+#[test]
 fn addresses_end_the_same_under_every_disturbance() -> Result<()> {
     let begin = || {
         let mut kernel = kernel(&[service("a", "10.96.0.1"), service("b", "10.96.0.2"), range("one", "10.96.0.0/24")])?;
