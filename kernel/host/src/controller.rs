@@ -106,7 +106,7 @@ pub struct Work {
     /// Batches to take one key at a time, because one of them ended the module.
     careful: usize,
     /// Who worked last.
-    working: Option<Generation>,
+    working: Option<(Generation, Option<Generation>)>,
     last_words: Rc<dyn Fn(String)>,
     tap: Arc<Tap>,
 }
@@ -243,15 +243,24 @@ impl Work {
     /// Whether one incarnation has taken over from another: its code or its config may decide differently, so it looks at everything. One
     /// that comes after a fault is the same again, and the queue knows what was left.
     fn has_changed_hands(&mut self, running: Option<&Running>) -> bool {
-        let now = running.map(|running| running.generation);
+        let heir = self.slot.heir().map(|(heir, _)| heir.generation);
+        let now = running.map(|running| (running.generation, heir));
         let before = std::mem::replace(&mut self.working, now);
         before.is_some() && now.is_some() && before != now
     }
 
-    /// One batch of at most `room`: take keys, gather, ask, and set the writes going.
+    /// One batch of at most `room`, divided between the running incarnation and the one that takes over.
     async fn work(&mut self, running: &Rc<Running>, room: usize) {
         let batch = if self.careful > 0 { 1 } else { self.spec.batch.min(room) };
         let keys = self.queue.take(batch, Instant::now());
+        let Some((heir, rule)) = self.slot.heir() else { return self.work_on(running, keys).await };
+        let (taken, kept) = keys.into_iter().partition(|key| rule.takes(&key.namespace, &key.name));
+        self.work_on(&heir, taken).await;
+        self.work_on(running, kept).await;
+    }
+
+    /// Gather, ask, and set the writes going.
+    async fn work_on(&mut self, running: &Rc<Running>, keys: Vec<Key>) {
         let requests = self.gather(&running.writer, running.gate.limits().message_bytes, keys);
         if requests.is_empty() {
             return;
@@ -344,7 +353,8 @@ impl Work {
         for (i, request) in (0..).zip(requests) {
             self.fill(request, list.reborrow().get(i));
         }
-        let (count, on) = (requests.len(), self.tap.is_on());
+        let is_heir = self.slot.heir().is_some_and(|(heir, _)| std::ptr::eq(&*heir, running));
+        let (count, on) = (requests.len(), self.tap.is_on() && !is_heir);
         let said = on.then(|| tap::message::<controller::reconcile_params::Owned>(call.get().into_reader()));
         let heard = Rc::new(RefCell::new(Vec::new()));
         let (call, hears) = (call.send(), heard.clone());

@@ -17,7 +17,7 @@ use crate::{
     gather::{Centre, FieldNames, Gatherer, fill_rows},
     grants::Grants,
     limits::ModuleLimits,
-    spec::AdmissionSpec,
+    spec::{AdmissionSpec, TakeOver},
     tap::{self, Tap},
 };
 use bytes::Bytes;
@@ -129,6 +129,8 @@ pub struct Judge {
     message_bytes: usize,
     counters: Arc<Counters>,
     pool: Option<Arc<Pool>>,
+    /// Who judges a part of the requests, and which.
+    heir: RwLock<Option<(Arc<Pool>, TakeOver)>>,
 }
 
 impl Judge {
@@ -151,6 +153,7 @@ impl Judge {
             message_bytes: limits.message_bytes,
             counters,
             pool,
+            heir: RwLock::default(),
         }
     }
 
@@ -170,7 +173,11 @@ impl Judge {
         if params.len() > self.message_bytes {
             return Err(format!("a request of {} bytes, more than {}", params.len(), self.message_bytes));
         }
-        let answer = pool.call(<admission::Client as HasTypeId>::TYPE_ID, 0, &params, self.deadline);
+        let target = request.target;
+        let heir = self.heir.read().clone().filter(|(_, rule)| rule.takes(&target.namespace, &target.name));
+        let call = |pool: &Pool| pool.call(<admission::Client as HasTypeId>::TYPE_ID, 0, &params, self.deadline);
+        // One that takes over and cannot leaves the request to the one that can.
+        let answer = heir.and_then(|(heir, _)| call(&heir).ok()).map_or_else(|| call(pool), Ok);
         self.counters.call(started.elapsed());
         match answer {
             Ok(Ok(results)) => read_verdict(&results).map_err(|e| e.to_string()),
@@ -299,10 +306,18 @@ impl Judges {
     /// Puts a judge in its place; one of the same name goes.
     pub fn install(&self, judge: Judge) {
         self.change(|list| {
+            if let Some(before) = list.iter().find(|j| j.name == judge.name) {
+                judge.heir.write().clone_from(&before.heir.read());
+            }
             list.retain(|j| j.name != judge.name);
             list.push(Arc::new(judge));
             list.sort_by(|a, b| (a.spec.order, &a.name).cmp(&(b.spec.order, &b.name)));
         });
+    }
+
+    /// Lets another version of the module judge a part of its requests, or none.
+    pub fn set_heir(&self, name: &str, heir: Option<(Arc<Pool>, TakeOver)>) {
+        self.list.read().iter().filter(|judge| judge.name == name).for_each(|judge| judge.heir.write().clone_from(&heir));
     }
 
     /// Takes a judge away.

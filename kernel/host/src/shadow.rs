@@ -1,23 +1,28 @@
-//! A shadow: another version of a module sees what the running one is asked, and what it answers is compared and thrown away.
+//! A shadow: another version of a module sees what the running one is asked, and what it answers is compared and thrown away; or it takes over for
+//! a part of the objects, by namespace or by share, and answers for them in an incarnation of its own. One that faults gives them back.
 //!
 //! It is asked after the running one has answered, on the module's own thread, out of a bounded queue: what does not fit is skipped and counted, so
 //! a slow shadow costs its own knowledge and nothing else.
 
 use crate::{
     audit::Audit,
-    engine::{Mirror, MirrorSettings},
-    fault::{Generation, HostError, ModuleId},
-    launch::{Context, hello_of},
+    controller::Running,
+    engine::{Code, Mirror, MirrorSettings},
+    fault::{Fault, Generation, HostError, ModuleId},
+    grants::Grants,
+    launch::{Context, Launcher, hello_of},
     limits::ModuleLimits,
     policy::Asker,
+    slot::Slot,
     source::Provenance,
-    spec::ModuleSpec,
+    spec::{ModuleSpec, TakeOver},
     state::ModuleState,
+    supervisor::Incarnation,
     tap::Seen,
 };
 use pintle_record::{Outcome, differences, show};
 use pintle_wit::scheduler_capnp::scheduler;
-use std::{rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 /// Calls that wait for the shadow.
@@ -25,17 +30,53 @@ const WAITING_MAX: usize = 1024;
 
 /// The shadow of one module; dropping it ends it.
 pub struct Shadow {
+    stage: Rc<Stage>,
+    task: JoinHandle<()>,
+}
+
+/// What a shadow is started from and works with.
+pub struct Stage {
+    pub context: Arc<Context>,
+    pub asker: Asker,
     /// The manifest with the shadow's source in the place of the running one's.
     pub spec: ModuleSpec,
-    state: Arc<ModuleState>,
-    task: JoinHandle<()>,
+    pub take_over: Option<TakeOver>,
+    pub place: Place,
+    pub limits: ModuleLimits,
+    pub grants: Grants,
+    pub state: Arc<ModuleState>,
+    pub audit: Rc<Audit>,
+    /// What runs, and who vouches for it, once it is known.
+    pub loaded: RefCell<Option<(Code, Provenance)>>,
+}
+
+/// Where one that takes over is put.
+pub enum Place {
+    Slot(Rc<Slot<Running>>),
+    Judge,
+    Nowhere,
+}
+
+impl Place {
+    /// Puts one in, or nobody. Who was there can do nothing any more.
+    fn put(&self, context: &Context, name: &str, heir: Option<(&Incarnation, TakeOver)>) {
+        match (self, heir) {
+            (Self::Slot(slot), Some((Incarnation::Controller(running), rule))) => drop(slot.set_heir(Some((running.clone(), rule)))),
+            (Self::Slot(slot), _) => slot.set_heir(None).iter().for_each(|old| old.gate.revoke()),
+            (Self::Judge, Some((Incarnation::Pooled(pool), rule))) => context.judges.set_heir(name, Some((pool.clone(), rule))),
+            (Self::Judge, _) => context.judges.set_heir(name, None),
+            (Self::Nowhere, _) => {}
+        }
+    }
 }
 
 impl Drop for Shadow {
     fn drop(&mut self) {
         self.task.abort();
-        self.state.tap.shadow(None);
-        self.state.update(|f| f.shadow = None);
+        let Stage { context, state, place, .. } = &*self.stage;
+        place.put(context, &state.name, None);
+        state.tap.shadow(None);
+        state.update(|f| f.shadow = None);
     }
 }
 
@@ -52,39 +93,27 @@ pub struct ShadowFacts {
 
 impl Shadow {
     /// Begins to load it; what is said to the module from now on waits for it.
-    pub fn begin(
-        context: &Arc<Context>,
-        asker: Asker,
-        spec: ModuleSpec,
-        limits: &ModuleLimits,
-        state: &Arc<ModuleState>,
-        audit: &Rc<Audit>,
-    ) -> Self {
+    pub fn begin(stage: Stage) -> Self {
         let (sender, seen) = mpsc::channel(WAITING_MAX);
-        state.tap.shadow(Some(sender));
-        state.update(|f| f.shadow = Some(ShadowFacts { state: "Loading", ..ShadowFacts::default() }));
-        let work = Work {
-            context: context.clone(),
-            asker,
-            spec: spec.clone(),
-            limits: limits.clone(),
-            state: state.clone(),
-            audit: audit.clone(),
-        };
-        Self { spec, state: state.clone(), task: tokio::task::spawn_local(work.run(seen)) }
+        stage.state.tap.shadow(Some(sender));
+        stage.state.update(|f| f.shadow = Some(ShadowFacts { state: "Loading", ..ShadowFacts::default() }));
+        let stage = Rc::new(stage);
+        Self { task: tokio::task::spawn_local(stage.clone().run(seen)), stage }
+    }
+
+    /// Whether it is this one.
+    pub fn is(&self, spec: &ModuleSpec, take_over: Option<&TakeOver>) -> bool {
+        self.stage.spec == *spec && self.stage.take_over.as_ref() == take_over
+    }
+
+    /// Whether policies still admit it.
+    pub fn is_admitted(&self) -> bool {
+        let Stage { context, asker, spec, loaded, .. } = &*self.stage;
+        loaded.borrow().as_ref().is_none_or(|(code, provenance)| context.policies.allowance(asker, spec, code.digest(), provenance).is_ok())
     }
 }
 
-struct Work {
-    context: Arc<Context>,
-    asker: Asker,
-    spec: ModuleSpec,
-    limits: ModuleLimits,
-    state: Arc<ModuleState>,
-    audit: Rc<Audit>,
-}
-
-impl Work {
+impl Stage {
     fn tell(&self, change: impl FnOnce(&mut ShadowFacts)) {
         self.state.update(|facts| {
             if let Some(shadow) = &mut facts.shadow {
@@ -93,13 +122,22 @@ impl Work {
         });
     }
 
-    async fn run(self, mut seen: mpsc::Receiver<Seen>) {
-        let mut mirror = match self.start().await {
-            Ok(mirror) => mirror,
+    async fn run(self: Rc<Self>, mut seen: mpsc::Receiver<Seen>) {
+        let started = async {
+            let mirror = self.start().await?;
+            Ok::<_, HostError>((mirror, self.take_over().await?))
+        };
+        let (mut mirror, heir) = match started.await {
+            Ok(started) => started,
             Err(error) => return self.fail(error.to_string()),
         };
         self.tell(|shadow| shadow.state = "Running");
-        while let Some(Seen { interface, method, params, outcome }) = seen.recv().await {
+        loop {
+            let seen = tokio::select! {
+                seen = seen.recv() => seen,
+                fault = ended(heir.as_ref()) => return self.fail(format!("{}: {}", fault.kind, fault.message)),
+            };
+            let Some(Seen { interface, method, params, outcome }) = seen else { return };
             let answer = mirror.ask(interface, method, &params).await;
             self.state.tap.compared();
             let (then, now) = (show(interface, method, &outcome), show(interface, method, &answer));
@@ -119,7 +157,20 @@ impl Work {
         }
     }
 
+    /// Starts the incarnation that answers a part for real, and puts it in its place.
+    async fn take_over(&self) -> Result<Option<Incarnation>, HostError> {
+        let (Some(rule), Some((code, _))) = (self.take_over.clone(), self.loaded.borrow().clone()) else { return Ok(None) };
+        let Self { context, spec, limits, grants, state, audit, .. } = self;
+        let (id, code, counters) = (&ModuleId::new(&state.name), &code, &state.counters);
+        let launcher = Launcher { context, id, spec, code, counters, grants, limits, audit };
+        // Nobody watches it: what it does is done.
+        let heir = launcher.incarnation(&Arc::default()).await?;
+        self.place.put(context, &state.name, Some((&heir, rule)));
+        Ok(Some(heir))
+    }
+
     fn fail(&self, why: String) {
+        self.place.put(&self.context, &self.state.name, None);
         self.state.tap.shadow(None);
         self.audit.warn("ShadowFailed", why.clone());
         self.tell(|shadow| (shadow.state, shadow.message) = ("Failed", why));
@@ -136,6 +187,7 @@ impl Work {
         let code = self.context.engine.load(wasm).await?;
         self.context.policies.allowance(&self.asker, &self.spec, code.digest(), &provenance)?;
         self.tell(|shadow| shadow.digest = code.digest().to_owned());
+        self.loaded.replace(Some((code.clone(), provenance)));
         let deadline = self.spec.kind.deadline(&self.limits);
         let (id, generation) = (ModuleId::new(&self.state.name), Generation::default());
         let hello = hello_of(&self.context, &id, &self.spec, generation);
@@ -147,5 +199,13 @@ impl Work {
             &hello,
         )
         .await
+    }
+}
+
+/// Waits for the end of one that takes over; for ever when there is none.
+async fn ended(heir: Option<&Incarnation>) -> Fault {
+    match heir {
+        Some(heir) => heir.fault().await,
+        None => std::future::pending().await,
     }
 }

@@ -1,18 +1,20 @@
 //! The forwarder: a place for the running incarnation of a module. Work holds the slot, the supervisor fills it, so a swap is one
 //! assignment and a crash is an empty slot for a while.
 
+use crate::spec::TakeOver;
 use std::{cell::RefCell, rc::Rc};
 use tokio::sync::Notify;
 
-/// At most one running incarnation, on one thread.
+/// At most one running incarnation, on one thread; and one that takes over from it, for a part of the work.
 pub struct Slot<T> {
     current: RefCell<Option<Rc<T>>>,
+    heir: RefCell<Option<(Rc<T>, TakeOver)>>,
     filled: Notify,
 }
 
 impl<T> Default for Slot<T> {
     fn default() -> Self {
-        Self { current: RefCell::new(None), filled: Notify::new() }
+        Self { current: RefCell::new(None), heir: RefCell::new(None), filled: Notify::new() }
     }
 }
 
@@ -33,6 +35,18 @@ impl<T> Slot<T> {
         if current.as_ref().is_some_and(|current| Rc::ptr_eq(current, gone)) {
             *current = None;
         }
+    }
+
+    /// Lets another incarnation do a part of the work, or none; the one that did comes back.
+    pub fn set_heir(&self, heir: Option<(Rc<T>, TakeOver)>) -> Option<Rc<T>> {
+        let old = self.heir.replace(heir);
+        self.filled.notify_waiters();
+        old.map(|(old, _)| old)
+    }
+
+    /// Who does a part of the work, and which.
+    pub fn heir(&self) -> Option<(Rc<T>, TakeOver)> {
+        self.heir.borrow().clone()
     }
 
     /// The running incarnation, if there is one now.

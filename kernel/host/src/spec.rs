@@ -119,12 +119,32 @@ pub enum Point {
     PreBind,
 }
 
+/// `spec.shadow.takeOver`: whose requests a shadow answers for real.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct TakeOver {
+    pub namespaces: Vec<String>,
+    /// Of the objects elsewhere, always the same ones.
+    pub percent: u64,
+}
+
+impl TakeOver {
+    /// Whether the object is one of its.
+    pub fn takes(&self, namespace: &str, name: &str) -> bool {
+        let bytes = namespace.bytes().chain(*b"/").chain(name.bytes());
+        // FNV-1a, so that a kernel's restart moves nobody.
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        self.namespaces.iter().any(|taken| taken == namespace) || (hash >> 32) % 100 < self.percent
+    }
+}
+
 /// `spec.shadow`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShadowSpec {
     pub source: Source,
     /// Empty: any.
     pub digest: String,
+    pub take_over: Option<TakeOver>,
 }
 
 /// A resource of a manifest: `group/plural`, or `*/*` for the metadata of everything.
@@ -254,6 +274,7 @@ struct RawSpec {
 struct RawShadow {
     source: RawSource,
     digest: String,
+    take_over: Option<TakeOver>,
 }
 
 #[derive(Deserialize, Default)]
@@ -387,7 +408,7 @@ impl ModuleSpec {
             scheduler_name,
             plugin,
             suspend: raw.suspend,
-            shadow: raw.shadow.map(RawShadow::check).transpose()?,
+            shadow: raw.shadow.map(|shadow| shadow.check(kind)).transpose()?,
             record: raw.record.map(|record| record.max_bytes.unwrap_or(pintle_record::BYTES_DEFAULT)),
         };
         must_see(spec.kind, &spec.controllers, &spec.permissions)?;
@@ -424,8 +445,11 @@ impl RawPlugin {
 }
 
 impl RawShadow {
-    fn check(self) -> Result<ShadowSpec, HostError> {
-        Ok(ShadowSpec { source: self.source.check()?, digest: self.digest })
+    fn check(self, kind: ModuleType) -> Result<ShadowSpec, HostError> {
+        if self.take_over.is_some() && !matches!(kind, ModuleType::Controller | ModuleType::Admission) {
+            return Err(bad("spec.shadow.takeOver", "a scheduler and its plugins are taken over from as a whole"));
+        }
+        Ok(ShadowSpec { source: self.source.check()?, digest: self.digest, take_over: self.take_over })
     }
 }
 

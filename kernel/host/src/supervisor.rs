@@ -22,16 +22,17 @@ use crate::{
     },
     policy::{Allowance, Asker},
     scheduler::{self, Plugin},
-    shadow::Shadow,
+    shadow::{Place, Shadow, Stage},
     slot::Slot,
     source::Provenance,
     spec::{ControllerSpec, ModuleSpec, ModuleType, ShadowSpec, Source},
     state::{ModuleState, Past, Phase},
+    tap::Tap,
 };
 use pintle_record::Header;
 use serde_json::Value;
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     rc::Rc,
     sync::{
         Arc,
@@ -82,14 +83,16 @@ pub enum Command {
     Stop,
 }
 
-enum Incarnation {
+/// A running version.
+pub enum Incarnation {
     Controller(Rc<Running>),
     Scheduler(Rc<HotInstance>),
     Pooled(Arc<Pool>),
 }
 
 impl Incarnation {
-    async fn fault(&self) -> Fault {
+    /// Waits for its end.
+    pub async fn fault(&self) -> Fault {
         match self {
             Self::Controller(running) => running.vat.fault().await,
             Self::Scheduler(instance) => instance.fault().await,
@@ -308,6 +311,7 @@ impl Supervisor {
 
     /// What runs is held to the policies and the manifest as they are now, before anything else: its grants shrink, or it ends.
     async fn narrow(&mut self, wanted: Option<&ModuleSpec>) {
+        self.shadow.take_if(|shadow| !shadow.is_admitted());
         let Some(Version { spec, code, provenance, .. }) = &self.serving else { return };
         match self.context.policies.allowance(&self.asker, spec, code.digest(), provenance) {
             Ok(allowance) => {
@@ -532,15 +536,33 @@ impl Supervisor {
 
     /// Begins or ends the shadow, or leaves the one that there is.
     fn keep_shadow(&mut self, spec: &ModuleSpec, limits: &ModuleLimits) {
-        let wanted = spec.shadow.as_ref().map(|shadow| {
-            let ShadowSpec { source, digest } = shadow.clone();
-            ModuleSpec { source, digest, shadow: None, record: None, ..spec.clone() }
+        let wanted = spec.shadow.clone().map(|ShadowSpec { source, digest, take_over }| {
+            (ModuleSpec { source, digest, shadow: None, record: None, ..spec.clone() }, take_over)
         });
-        if self.shadow.as_ref().map(|shadow| &shadow.spec) == wanted.as_ref() {
-            return;
+        match (&self.shadow, &wanted) {
+            (None, None) => return,
+            (Some(shadow), Some((spec, take_over))) if shadow.is(spec, take_over.as_ref()) && shadow.is_admitted() => return,
+            _ => self.shadow = None,
         }
-        self.shadow = None;
-        let begin = |spec| Shadow::begin(&self.context, self.asker.clone(), spec, limits, &self.state, &self.audit);
+        let place = || match (&self.work, spec.kind) {
+            (Lasting::Controller { slot, .. }, _) => Place::Slot(slot.clone()),
+            (_, ModuleType::Admission) => Place::Judge,
+            _ => Place::Nowhere,
+        };
+        let begin = |(spec, take_over)| {
+            Shadow::begin(Stage {
+                context: self.context.clone(),
+                asker: self.asker.clone(),
+                spec,
+                take_over,
+                place: place(),
+                limits: limits.clone(),
+                grants: self.grants.clone(),
+                state: self.state.clone(),
+                audit: self.audit.clone(),
+                loaded: RefCell::default(),
+            })
+        };
         self.shadow = wanted.map(begin);
         self.show_whole_snapshot();
     }
@@ -615,37 +637,7 @@ impl Supervisor {
     async fn start(&self, version: &Version) -> Result<Incarnation, HostError> {
         let Version { spec, code, limits, .. } = version;
         let (context, id, counters, grants, audit) = (&self.context, &self.id, &self.state.counters, &self.grants, &self.audit);
-        let launcher = Launcher { context, id, spec, code, counters, grants, limits, audit };
-        Ok(match spec.kind {
-            ModuleType::Controller => {
-                let started = launcher.start().await?;
-                let controller = started.controller().await?;
-                let Started { generation, vat, gate, writer, module } = started;
-                Incarnation::Controller(Rc::new(Running {
-                    generation,
-                    vat,
-                    module,
-                    controller,
-                    gate,
-                    writer,
-                    busy: Cell::new(0),
-                    answered: Cell::new(false),
-                }))
-            }
-            ModuleType::Scheduler => {
-                let (instance, generation, writer) = launcher.start().await?.into_hot().await?;
-                Incarnation::Scheduler(Rc::new(HotInstance::new(instance, generation, writer, self.state.tap.clone())))
-            }
-            ModuleType::Admission | ModuleType::SchedulerPlugin => {
-                // A plugin has a snapshot: there is one of it.
-                let count = if spec.kind == ModuleType::Admission { STATELESS_INSTANCES } else { 1 };
-                let mut instances = Vec::with_capacity(count);
-                for _ in 0..count {
-                    instances.push(launcher.start().await?.into_hot().await?.0);
-                }
-                Incarnation::Pooled(Arc::new(Pool::new(instances, self.state.tap.clone())))
-            }
-        })
+        Launcher { context, id, spec, code, counters, grants, limits, audit }.incarnation(&self.state.tap).await
     }
 
     /// The moment of a swap: the work sees the new incarnation, the old one, if there is one, is drained aside.
@@ -689,6 +681,45 @@ impl Supervisor {
         self.state.tap.stop();
         self.state.update(|f| f.is_recording = false);
         self.state.counters.queue_length.store(0, Relaxed);
+    }
+}
+
+impl Launcher<'_> {
+    /// Starts a module as its kind runs.
+    ///
+    /// # Errors
+    /// As for one instance.
+    pub async fn incarnation(&self, tap: &Arc<Tap>) -> Result<Incarnation, HostError> {
+        Ok(match self.spec.kind {
+            ModuleType::Controller => {
+                let started = self.start().await?;
+                let controller = started.controller().await?;
+                let Started { generation, vat, gate, writer, module } = started;
+                Incarnation::Controller(Rc::new(Running {
+                    generation,
+                    vat,
+                    module,
+                    controller,
+                    gate,
+                    writer,
+                    busy: Cell::new(0),
+                    answered: Cell::new(false),
+                }))
+            }
+            ModuleType::Scheduler => {
+                let (instance, generation, writer) = self.start().await?.into_hot().await?;
+                Incarnation::Scheduler(Rc::new(HotInstance::new(instance, generation, writer, tap.clone())))
+            }
+            ModuleType::Admission | ModuleType::SchedulerPlugin => {
+                // A plugin has a snapshot: there is one of it.
+                let count = if self.spec.kind == ModuleType::Admission { STATELESS_INSTANCES } else { 1 };
+                let mut instances = Vec::with_capacity(count);
+                for _ in 0..count {
+                    instances.push(self.start().await?.into_hot().await?.0);
+                }
+                Incarnation::Pooled(Arc::new(Pool::new(instances, tap.clone())))
+            }
+        })
     }
 }
 

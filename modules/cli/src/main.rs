@@ -61,6 +61,12 @@ enum Verb {
         /// Push the component to this registry (HOST/NAME:TAG) and let the kernel pull it from there by its digest.
         #[arg(long)]
         to: Option<String>,
+        /// Let it answer for real for the objects of this namespace; may be repeated.
+        #[arg(long)]
+        namespace: Vec<String>,
+        /// Let it answer for real for this share of the objects elsewhere.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(0..=100))]
+        percent: Option<u8>,
     },
     /// Says how often the shadow has answered otherwise, and how.
     Compare {
@@ -181,7 +187,9 @@ fn main() -> ExitCode {
         Verb::Push { to } => project::build().and_then(|built| cluster::push(&built, to.as_deref())),
         Verb::NewKey { file } => cluster::new_key(&file),
         Verb::Sign { reference, key } => cluster::sign(&reference, &key),
-        Verb::Shadow { to } => project::build().and_then(|built| versions::shadow(&built, to.as_deref())),
+        Verb::Shadow { to, namespace, percent } => {
+            project::build().and_then(|built| versions::shadow(&built, to.as_deref(), &namespace, percent))
+        }
         Verb::Compare { name, stop } => versions::compare(&name, stop),
         Verb::Promote { name, despite_differences } => versions::promote(&name, despite_differences),
         Verb::Rollback { name, to } => versions::rollback(&name, to.as_deref()),

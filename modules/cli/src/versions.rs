@@ -79,9 +79,11 @@ fn replacing(source: &Value) -> Value {
 ///
 /// # Errors
 /// What kubectl says, or why it does not start.
-pub fn shadow(built: &Built, to: Option<&str>) -> Result<(), CliError> {
+pub fn shadow(built: &Built, to: Option<&str>, namespaces: &[String], percent: Option<u8>) -> Result<(), CliError> {
     let name = built.name()?;
-    patch(&name, &json!({ "shadow": { "source": replacing(&source_of(built, to)?), "digest": built.digest() } }))?;
+    let takes_over = !namespaces.is_empty() || percent.is_some();
+    let take_over = if takes_over { json!({ "namespaces": namespaces, "percent": percent.unwrap_or(0) }) } else { Value::Null };
+    patch(&name, &json!({ "shadow": { "source": replacing(&source_of(built, to)?), "digest": built.digest(), "takeOver": take_over } }))?;
     wait(&name, "the shadow runs", |module| {
         let shadow = &module["status"]["shadow"];
         match shadow["state"].as_str().filter(|_| module["status"]["observedGeneration"] == module["metadata"]["generation"]) {

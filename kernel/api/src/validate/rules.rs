@@ -142,6 +142,7 @@ pub(super) static RULES: &[(&str, &[Rule])] = &[
     ]),
     ("dev.pintle.v1.ModulePlugin", &[Rule::Required(&["points"]), Rule::Range("weight", 0, 100), Rule::OneOf("failurePolicy", &["Fail", "Ignore"])]),
     ("dev.pintle.v1.ModuleShadow", &[Rule::Required(&["source"]), Rule::Format("digest", digest)]),
+    ("dev.pintle.v1.ModuleTakeOver", &[Rule::Range("percent", 0, 100)]),
     ("dev.pintle.v1.ModuleRecord", &[Rule::Range("maxBytes", 4096, 1 << 32)]),
     ("dev.pintle.v1.ModulePolicy", &[Rule::Required(&["spec"])]),
     ("dev.pintle.v1.ModulePolicySpec", &[Rule::Format("digests", digest)]),

@@ -173,3 +173,45 @@ async fn a_version_that_ran_is_gone_back_to_without_its_source() {
     world.merge("pintle.dev", "modules", "", "maker", "", back).await;
     world.until("the first runs again", || runs(&first)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_takes_over_by_namespace_and_gives_back_what_it_cannot_do() {
+    let world = World::new().await;
+    world
+        .create("", "namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "trial"}}))
+        .await
+        .expect("a namespace");
+    let dir = scratch("take-over");
+    fs::write(dir.join("other.wasm"), other()).expect("written");
+    fs::write(dir.join("sinful.wasm"), guest_with(b"pintle-guest-is-honest", b"pintle-guest-is-sinful")).expect("written");
+    let shadow = |file: &str| json!({"source": {"file": dir.join(file)}, "takeOver": {"namespaces": ["trial"]}});
+    for mut module in [controller("maker", json!({})), admission("rule", json!({}))] {
+        module["spec"]["shadow"] = shadow("other.wasm");
+        let name = module["metadata"]["name"].as_str().expect("a name").to_owned();
+        world.apply(module).await;
+        world.until("the shadow runs", || (shadow_of(&world, &name)["state"] == "Running").then_some(())).await;
+    }
+    let make = async |namespace: &str, name: &str| {
+        let mut object = parent(0);
+        (object["metadata"]["name"], object["metadata"]["namespace"]) = (json!(name), json!(namespace));
+        world.create("", "configmaps", object).await.expect("created");
+        let child = name.replace("parent", "child");
+        world.until("it has its child", || world.get("", "configmaps", namespace, &child)).await["data"]["words"].clone()
+    };
+    assert_eq!((make("default", "parent-odd-1").await, make("trial", "parent-odd-1").await), (json!("one"), json!("two")));
+    let warnings = async |namespace: &str| {
+        let mut object = pod("odd");
+        object["metadata"]["namespace"] = json!(namespace);
+        let target = world.registry.resolve("", "v1", "pods", "", namespace, "").expect("served");
+        let (caller, options) = (pintle_registry::Caller::kernel(), pintle_registry::WriteOptions::default());
+        world.registry.create(&caller, &target, pintle_registry::Body::Value(object), &options).await.expect("created").warnings
+    };
+    assert!(warnings("default").await.iter().all(|w| w == "one") && warnings("trial").await.iter().all(|w| w == "two"));
+    // Only what the running version did was compared.
+    world.until("the difference is told", || (shadow_of(&world, "maker")["differences"] == 1).then_some(())).await;
+    world.merge("pintle.dev", "modules", "", "maker", "", json!({"spec": {"shadow": shadow("sinful.wasm")}})).await;
+    world.until("another one runs", || Some(shadow_of(&world, "maker")).filter(|s| s["state"] == "Running" && s["differences"] == 0)).await;
+    assert_eq!(make("trial", "parent-odd-2").await, "one", "it faulted and gave the namespace back");
+    world.until("it says so", || (shadow_of(&world, "maker")["state"] == "Failed").then_some(())).await;
+    assert_eq!(world.stats("maker").state, "Running");
+}
