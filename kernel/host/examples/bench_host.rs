@@ -2,14 +2,20 @@
 //!
 //! `admission_p50_us`, `admission_p99_us`: one verdict on a 4 KB pod through the same code that the registry calls (building the message, the
 //! call, JSON parsed in the guest, reading the verdict). `swap_pause_ms`: the longest verdict while the module is swapped under load;
-//! `swap_lost`: verdicts that failed meanwhile. `cold_ms`: a module from its bytes to compiled code, nothing cached. `load_ms`: ten modules from a warm code cache to Running.
+//! `swap_lost`: verdicts that failed meanwhile. `recorded_p50_us`, `shadowed_p50_us`: the same verdict while the module is recorded, and while a shadow of
+//! the same code is asked, too. `plugin_us`: what a scheduler plugin costs a pod at 5,000 nodes, its snapshot kept. `cold_ms`: a module from its bytes to compiled code, nothing cached. `load_ms`: ten modules from a warm code cache to Running.
 
 use bytes::Bytes;
-use pintle_host::{Host, HostConfig, engine::Engine};
+use capnp::{message, serialize, traits::HasTypeId};
+use pintle_host::{
+    Generation, Host, HostConfig, ModuleId,
+    engine::{Answers, Engine, Mirror, MirrorSettings},
+};
 use pintle_registry::{
     Admission, AdmissionRequest, Body, Caller, DryRun, Operation, Patch, Registry, RegistryConfig, Target, WriteOptions,
 };
 use pintle_store::{Options, RedbStore};
+use pintle_wit::{module_capnp::module as module_wire, scheduler_capnp::scheduler_plugin as plugin_wire};
 use serde_json::{Value, json};
 use std::{
     error::Error,
@@ -25,6 +31,7 @@ use std::{
 const CALLS: usize = 20_000;
 const SWAPS: usize = 20;
 const MODULES: usize = 10;
+const NODES: u32 = 5_000;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -48,12 +55,14 @@ async fn main() -> Outcome<()> {
 }
 
 async fn measure(wasm: &Path, scratch: &Path) -> Outcome<Value> {
-    let (p50, p99, pause, lost) = admission(wasm, scratch).await?;
+    let Verdicts { p50, p99, recorded, shadowed, pause, lost } = admission(wasm, scratch).await?;
+    let plugin = plugin(&wasm.with_file_name("module_scheduler_plugin.wasm")).await?;
     let load = load(wasm, scratch).await?;
     let cold = cold(wasm).await?;
-    Ok(
-        json!({"cold_ms": cold, "admission_p50_us": p50, "admission_p99_us": p99, "swap_pause_ms": pause, "swap_lost": lost, "load_ms": load}),
-    )
+    Ok(json!({
+        "cold_ms": cold, "admission_p50_us": p50, "admission_p99_us": p99, "recorded_p50_us": recorded, "shadowed_p50_us": shadowed,
+        "swap_pause_ms": pause, "swap_lost": lost, "load_ms": load, "plugin_us": plugin,
+    }))
 }
 
 async fn registry() -> Outcome<Arc<Registry>> {
@@ -92,10 +101,26 @@ fn pod() -> Bytes {
     text.into()
 }
 
-async fn admission(wasm: &Path, scratch: &Path) -> Outcome<(f64, f64, f64, u64)> {
+/// What verdicts cost, in microseconds, and what a swap costs them.
+struct Verdicts {
+    p50: f64,
+    p99: f64,
+    recorded: f64,
+    shadowed: f64,
+    pause: f64,
+    lost: u64,
+}
+
+async fn admission(wasm: &Path, scratch: &Path) -> Outcome<Verdicts> {
     let registry = registry().await?;
     let folder = wasm.parent().ok_or("no folder")?.to_owned();
-    let config = HostConfig { cache_dir: Some(scratch.join("cache")), source_dirs: vec![folder], ..HostConfig::new(registry.clone()) };
+    let config = HostConfig {
+        cache_dir: Some(scratch.join("cache")),
+        record_dir: Some(scratch.join("records")),
+        status_interval: Duration::from_millis(50),
+        source_dirs: vec![folder],
+        ..HostConfig::new(registry.clone())
+    };
     let host = Host::start(config).await?;
     let target = registry.resolve("pintle.dev", "", "modules", "", "", "")?;
     registry.create(&Caller::kernel(), &target, Body::Value(module("bench", Some(wasm))), &WriteOptions::default()).await?;
@@ -105,9 +130,40 @@ async fn admission(wasm: &Path, scratch: &Path) -> Outcome<(f64, f64, f64, u64)>
     let judges = host.admission();
     let pods = registry.resolve("", "", "pods", "", "default", "")?;
     let object = pod();
+    let (p50, p99) = timed(&*judges, &pods, &object).await?;
+    asked_beside(&registry, json!({"record": {"maxBytes": 1 << 30}}), "record").await?;
+    let (recorded, _) = timed(&*judges, &pods, &object).await?;
+    asked_beside(&registry, json!({"record": null, "shadow": {"source": {"file": wasm}}}), "shadow").await?;
+    let (shadowed, _) = timed(&*judges, &pods, &object).await?;
+    asked_beside(&registry, json!({"shadow": null}), "").await?;
+    let (pause, lost) = swaps(&host, &registry, &judges, &pods, &object).await?;
+    Ok(Verdicts { p50, p99, recorded, shadowed, pause, lost })
+}
+
+/// Changes who watches the module, and waits until its status has it.
+async fn asked_beside(registry: &Arc<Registry>, spec: Value, field: &str) -> Outcome<()> {
+    let target = registry.resolve("pintle.dev", "", "modules", "", "", "bench")?;
+    registry.patch(&Caller::kernel(), &target, Patch::Merge(json!({"spec": spec}).to_string().into()), &WriteOptions::default()).await?;
+    let begin = Instant::now();
+    loop {
+        let object = registry.get_cached(target.resource.key(), "", "bench").ok_or("the module is gone")?;
+        let status = object.value()?["status"].clone();
+        let there = |name: &str| !status[name].is_null() && (name != "shadow" || status[name]["state"] == "Running");
+        if ["record", "shadow"].iter().all(|name| there(name) == (*name == field)) {
+            return Ok(());
+        }
+        if begin.elapsed() > Duration::from_secs(20) {
+            return Err(format!("{field:?} does not watch: {status}").into());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Median and 99th percentile of verdicts, in microseconds.
+async fn timed(judges: &dyn Admission, pods: &Target, object: &Bytes) -> Outcome<(f64, f64)> {
     let mut times = Vec::with_capacity(CALLS);
     for call in 0..CALLS + 500 {
-        let (took, allowed) = verdict(&*judges, &pods, &object).await;
+        let (took, allowed) = verdict(judges, pods, object).await;
         if !allowed {
             return Err("the pod was refused".into());
         }
@@ -117,8 +173,46 @@ async fn admission(wasm: &Path, scratch: &Path) -> Outcome<(f64, f64, f64, u64)>
     }
     times.sort_unstable();
     let micros = |share: usize| times[times.len() * share / 100].as_secs_f64() * 1e6;
-    let (pause, lost) = swaps(&host, &registry, &judges, &pods, &object).await?;
-    Ok((micros(50), micros(99), pause, lost))
+    Ok((micros(50), micros(99)))
+}
+
+/// The median of what the example's plugin takes for a pod that it has an opinion of, at `NODES` nodes, in microseconds.
+async fn plugin(wasm: &Path) -> Outcome<f64> {
+    let wasm = fs::read(wasm).map_err(|e| format!("{}: {e}; build it with `cargo xtask bench`", wasm.display()))?;
+    let code = Engine::new(None)?.load(wasm.into()).await?;
+    let mut hello = message::Builder::new_default();
+    hello.init_root::<module_wire::start_params::Builder<'_>>().init_hello();
+    let mut sync = message::Builder::new_default();
+    let mut delta = sync.init_root::<plugin_wire::sync_params::Builder<'_>>().init_delta();
+    delta.set_generation(1);
+    let mut nodes = delta.init_nodes(NODES);
+    for n in 0..NODES {
+        let node = json!({"metadata": {"name": format!("node-{n:05}"), "labels": {"licences": (n % 5).to_string()}}});
+        nodes.set(n, node.to_string().as_bytes());
+    }
+    let mut evaluate = message::Builder::new_default();
+    let mut params = evaluate.init_root::<plugin_wire::evaluate_params::Builder<'_>>();
+    params.set_generation(1);
+    params.set_pod(json!({"metadata": {"name": "p", "labels": {"licence": "cad"}}, "spec": {}}).to_string().as_bytes());
+    let settings = MirrorSettings { answers: Answers::Hot, memory_bytes: 64 << 20, deadline: Duration::from_secs(5) };
+    let (hello, sync) = (serialize::write_message_to_words(&hello), serialize::write_message_to_words(&sync));
+    let evaluate = serialize::write_message_to_words(&evaluate);
+    let asked = async {
+        let mut plugin = Mirror::start(&code, ModuleId::new("plugin"), Generation(1), settings, &hello).await?;
+        plugin.ask(plugin_wire::Client::TYPE_ID, 0, &sync).await;
+        let mut times = Vec::new();
+        for _ in 0..2_000 {
+            let started = Instant::now();
+            let answer = plugin.ask(plugin_wire::Client::TYPE_ID, 3, &evaluate).await;
+            times.push(started.elapsed());
+            if !matches!(answer, pintle_record::Outcome::Answer(_)) {
+                return Err(format!("{answer:?}").into());
+            }
+        }
+        times.sort_unstable();
+        Ok(times[times.len() / 2].as_secs_f64() * 1e6)
+    };
+    tokio::task::LocalSet::new().run_until(asked).await
 }
 
 async fn verdict(judges: &dyn Admission, target: &Target, object: &Bytes) -> (Duration, bool) {
