@@ -38,13 +38,18 @@ fn measure(count: u32) {
     let front = |n: u32| Front { address: Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 96, 1, 0)) + n), protocol: 6, port: 80 };
     let back = |last: u32| {
         let endpoint = |n: u32| (Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 244, 16, 0)) + n), 8080);
-        Back { endpoints: vec![endpoint(1), endpoint(2), endpoint(3 + last)], affinity: None, masquerade: Masquerade::Outsiders }
+        Back {
+            endpoints: vec![endpoint(1), endpoint(2), endpoint(3 + last)],
+            affinity: None,
+            masquerade: Masquerade::Outsiders,
+            insiders: None,
+        }
     };
     let mut all: BTreeMap<Front, Back> = (1..count).map(|n| (front(n), back(n))).collect();
     all.insert(front(0), Back { endpoints: vec![(Ipv4Addr::new(10, 244, 0, 1), 8080)], ..back(0) });
     let socket = Socket::open().expect("a socket");
     let began = Instant::now();
-    let (mut ruleset, transaction) = Ruleset::replace(&ground, all);
+    let (mut ruleset, transaction) = Ruleset::replace(&ground, all, &[]);
     socket.commit(transaction.into_messages()).expect("accepted");
     let whole = began.elapsed();
     let mut times: Vec<Duration> = (0..CHANGES)
