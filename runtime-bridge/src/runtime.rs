@@ -30,6 +30,10 @@ use crate::state::{
 };
 use crate::usage::{DiskUsage, disk_usage};
 
+/// How often, and how many times, a sandbox that failed is tried to be removed.
+const REMOVAL_PAUSE: Duration = Duration::from_millis(500);
+const REMOVALS_MAX: u32 = 120;
+
 /// Where a runtime keeps its things.
 #[derive(Clone, Debug)]
 pub struct RuntimeConfig {
@@ -235,7 +239,8 @@ impl Runtime {
         let made = self.make_sandbox(&id, record).await;
         if let Err(error) = made {
             if let Err(error) = self.remove_sandbox(&id).await {
-                tracing::warn!(%error, sandbox = %id, "sandbox that failed was not removed");
+                tracing::warn!(%error, sandbox = %id, "sandbox that failed was not removed yet");
+                tokio::spawn(self.clone().remove_sandbox_later(id));
             }
             return Err(error);
         }
@@ -287,6 +292,18 @@ impl Runtime {
         .await??;
         lock(&self.shared.sandboxes).remove(id);
         Ok(())
+    }
+
+    /// Tries until it is gone: a helper that died while it made the sandbox is back soon.
+    async fn remove_sandbox_later(self, id: SandboxId) {
+        for _ in 0..REMOVALS_MAX {
+            tokio::time::sleep(REMOVAL_PAUSE).await;
+            match self.remove_sandbox(&id).await {
+                Ok(()) => return,
+                Err(error) => tracing::debug!(%error, sandbox = %id, "sandbox that failed was not removed yet"),
+            }
+        }
+        tracing::warn!(sandbox = %id, "a sandbox that failed stays until the next start");
     }
 
     /// All sandboxes.

@@ -17,7 +17,6 @@ pub fn churn(args: &[String]) -> Outcome {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(shell::root());
     cargo.args(["test", "--release", "--workspace", "--test", "node", "--", "churn", "--nocapture"]);
-    cargo.env("PINTLE_CHURN_HELPER", "1");
     for (option, variable, usual) in SETTINGS {
         let value = given(option).map_or(*usual, String::as_str);
         value.parse::<u64>().map_err(|_| format!("{option} {value}: not a number"))?;

@@ -17,8 +17,6 @@ use crate::machine::{Machine, pod, run, uid};
 const PODS: (&str, u64) = ("PINTLE_CHURN_PODS", 6);
 const SECONDS: (&str, u64) = ("PINTLE_CHURN_SECONDS", 3);
 const SEED: (&str, u64) = ("PINTLE_CHURN_SEED", 1);
-/// Whether the helper is killed, too: not in the sample, because one that dies while it makes a sandbox leaves it until the daemon's next start.
-const HELPER: (&str, u64) = ("PINTLE_CHURN_HELPER", 0);
 /// How long things may take to settle, besides as long as the churn took.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -173,6 +171,12 @@ fn processes(machine: &Machine) -> (Vec<i32>, Vec<i32>) {
     (inside, helpers)
 }
 
+/// Whether it holds a pod's process namespace: without it the pod's containers do not start again, which README tells.
+fn is_init(pid: i32) -> bool {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    groups.lines().any(|line| line.ends_with("/init"))
+}
+
 fn kill(pid: i32) {
     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
 }
@@ -227,9 +231,11 @@ fn churn_leaves_nothing_behind_and_api_and_machine_agree() {
             let (inside, helpers) = processes(&machine);
             let uids: Vec<String> = kernel.state.borrow().pods.keys().cloned().collect();
             match action {
-                0 => inside.get(dice.below(inside.len())).copied().map_or((), kill),
-                1 if setting(HELPER) == 1 => helpers.iter().copied().for_each(kill),
-                1 => {}
+                0 => {
+                    let victims: Vec<i32> = inside.into_iter().filter(|pid| !is_init(*pid)).collect();
+                    victims.get(dice.below(victims.len())).copied().map_or((), kill);
+                }
+                1 => helpers.iter().copied().for_each(kill),
                 2 => {
                     machine.kill();
                     machine.start(&kernel);

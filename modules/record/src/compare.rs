@@ -1,6 +1,7 @@
 //! Telling two JSON values apart, for people.
 
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Differences told at most; the rest is counted.
 const TOLD_MAX: usize = 8;
@@ -21,8 +22,9 @@ fn walk(path: &str, old: Option<&Value>, new: Option<&Value>, lines: &mut Vec<St
     match (old, new) {
         (old, new) if old == new => {}
         (Some(Value::Object(old)), Some(Value::Object(new))) => {
-            let added = new.keys().filter(|key| !old.contains_key(*key));
-            for key in old.keys().chain(added) {
+            // In order of their names, whatever order the map keeps.
+            let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+            for key in keys {
                 walk(&format!("{path}/{}", key.replace('~', "~0").replace('/', "~1")), old.get(key), new.get(key), lines, more);
             }
         }
@@ -63,7 +65,7 @@ mod tests {
         check(
             json!({"x/y": 1, "gone": 2}),
             json!({"x/y": "1", "new": null}),
-            &["/gone: 2 -> nothing", "/x~1y: 1 -> \"1\"", "/new: nothing -> null"],
+            &["/gone: 2 -> nothing", "/new: nothing -> null", "/x~1y: 1 -> \"1\""],
         );
         check(json!(1), json!(2), &["/: 1 -> 2"]);
     }

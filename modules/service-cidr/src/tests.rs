@@ -29,7 +29,7 @@ fn shown(kernel: &FakeKernel) -> Vec<String> {
 
 #[test]
 fn an_address_is_shown_while_a_service_has_it() -> Result<()> {
-    let mut kernel = kernel(&[service("web", "10.96.0.5"), service("headless", "None"), service("out", "")])?;
+    let mut kernel = kernel(&[range("all", "10.96.0.0/16"), service("web", "10.96.0.5"), service("headless", "None"), service("out", "")])?;
     kernel.settle(&mut ServiceCidrs)?;
     assert_eq!(shown(&kernel), ["10.96.0.5: web"]);
     assert_eq!(kernel.list(ADDRESSES)[0]["metadata"]["labels"]["ipaddress.kubernetes.io/ip-family"], "IPv4");
@@ -88,7 +88,9 @@ fn addresses_of_services_that_were_there_before_are_shown_by_way_of_the_ranges()
 #[test]
 fn addresses_end_the_same_under_every_disturbance() -> Result<()> {
     let begin = || {
-        let mut kernel = kernel(&[service("a", "10.96.0.1"), service("b", "10.96.0.2"), range("one", "10.96.0.0/24")])?;
+        let mut kernel = kernel(&[])?;
+        kernel.put(service("a", "10.96.0.1"))?;
+        kernel.put(service("b", "10.96.0.2"))?;
         kernel.settle(&mut ServiceCidrs)?;
         kernel.remove("/services", "shop", "a");
         kernel.put(service("c", "10.96.0.1"))?;

@@ -185,7 +185,7 @@ fn the_rest_is_held_to_upstreams_rules() {
         "pintle.dev/v1/modules",
         "{metadata: {name: m}, spec: {type: daemon, source: {}, digest: 'sha256:1'}}",
         &[
-            "spec.type: Unsupported value: \"daemon\": supported values: \"admission\", \"controller\", \"scheduler\"",
+            "spec.type: Unsupported value: \"daemon\": supported values: \"admission\", \"controller\", \"scheduler\", \"schedulerPlugin\"",
             "spec.digest: Invalid value: \"sha256:1\": must be sha256: followed by 64 lower case hexadecimal digits",
             "spec.source: Required value: must specify one of: `file`, `inline` or `oci`",
         ],

@@ -33,7 +33,7 @@ fn a_spec_that_cannot_be_acted_on_names_its_field() {
     check_says(json!({"type": "controller", "source": {"builtin": "x"}, "controllers": []}), Err("spec.controller"));
     check_says(json!({"type": "scheduler", "source": {"file": "x"}, "permissions": reads("", &["pods", "nodes", "namespaces"])}), Ok(()));
     check_says(json!({"type": "scheduler", "source": {"file": "x"}, "permissions": reads("", &["pods", "nodes"])}), Err("namespaces"));
-    check_says(json!({"type": "scheduler", "source": {"file": "x"}, "permissions": all, "shadow": true}), Err("shadow"));
+    check_says(json!({"type": "scheduler", "source": {"file": "x"}, "permissions": all, "mirror": true}), Err("mirror"));
     check_says(json!({"type": "scheduler", "source": {"file": "x"}, "permissions": all, "limits": {"cores": 1}}), Err("cores"));
     check_says(json!({"type": "scheduler", "source": {"file": "x"}, "apiLevel": 99}), Err("spec.apiLevel"));
     check_says(json!({"type": "admission", "source": {"file": "x"}, "admission": {"rules": []}}), Ok(()));
