@@ -34,7 +34,10 @@ fn running(module: &Value) -> Result<(), String> {
 }
 
 fn built_in(setup: &Setup) -> Outcome {
-    let modules = setup.kubectl.wait_for("every built-in module runs", &["modules"], MINUTE, |l| items(l).iter().try_for_each(running))?;
+    // One ships suspended: its user brings the API that it serves.
+    let as_it_should = |module: &Value| if module["spec"]["suspend"] == true { Ok(()) } else { running(module) };
+    let modules =
+        setup.kubectl.wait_for("every built-in module runs", &["modules"], MINUTE, |l| items(l).iter().try_for_each(as_it_should))?;
     let names: BTreeSet<&str> = items(&modules).iter().filter_map(|m| m["metadata"]["name"].as_str()).collect();
     let expected = [
         "deployment",
