@@ -233,7 +233,9 @@ fn churn_leaves_nothing_behind_and_api_and_machine_agree() {
             match action {
                 0 => {
                     let victims: Vec<i32> = inside.into_iter().filter(|pid| !is_init(*pid)).collect();
-                    victims.get(dice.below(victims.len())).copied().map_or((), kill);
+                    if let Some(pid) = victims.get(dice.below(victims.len())) {
+                        kill(*pid);
+                    }
                 }
                 1 => helpers.iter().copied().for_each(kill),
                 2 => {
