@@ -25,6 +25,8 @@ pub type Modules = Mutex<BTreeMap<String, Arc<ModuleState>>>;
 
 #[derive(Default)]
 struct Written {
+    /// Whose; a module that was deleted and made again has a status to be written, even one of the same words.
+    of: Option<Arc<ModuleState>>,
     at: Option<Instant>,
     facts: Facts,
     status: Value,
@@ -41,13 +43,16 @@ pub async fn write_statuses(registry: Arc<Registry>, modules: Arc<Modules>, chan
         let mut postponed = false;
         for state in states {
             let entry = written.entry(state.name.clone()).or_default();
+            if !entry.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, &state)) {
+                *entry = Written { of: Some(state.clone()), ..Written::default() };
+            }
             let age = entry.at.map_or(Duration::MAX, |at| at.elapsed());
             let (facts, status) = (state.facts(), state.status());
             let due = if facts != entry.facts { age >= every } else { age >= COUNTERS_INTERVAL && status != entry.status };
             postponed |= !due && facts != entry.facts;
             if due {
                 write(&registry, &state.name, &status).await;
-                *entry = Written { at: Some(Instant::now()), facts, status };
+                *entry = Written { of: Some(state), at: Some(Instant::now()), facts, status };
             }
         }
         rounds.fetch_add(1, Ordering::Relaxed);
