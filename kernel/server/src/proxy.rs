@@ -168,7 +168,7 @@ fn node(server: &Shared, name: &str, port: &str) -> Result<Route, ApiError> {
     let address = address
         .and_then(|a| a["address"].as_str())
         .ok_or_else(|| ApiError::service_unavailable(format!("node {name:?} has no address")))?;
-    Ok(Route::Address(if address.contains(':') { format!("[{address}]:{number}") } else { format!("{address}:{number}") }))
+    Ok(Route::address(address, number))
 }
 
 /// The client's headers, without those that are for us.

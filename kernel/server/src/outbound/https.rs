@@ -78,8 +78,7 @@ impl Callee {
     fn route(&self, server: &Shared) -> Result<Route, String> {
         match &self.service {
             Some((namespace, name)) => service::route(&server.registry, namespace, name, &self.port.to_string()).map_err(|e| e.message),
-            None if self.host.contains(':') => Ok(Route::Address(format!("[{}]:{}", self.host, self.port))),
-            None => Ok(Route::Address(format!("{}:{}", self.host, self.port))),
+            None => Ok(Route::address(&self.host, self.port)),
         }
     }
 }

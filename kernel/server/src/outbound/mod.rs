@@ -43,6 +43,13 @@ pub(crate) enum Route {
     Address(String),
 }
 
+impl Route {
+    /// A port of a host by its name or address; IPv6 addresses stand in brackets.
+    pub(crate) fn address(host: &str, port: u16) -> Route {
+        Route::Address(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+    }
+}
+
 /// A connection, whatever carries it.
 pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}

@@ -59,8 +59,7 @@ fn ready(registry: &Registry, slice: &Value, namespace: &str, port_name: &str, r
             let name = endpoint["targetRef"]["name"].as_str().unwrap_or_default();
             routes.extend(pod(registry, namespace, name, port));
         } else if let Some(address) = endpoint["addresses"][0].as_str() {
-            let address = if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") };
-            routes.push(Route::Address(address));
+            routes.push(Route::address(address, port));
         }
     }
 }
