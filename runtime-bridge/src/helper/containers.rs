@@ -124,7 +124,7 @@ impl Containers {
     pub(crate) fn start(
         &mut self,
         context: &mut Context,
-        sandboxes: &HashMap<SandboxId, Namespaces>,
+        sandboxes: &mut HashMap<SandboxId, Namespaces>,
         caller: Caller,
         id: ContainerId,
     ) -> Outcome {
@@ -134,7 +134,7 @@ impl Containers {
     fn try_start(
         &mut self,
         context: &mut Context,
-        sandboxes: &HashMap<SandboxId, Namespaces>,
+        sandboxes: &mut HashMap<SandboxId, Namespaces>,
         caller: Caller,
         id: ContainerId,
     ) -> Result<Outcome, Refusal> {
@@ -144,14 +144,14 @@ impl Containers {
         let bundle: Bundle =
             read_json(&context.layout.bundle(&id)).map_err(|e| Refusal::Malformed(e.to_string()))?.ok_or(Refusal::NotFound)?;
         let gone = || Refusal::Malformed(format!("the namespaces of sandbox {} are gone", bundle.sandbox));
-        let sandbox = sandboxes.get(&bundle.sandbox).ok_or_else(gone)?;
+        let sandbox = sandboxes.get_mut(&bundle.sandbox).ok_or_else(gone)?;
         let log = LogFile::open(bundle.spec.log_path.clone()).map_err(|e| Refusal::os("open log", e))?;
         let (ours, theirs) = report_pair()?;
         let pipes = Pipes::make(&context.layout.container(&id), &bundle).map_err(|e| Refusal::os("make stdio", e))?;
         let pod_pid = match (&bundle.spec.pid_of, sandbox.record.spec.pid) {
             (Some(target), _) => Some(self.running(target)?.pidfd.try_clone().map_err(|e| Refusal::os("dup pidfd", e))?),
             (None, Some(Scope::Pod)) => {
-                let init = sandbox.init.as_ref().ok_or_else(gone)?.pidfd();
+                let init = sandbox.living_init(&context.hierarchies, &context.layout, &bundle.sandbox)?;
                 Some(init.try_clone().map_err(|e| Refusal::os("dup pidfd", e))?)
             }
             (None, _) => None,

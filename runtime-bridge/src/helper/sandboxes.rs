@@ -35,11 +35,11 @@ pub(crate) struct Namespaces {
     /// Kinds that the sandbox has of its own.
     pub(crate) own: Vec<(OwnedFd, libc::c_int)>,
     /// Init of the shared PID namespace.
-    pub(crate) init: Option<PodInit>,
+    init: Option<PodInit>,
 }
 
 /// The process that the kernel wants at the root of a PID namespace.
-pub(crate) struct PodInit {
+struct PodInit {
     pidfd: OwnedFd,
 }
 
@@ -66,12 +66,6 @@ impl Home {
             std::process::abort();
         }
         cloned
-    }
-}
-
-impl PodInit {
-    pub(crate) fn pidfd(&self) -> &OwnedFd {
-        &self.pidfd
     }
 }
 
@@ -118,6 +112,17 @@ impl Namespaces {
             _ => None,
         };
         Ok(Self { record, own, init })
+    }
+
+    /// The init of the shared PID namespace. When it has ended (it was killed from outside), its namespace and every process in it
+    /// ended too: then a new one is made, in which the pod's containers start again.
+    pub(crate) fn living_init(&mut self, hierarchies: &Hierarchies, layout: &Layout, id: &SandboxId) -> Result<&OwnedFd, Refusal> {
+        let living = self.init.take().filter(|init| !sys::pidfd_ended(init.pidfd.as_fd()));
+        let init = match living {
+            Some(init) => init,
+            None => start_pod_init(hierarchies, &self.record, &layout.pins(id))?,
+        };
+        Ok(&self.init.insert(init).pidfd)
     }
 
     /// Lets go of everything and unpins.

@@ -328,7 +328,7 @@ impl Helper {
             Op::CreateSandbox { id } => self.create_sandbox(id),
             Op::RemoveSandbox { id } => self.remove_sandbox(&id),
             Op::NetNs { id } => self.network_namespace(&id),
-            Op::Start { id } => containers.start(context, &self.sandboxes, caller, id),
+            Op::Start { id } => containers.start(context, &mut self.sandboxes, caller, id),
             Op::Signal { id, signal } => containers.signal(&id, signal),
             Op::KillAll { id } => containers.kill_all(context, &id),
             Op::Forget { id } => containers.forget(context, &id),

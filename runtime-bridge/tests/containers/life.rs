@@ -190,6 +190,32 @@ async fn containers_of_a_pod_share_network_ipc_and_names_and_the_pid_namespace_o
 }
 
 #[tokio::test]
+async fn a_shared_pid_namespace_is_made_anew_when_its_init_was_killed() {
+    crate::require_containers!();
+    let f = Fixture::with(SandboxSpec { pid: Some(Scope::Pod), ..SandboxSpec::default() }).await;
+    let first = f.start(f.spec("exec sleep 1000")).await;
+    let pid = f.runtime.state(&first).await.expect("state").pid.expect("it runs");
+    // The way from the container's process to its namespace's first: the one that is process 1 in there.
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let ours = namespace(&pid.to_string());
+    let inner = |pid: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().find(|line| line.starts_with("NSpid:")).and_then(|line| line.split_whitespace().last().map(str::to_owned))
+    };
+    let processes = std::fs::read_dir("/proc").expect("proc").flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let init = processes
+        .filter(|name| name.bytes().all(|b| b.is_ascii_digit()))
+        .find(|name| namespace(name) == ours && inner(name).as_deref() == Some("1"))
+        .and_then(|name| name.parse().ok())
+        .expect("the pod's init");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(init), nix::sys::signal::Signal::SIGKILL).expect("kill");
+    assert_eq!(f.runtime.wait(&first).await.expect("wait").code, 137, "its processes end with it");
+    let (code, seen) = f.run_script("ps | grep -c '[s]leep'; echo $$").await;
+    assert_eq!(code, 0);
+    assert!(seen.starts_with("0\n") && seen != "0\n1\n", "nobody is left, and process 1 is the pod's own again: {seen}");
+}
+
+#[tokio::test]
 async fn a_sandboxes_network_namespace_is_reachable_by_path_and_by_descriptor() {
     use std::os::unix::fs::MetadataExt;
     crate::require_containers!();
