@@ -1,6 +1,6 @@
 //! Validation: what upstream refuses before it stores.
 //!
-//! Rules are rows beside the schema table. [`rules::RULES`] says what holds for a type wherever it occurs, so a pod template
+//! Rules are rows beside the schema table. schema/validation.rows says what holds for a type wherever it occurs, so a pod template
 //! in a Job is held to the same as a pod; [`immutable`] says what an update may not change; [`metadata`] is about every
 //! object. A walk over the object applies them and collects every failure, because users want to see all at once.
 //!
@@ -9,6 +9,7 @@
 
 mod access;
 mod batch;
+mod devices;
 pub mod immutable;
 pub mod metadata;
 mod network;
@@ -18,6 +19,7 @@ mod scaling;
 mod storage;
 mod volumes;
 mod warnings;
+mod windows;
 mod workloads;
 
 pub use pintle_values::names;
@@ -60,10 +62,14 @@ enum Rule {
     Unique(&'static str, &'static str),
     /// Exactly one of the fields is set.
     ExactlyOne(&'static [&'static str], &'static str),
+    /// At least one of the fields is set.
+    AtLeastOne(&'static [&'static str], &'static str),
     /// At most one of the fields is set.
     AtMostOne(&'static [&'static str]),
     /// The list has at most so many elements.
     AtMost(&'static str, usize),
+    /// The text has at most so many bytes.
+    Longest(&'static str, usize),
     /// No text occurs twice in the list.
     Distinct(&'static str),
     /// A map of amounts: names are qualified, none is below zero.
@@ -123,10 +129,16 @@ pub fn update_part(schema: &Schema, resource: &Resource, part: &str, new: &Value
 }
 
 /// What is wrong with `new` as a status update of `old`. The spec was held to its rules when it was written.
-pub fn update_status(resource: &Resource, new: &Value, old: &Value) -> Vec<FieldError> {
+pub fn update_status(schema: &Schema, resource: &Resource, new: &Value, old: &Value) -> Vec<FieldError> {
     let mut failures = Failures::default();
     metadata::check(resource, new, &mut failures);
     metadata::check_update(new, old, &mut failures);
+    if let Some(view) = resource.type_id.filter(|id| id.is_builtin()).and_then(|id| schema.get(id))
+        && let Some(field) = view.field("status")
+    {
+        walk_field(view, &field, &new["status"], &Path::Root.key("status"), &mut failures);
+    }
+    immutable::check_status(resource, new, old, &mut failures);
     failures.found.extend(resource.custom.iter().flat_map(|version| version.check(new, Some(old))));
     failures.found
 }
@@ -140,30 +152,15 @@ pub fn settle(resource: &Resource, object: &Value, failures: &[FieldError]) -> R
     Err(ApiError::invalid(resource, name, failures))
 }
 
-/// Every row: a type's name without the leading `io.k8s.`, and rules about its objects.
-fn all_rules() -> impl Iterator<Item = &'static (&'static str, &'static [Rule])> {
-    [
-        rules::RULES,
-        pods::RULES,
-        volumes::RULES,
-        workloads::RULES,
-        batch::RULES,
-        scaling::RULES,
-        network::RULES,
-        storage::RULES,
-        access::RULES,
-    ]
-    .into_iter()
-    .flatten()
-}
+// `RULES`: every row of schema/validation.rows: types' names without the leading `io.k8s.`, and rules about their objects.
+include!(concat!(env!("OUT_DIR"), "/validation.rs"));
 
 /// By type: built-in identities count from zero.
 static TABLE: LazyLock<Vec<Vec<&'static [Rule]>>> = LazyLock::new(|| {
     let schema = Schema::builtin();
     let mut table: Vec<Vec<&'static [Rule]>> = schema.types().map(|_| Vec::new()).collect();
-    for (name, rules) in all_rules() {
-        let view = schema.type_named(&format!("io.k8s.{name}")).or_else(|| schema.type_named(name));
-        if let Some(view) = view {
+    for (names, rules) in RULES {
+        for view in names.iter().filter_map(|name| schema.type_named(name)) {
             table[view.id.index()].push(rules);
         }
     }
@@ -248,6 +245,11 @@ fn apply(rule: &Rule, map: &Object, path: &Path<'_>, failures: &mut Failures) {
         Rule::Port(field) => check_port(map.get(*field), &path.key(field), failures),
         Rule::Unique(field, key) => check_unique(map.get(*field), key, &path.key(field), failures),
         Rule::ExactlyOne(fields, what) => check_one(fields, what, map, path, failures),
+        Rule::AtLeastOne(fields, why) => {
+            if fields.iter().all(|field| is_empty(map.get(*field))) {
+                failures.push(FieldError::required(path, *why));
+            }
+        }
         Rule::AtMostOne(fields) => {
             let mut set = fields.iter().filter(|field| map.contains_key(**field));
             if let (Some(first), Some(second)) = (set.next(), set.next()) {
@@ -257,6 +259,11 @@ fn apply(rule: &Rule, map: &Object, path: &Path<'_>, failures: &mut Failures) {
         Rule::AtMost(field, most) => {
             if let Some(list) = map.get(*field).and_then(Value::as_array).filter(|list| list.len() > *most) {
                 failures.push(FieldError::too_many(path.key(field), list.len(), *most));
+            }
+        }
+        Rule::Longest(field, most) => {
+            if text(map, field).len() > *most {
+                failures.push(FieldError::too_long(path.key(field), *most));
             }
         }
         Rule::Distinct(field) => {

@@ -189,7 +189,7 @@ impl Writing<'_> {
         let failures = match self.target.subresource.as_str() {
             "" | "scale" => validate::update(&self.catalog.schema, &self.target.resource, new, old),
             "binding" => Vec::new(),
-            "status" => validate::update_status(&self.target.resource, new, old),
+            "status" => validate::update_status(&self.catalog.schema, &self.target.resource, new, old),
             part => validate::update_part(&self.catalog.schema, &self.target.resource, part, new, old),
         };
         validate::settle(&self.target.resource, new, &failures)

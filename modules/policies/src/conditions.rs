@@ -1,9 +1,9 @@
 //! `matchConditions`: which requests are meant, beyond what rules and selectors can say.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use pintle_cel::{Around, Authorize, Budget, Program, Value as Cel};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::Question;
 use crate::expressions::inputs;
@@ -18,6 +18,29 @@ const COST_MAX: u64 = 2_500_000;
 pub fn match_condition(source: &str) -> Result<Program, String> {
     let variables = ["object", "oldObject", "request", "params", "namespaceObject", "authorizer"].map(|name| (name, &Json::Null));
     Program::compile(source, &variables, "bool").map_err(|error| error.to_string())
+}
+
+/// What one evaluation of a selector of devices may cost.
+const SELECTOR_COST_MAX: u64 = 1_000_000;
+
+/// Compile a selector of devices; whether it can never cost too much. The variable `device` has the members `driver`, `attributes` and `capacity` (by
+/// domain, then by name) and `allowMultipleAllocations`.
+///
+/// # Errors
+/// It is not an expression of `device` with a value of type bool.
+pub fn device_selector(source: &str) -> Result<bool, String> {
+    static DEVICE: LazyLock<Json> = LazyLock::new(|| {
+        let by_domain = |of: Json| json!({ "type": "object", "maxProperties": 32, "additionalProperties": { "type": "object", "maxProperties": 32, "additionalProperties": of } });
+        json!({ "type": "object", "properties": {
+            "driver": { "type": "string", "maxLength": 63 },
+            "allowMultipleAllocations": { "type": "boolean" },
+            "attributes": by_domain(Json::Null),
+            "capacity": by_domain(Json::Null),
+        } })
+    });
+    let variables = [("device", &*DEVICE)];
+    let program = Program::compile(source, &variables, "bool").map_err(|error| error.to_string())?;
+    Ok(program.cost_estimate(&variables) <= SELECTOR_COST_MAX)
 }
 
 /// Compiled match conditions.

@@ -22,7 +22,7 @@ use serde_json::Value as Json;
 
 pub use binding::{Actions, Refusal, Settled};
 pub use bound::{Binding, Bound, Met, Surroundings, Views, bound, difference, mutate, param_kind, validate};
-pub use conditions::{Conditions, match_condition};
+pub use conditions::{Conditions, device_selector, match_condition};
 pub use mutating::{Merge, MutatingPolicy};
 pub use types::{schema_of, type_checking, types_named};
 pub use validating::{Denial, Outcome, ValidatingPolicy};

@@ -72,6 +72,11 @@ pub fn qualified(text: &str) -> Option<String> {
     qualified_name(text).into_iter().next()
 }
 
+/// [`qualified`], in small or capital letters.
+pub fn any_case(text: &str) -> Option<String> {
+    qualified(&text.to_lowercase())
+}
+
 /// A value of a label.
 pub fn label_value(text: &str) -> Option<String> {
     too_long(text, LABEL_MAX).or_else(|| (!text.is_empty() && !is_word(text)).then(|| LABEL_VALUE.to_owned()))
@@ -145,6 +150,70 @@ pub fn wildcard_subdomain(text: &str) -> Option<String> {
 pub fn fully_qualified(text: &str) -> Option<String> {
     let few = || (text.split('.').count() < 3).then(|| "should be a domain with at least three segments separated by dots".to_owned());
     dns_subdomain(text).or_else(few)
+}
+
+/// A driver: a subdomain of one label's length, small or capital letters.
+pub fn driver(text: &str) -> Option<String> {
+    too_long(text, LABEL_MAX).or_else(|| dns_subdomain(&text.to_lowercase()))
+}
+
+/// A pool of devices: subdomains joined by slashes.
+pub fn pool(text: &str) -> Option<String> {
+    too_long(text, SUBDOMAIN_MAX).or_else(|| text.split('/').find_map(dns_subdomain))
+}
+
+/// A name of a device's attribute or capacity: an identifier of C, with its driver's domain before it or without.
+pub fn attribute(text: &str) -> Option<String> {
+    const IDENTIFIER: &str =
+        "a valid C identifier starts with a letter or '_', followed by letters, digits or '_' (such as 'my_name' or 'MY_NAME')";
+    let (domain, name) = text.split_once('/').map_or((None, text), |(domain, name)| (Some(domain), name));
+    let fits = name.bytes().enumerate().all(|(index, b)| b == b'_' || b.is_ascii_alphabetic() || index > 0 && b.is_ascii_digit());
+    match domain {
+        _ if name.contains('/') => Some("must not contain more than one slash".to_owned()),
+        Some("") => Some("the domain must not be empty".to_owned()),
+        Some(_) if name.is_empty() => Some("the name must not be empty".to_owned()),
+        _ => domain.and_then(driver).or_else(|| too_long(name, 32)).or_else(|| (name.is_empty() || !fits).then(|| IDENTIFIER.to_owned())),
+    }
+}
+
+/// [`attribute`] with its domain.
+pub fn full_attribute(text: &str) -> Option<String> {
+    let bare = || (!text.contains('/')).then(|| "a fully qualified name must be a domain and a name separated by a slash".to_owned());
+    attribute(text).or_else(bare)
+}
+
+/// A resource that is not Kubernetes' own: `example.com/gpu`.
+pub fn extended_resource(text: &str) -> Option<String> {
+    let own = !text.contains('/')
+        || text.starts_with("requests.")
+        || text.split('/').next().is_some_and(|domain| domain.ends_with("kubernetes.io"));
+    (own || qualified(&format!("requests.{text}")).is_some()).then(|| "must be a valid extended resource name".to_owned())
+}
+
+/// A UUID in its normal form.
+pub fn uuid(text: &str) -> Option<String> {
+    let fits = text.len() == 36
+        && text.bytes().enumerate().all(|(index, b)| match index {
+            8 | 13 | 18 | 23 => b == b'-',
+            _ => b.is_ascii_digit() || (b'a'..=b'f').contains(&b),
+        });
+    const FORM: &str =
+        "uid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters";
+    (!fits).then(|| FORM.to_owned())
+}
+
+/// A version of semver.org 2.0.0.
+pub fn semver(text: &str) -> Option<String> {
+    let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
+    let (core, pre) = rest.split_once('-').map_or((rest, None), |(core, pre)| (core, Some(pre)));
+    let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) && (part.len() == 1 || !part.starts_with('0'));
+    let word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let early = |part: &str| word(part) && (number(part) || !part.bytes().all(|b| b.is_ascii_digit()));
+    let fits = core.split('.').count() == 3
+        && core.split('.').all(number)
+        && pre.is_none_or(|pre| pre.split('.').all(early))
+        && build.is_none_or(|build| build.split('.').all(word));
+    (!fits).then(|| "must be a string compatible with semver.org spec 2.0.0".to_owned())
 }
 
 /// An IPv4 or IPv6 address.

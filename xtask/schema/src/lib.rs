@@ -9,13 +9,16 @@
 //! 2. k8s-pb: protobuf tags and the `+marker` comments (merge keys, list types, defaults);
 //! 3. `schema/*.rows`: our own kinds, and facts that neither crate carries.
 //!
-//! Output: `table.rs` (arrays of integers, so that no relocation touches them at start), `strings.txt` and `docs.txt`.
+//! `schema/validation.rows` says what the types' objects are held to.
+//!
+//! Output: `validation.rs`, `table.rs` (arrays of integers, so that no relocation touches them at start), `strings.txt` and `docs.txt`.
 
 mod emit;
 mod model;
 mod openapi;
 mod protobuf;
 mod rows;
+mod rules;
 mod source;
 
 use std::path::Path;
@@ -34,5 +37,6 @@ pub fn generate(manifest_dir: &Path, out_dir: &Path) {
     let messages = protobuf::read(&protobuf_dir.join("src"));
     protobuf::annotate(&mut model, &messages);
     rows::read_overrides(&mut model, &manifest_dir.join("schema/overrides.rows"));
+    rules::write(&model, &manifest_dir.join("schema/validation.rows"), &out_dir.join("validation.rs"));
     emit::write(&model, out_dir);
 }

@@ -95,6 +95,18 @@ pub enum Element {
 }
 
 impl Model {
+    /// The definition name of a type that is written without the leading `io.k8s.`, after `prefix` or whole.
+    pub fn full_name(&self, prefix: &str, name: &str, at: &str) -> String {
+        let candidates = [format!("io.k8s.{prefix}{name}"), format!("{prefix}{name}"), format!("io.k8s.{name}")];
+        candidates.into_iter().find(|full| self.types.contains_key(full)).unwrap_or_else(|| panic!("{at}: no type {name}"))
+    }
+
+    /// Stops the build unless one of the types has the field.
+    pub fn assert_field(&self, types: &[String], field: &str, at: &str) {
+        let has = |name: &String| self.types.get(name).is_some_and(|def| def.fields.iter().any(|known| known.json == field));
+        assert!(types.iter().any(has), "{at}: {types:?}: no field {field}");
+    }
+
     /// Drops types that no kind (nor a root of the API machinery) leads to.
     pub fn keep_reachable(&mut self) {
         const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";

@@ -2,40 +2,11 @@
 
 use serde_json::Value;
 
-use super::{Failures, Object, Rule, list, names, number, text};
+use super::{Failures, Object, list, number, text};
 use crate::path::Path;
 use crate::status::FieldError;
 
-#[rustfmt::skip]
-pub(super) static RULES: &[(&str, &[Rule])] = &[
-    ("api.batch.v1.JobSpec", &[
-        Rule::Only(&["backoffLimitPerIndex"], "completionMode", &["Indexed"], "requires indexed completion mode"),
-        Rule::Only(&["successPolicy"], "completionMode", &["Indexed"], "requires indexed completion mode"),
-        Rule::Format("managedBy", names::domain_prefixed_path),
-        Rule::Check(limits_of_indexes),
-        Rule::Check(failures_need_never),
-        Rule::Check(own_selector),
-    ]),
-    ("api.batch.v1.CronJobSpec", &[Rule::Check(time_zone)]),
-    ("api.batch.v1.PodFailurePolicy", &[Rule::AtMost("rules", 20)]),
-    ("api.batch.v1.PodFailurePolicyRule", &[
-        Rule::Required(&["action"]), Rule::OneOf("action", &["Count", "FailIndex", "FailJob", "Ignore"]), Rule::Check(one_failure_source),
-    ]),
-    ("api.batch.v1.PodFailurePolicyOnExitCodesRequirement", &[
-        Rule::Required(&["operator", "values"]), Rule::OneOf("operator", &["In", "NotIn"]), Rule::AtMost("values", 255), Rule::Check(exit_codes),
-    ]),
-    ("api.batch.v1.PodFailurePolicyOnPodConditionsPattern", &[
-        Rule::Required(&["type"]), Rule::Format("type", names::qualified), Rule::OneOf("status", &["False", "True", "Unknown"]),
-    ]),
-    ("api.batch.v1.SuccessPolicy", &[Rule::Required(&["rules"]), Rule::AtMost("rules", 20)]),
-    ("api.batch.v1.SuccessPolicyRule", &[Rule::Check(|rule, path, failures| {
-        if !rule.contains_key("succeededCount") && !rule.contains_key("succeededIndexes") {
-            failures.push(FieldError::required(path, "at least one of succeededCount or succeededIndexes must be specified"));
-        }
-    })]),
-];
-
-fn limits_of_indexes(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn limits_of_indexes(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     const PARALLELISM_MAX: i64 = 100_000;
     if let (Some(most), None) = (number(spec, "maxFailedIndexes"), number(spec, "backoffLimitPerIndex")) {
         let why = format!("is required when maxFailedIndexes ({most}) is set");
@@ -54,7 +25,7 @@ fn limits_of_indexes(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-fn failures_need_never(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn failures_need_never(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let policy = spec.get("template").and_then(|t| t["spec"]["restartPolicy"].as_str()).unwrap_or_default();
     for field in ["podFailurePolicy", "backoffLimitPerIndex"].into_iter().filter(|field| spec.contains_key(*field)) {
         if policy == "OnFailure" {
@@ -69,13 +40,13 @@ fn failures_need_never(spec: &Object, path: &Path<'_>, failures: &mut Failures) 
 }
 
 /// A selector that the user chose must be meant.
-fn own_selector(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn own_selector(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     if spec.get("manualSelector") == Some(&Value::Bool(true)) && !spec.contains_key("selector") {
         failures.push(FieldError::required(path.key("selector"), ""));
     }
 }
 
-fn one_failure_source(rule: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn one_failure_source(rule: &Object, path: &Path<'_>, failures: &mut Failures) {
     let (codes, conditions) = (rule.contains_key("onExitCodes"), !list(rule, "onPodConditions").is_empty());
     if codes == conditions {
         let shown = Value::Object(rule.clone());
@@ -88,7 +59,7 @@ fn one_failure_source(rule: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-fn exit_codes(requirement: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn exit_codes(requirement: &Object, path: &Path<'_>, failures: &mut Failures) {
     let (values, at) = (list(requirement, "values"), path.key("values"));
     for (index, value) in values.iter().enumerate() {
         if value == &Value::from(0) && text(requirement, "operator") == "In" {
@@ -103,7 +74,7 @@ fn exit_codes(requirement: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-fn time_zone(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn time_zone(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let Some(zone) = spec.get("timeZone").and_then(Value::as_str) else { return };
     let why = if zone.is_empty() {
         "timeZone must be nil or non-empty string".to_owned()

@@ -6,7 +6,7 @@ use super::Failures;
 use crate::resource::Resource;
 use crate::status::FieldError;
 
-const FIXED: &str = "field is immutable";
+pub(super) const FIXED: &str = "field is immutable";
 
 /// (group, plural, JSON pointers) of fields that keep the value that they were created with.
 #[rustfmt::skip]
@@ -58,6 +58,15 @@ static CHECKS: &[(&str, &str, Check)] = &[
 
 /// Writes to a part of an object, with rules of their own: (plural, subresource, rule).
 static PARTS: &[(&str, &str, Check)] = &[("pods", "ephemeralcontainers", ephemeral_containers), ("pods", "resize", resize)];
+
+/// Statuses with rules of their own: (group, plural, rule).
+static STATUSES: &[(&str, &str, Check)] = &[("resource.k8s.io", "resourceclaims", super::devices::claim_status)];
+
+/// Checks that the status of `new` may follow that of `old`.
+pub(super) fn check_status(resource: &Resource, new: &Value, old: &Value, failures: &mut Failures) {
+    let row = STATUSES.iter().find(|(group, plural, _)| *group == resource.group && *plural == resource.plural);
+    row.into_iter().for_each(|(_, _, check)| check(new, old, failures));
+}
 
 /// Checks that `new`, as a write to the subresource `part`, keeps of `old` what it must.
 pub(super) fn check_part(resource: &Resource, part: &str, new: &Value, old: &Value, failures: &mut Failures) {

@@ -3,63 +3,26 @@
 use serde_json::Value;
 use std::net::IpAddr;
 
-use super::{Failures, Object, Rule, list, names, number, text};
+use super::{Failures, Object, list, names, number, text};
 use crate::path::Path;
 use crate::status::FieldError;
 
-const BALANCED: &str = "may only be used when `type` is 'LoadBalancer'";
+/// With more than one port each has a name.
+pub(super) fn named_ports(subset: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let ports = list(subset, "ports");
+    for (index, _) in ports.iter().enumerate().filter(|(_, port)| ports.len() > 1 && port["name"].as_str().unwrap_or_default().is_empty()) {
+        failures.push(FieldError::required(path.key("ports").index(index).key("name"), ""));
+    }
+}
 
-#[rustfmt::skip]
-pub(super) static RULES: &[(&str, &[Rule])] = &[
-    ("api.core.v1.ServiceSpec", &[
-        Rule::Only(&["loadBalancerClass", "allocateLoadBalancerNodePorts"], "type", &["LoadBalancer"], BALANCED),
-        Rule::OneOf("trafficDistribution", &["PreferClose", "PreferSameNode", "PreferSameZone"]),
-        Rule::AtMost("clusterIPs", 2),
-        Rule::Distinct("ipFamilies"),
-        Rule::Check(outside_traffic),
-    ]),
-    ("api.core.v1.ClientIPConfig", &[Rule::Range("timeoutSeconds", 1, 86_400)]),
-    ("api.core.v1.ServicePort", &[Rule::Format("appProtocol", names::qualified)]),
-    ("api.core.v1.EndpointSubset", &[Rule::Check(|subset, path, failures| {
-        if list(subset, "addresses").is_empty() && list(subset, "notReadyAddresses").is_empty() {
-            failures.push(FieldError::required(path, "must specify `addresses` or `notReadyAddresses`"));
-        }
-        let ports = list(subset, "ports");
-        for (index, _) in ports.iter().enumerate().filter(|(_, port)| ports.len() > 1 && port["name"].as_str().unwrap_or_default().is_empty()) {
-            failures.push(FieldError::required(path.key("ports").index(index).key("name"), ""));
-        }
-    })]),
-    ("api.core.v1.EndpointAddress", &[Rule::Format("hostname", names::dns_label), Rule::Format("nodeName", names::dns_subdomain), Rule::Format("ip", routable)]),
-    ("api.core.v1.EndpointPort", &[Rule::Required(&["port"]), Rule::Format("name", names::dns_label)]),
-    ("api.discovery.v1.EndpointSlice", &[Rule::AtMost("endpoints", 1000), Rule::AtMost("ports", 20_000), Rule::Check(slice_addresses), Rule::Check(slice_ports)]),
-    ("api.discovery.v1.Endpoint", &[
-        Rule::AtMost("addresses", 100), Rule::Distinct("addresses"), Rule::Format("hostname", names::dns_label), Rule::Format("nodeName", names::dns_subdomain),
-    ]),
-    ("api.discovery.v1.EndpointPort", &[
-        Rule::OneOf("protocol", &["SCTP", "TCP", "UDP"]), Rule::Port("port"), Rule::Format("name", names::dns_label), Rule::Format("appProtocol", names::qualified),
-    ]),
-    ("api.networking.v1.IngressRule", &[Rule::Format("host", names::wildcard_subdomain), Rule::Check(no_address)]),
-    ("api.networking.v1.IngressTLS", &[Rule::Format("hosts", names::wildcard_subdomain), Rule::Format("secretName", names::dns_subdomain)]),
-    ("api.networking.v1.IngressServiceBackend", &[Rule::Format("name", names::dns_1035_label)]),
-    ("api.networking.v1.ServiceBackendPort", &[Rule::Format("name", names::port_name), Rule::Range("number", 0, 65_535), Rule::Check(|port, path, failures| {
-        if !text(port, "name").is_empty() && number(port, "number").unwrap_or(0) != 0 {
-            failures.push(FieldError::invalid(path, Value::Object(port.clone()), "cannot set both port name & port number"));
-        }
-    })]),
-    ("api.networking.v1.IngressClassParametersReference", &[
-        Rule::Required(&["kind", "name"]), Rule::OneOf("scope", &["Cluster", "Namespace"]),
-        Rule::Only(&["namespace"], "scope", &["Namespace"], "parameters.scope is set to 'Cluster'"),
-    ]),
-    ("api.networking.v1.NetworkPolicySpec", &[Rule::AtMost("policyTypes", 2), Rule::Distinct("policyTypes"), Rule::Check(policy_types)]),
-    ("api.networking.v1.NetworkPolicyPort", &[Rule::Check(port_range)]),
-    ("api.networking.v1.IPBlock", &[Rule::Check(within_block)]),
-    ("api.networking.v1.ParentReference", &[Rule::Required(&["resource", "name"])]),
-    ("api.networking.v1.IPAddressSpec", &[Rule::Required(&["parentRef"])]),
-    ("api.networking.v1.ServiceCIDRSpec", &[Rule::AtMost("cidrs", 2)]),
-];
+pub(super) fn name_or_number(port: &Object, path: &Path<'_>, failures: &mut Failures) {
+    if !text(port, "name").is_empty() && number(port, "number").unwrap_or(0) != 0 {
+        failures.push(FieldError::invalid(path, Value::Object(port.clone()), "cannot set both port name & port number"));
+    }
+}
 
 /// What concerns traffic from outside is only for Services that have some.
-fn outside_traffic(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn outside_traffic(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let (kind, policy) = (text(spec, "type"), text(spec, "externalTrafficPolicy"));
     let outside = matches!(kind, "NodePort" | "LoadBalancer") || !list(spec, "externalIPs").is_empty();
     if !policy.is_empty() && !outside {
@@ -79,7 +42,7 @@ fn outside_traffic(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
 }
 
 /// An address that others can be sent to.
-fn routable(text: &str) -> Option<String> {
+pub(super) fn routable(text: &str) -> Option<String> {
     let address: IpAddr = text.parse().ok()?;
     let why = match address {
         address if address.is_unspecified() => format!("may not be unspecified ({address})"),
@@ -92,7 +55,7 @@ fn routable(text: &str) -> Option<String> {
     Some(why)
 }
 
-fn slice_addresses(slice: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn slice_addresses(slice: &Object, path: &Path<'_>, failures: &mut Failures) {
     let check: fn(&str) -> Option<String> = match text(slice, "addressType") {
         "IPv4" => |text| match text.parse::<std::net::Ipv4Addr>() {
             Ok(_) => routable(text),
@@ -118,7 +81,7 @@ fn slice_addresses(slice: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-fn slice_ports(slice: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn slice_ports(slice: &Object, path: &Path<'_>, failures: &mut Failures) {
     let ports = list(slice, "ports");
     for (index, port) in ports.iter().enumerate() {
         if ports[..index].iter().any(|other| other["name"] == port["name"]) {
@@ -127,21 +90,21 @@ fn slice_ports(slice: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-fn no_address(rule: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn no_address(rule: &Object, path: &Path<'_>, failures: &mut Failures) {
     let host = text(rule, "host");
     if host.parse::<IpAddr>().is_ok() {
         failures.push(FieldError::invalid(path.key("host"), host, "must be a DNS name, not an IP address"));
     }
 }
 
-fn policy_types(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn policy_types(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     const TYPES: &[&str] = &["Egress", "Ingress"];
     for (index, kind) in list(spec, "policyTypes").iter().filter_map(Value::as_str).enumerate().filter(|(_, kind)| !TYPES.contains(kind)) {
         failures.push(FieldError::not_supported(path.key("policyTypes").index(index), kind, TYPES));
     }
 }
 
-fn port_range(port: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn port_range(port: &Object, path: &Path<'_>, failures: &mut Failures) {
     let Some(end) = number(port, "endPort") else { return };
     match port.get("port") {
         None => failures.push(FieldError::required(path.key("port"), "must be specified when `endPort` is specified")),
@@ -159,7 +122,7 @@ fn port_range(port: &Object, path: &Path<'_>, failures: &mut Failures) {
 }
 
 /// An exception lies within its block, and is smaller.
-fn within_block(block: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn within_block(block: &Object, path: &Path<'_>, failures: &mut Failures) {
     let Some(outer) = read_block(text(block, "cidr")) else { return };
     for (index, except) in list(block, "except").iter().filter_map(Value::as_str).enumerate() {
         let inside = read_block(except).is_none_or(|inner| {

@@ -2,174 +2,13 @@
 
 use serde_json::Value;
 
-use super::{Failures, Object, Rule, amount, list, names, text};
+use super::{Failures, Object, amount, list, text};
 use crate::path::Path;
 use crate::status::FieldError;
 
-const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
-const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
-const MESSAGE_POLICIES: &[&str] = &["FallbackToLogsOnError", "File"];
+pub(super) const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
-#[rustfmt::skip]
-pub(super) static RULES: &[(&str, &[Rule])] = &[
-    ("api.core.v1.PodSpec", &[
-        Rule::Required(&["containers"]),
-        Rule::OneOf("restartPolicy", &["Always", "OnFailure", "Never"]),
-        Rule::OneOf("dnsPolicy", &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]),
-        Rule::OneOf("preemptionPolicy", &["Never", "PreemptLowerPriority"]),
-        Rule::NonNegative(&["terminationGracePeriodSeconds"]),
-        Rule::Range("activeDeadlineSeconds", 1, i32::MAX as i64),
-        Rule::Labels("nodeSelector"),
-        Rule::Format("hostname", names::dns_label),
-        Rule::Format("subdomain", names::dns_label),
-        Rule::Format("serviceAccountName", names::dns_subdomain),
-        Rule::Format("nodeName", names::dns_subdomain),
-        Rule::Format("schedulerName", names::qualified),
-        Rule::Format("priorityClassName", names::dns_subdomain),
-        Rule::Format("runtimeClassName", names::dns_subdomain),
-        Rule::Unique("volumes", "name"),
-        Rule::Unique("schedulingGates", "name"),
-        Rule::Unique("resourceClaims", "name"),
-        Rule::Check(namespaces),
-        Rule::Check(devices_and_claims),
-        Rule::Check(debugged_containers),
-        Rule::Check(container_names),
-        Rule::Check(mounts_have_volumes),
-        Rule::Check(host_ports_differ),
-        Rule::Check(dns_config_for_none),
-        Rule::Check(init_container_policies),
-    ]),
-    ("api.core.v1.Container", &[
-        Rule::Required(&["name"]),
-        Rule::Format("name", names::dns_label),
-        Rule::Check(image),
-        Rule::OneOf("imagePullPolicy", PULL_POLICIES),
-        Rule::OneOf("terminationMessagePolicy", MESSAGE_POLICIES),
-        Rule::Unique("ports", "name"),
-        Rule::Unique("volumeMounts", "mountPath"),
-        Rule::Unique("volumeDevices", "devicePath"),
-        Rule::Unique("resizePolicy", "resourceName"),
-        Rule::Check(probe_thresholds),
-    ]),
-    ("api.core.v1.EphemeralContainer", &[
-        Rule::Required(&["name"]),
-        Rule::Format("name", names::dns_label),
-        Rule::Check(image),
-        Rule::OneOf("imagePullPolicy", PULL_POLICIES),
-        Rule::OneOf("terminationMessagePolicy", MESSAGE_POLICIES),
-        Rule::Check(no_ports_or_probes),
-    ]),
-    ("api.core.v1.ContainerPort", &[
-        Rule::Required(&["containerPort"]),
-        Rule::Port("containerPort"),
-        Rule::Check(host_port),
-        Rule::OneOf("protocol", PROTOCOLS),
-        Rule::Format("name", names::port_name),
-    ]),
-    ("api.core.v1.EnvVar", &[
-        Rule::Required(&["name"]),
-        Rule::Format("name", names::env_name),
-        Rule::Check(env_value_or_source),
-    ]),
-    ("api.core.v1.EnvVarSource", &[
-        Rule::ExactlyOne(&["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"],
-            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"),
-    ]),
-    ("api.core.v1.EnvFromSource", &[
-        Rule::ExactlyOne(&["configMapRef", "secretRef"], "must specify one of: `configMapRef` or `secretRef`"),
-        Rule::Format("prefix", names::env_name),
-    ]),
-    ("api.core.v1.ObjectFieldSelector", &[Rule::Required(&["fieldPath"]), Rule::Check(downward_field)]),
-    ("api.core.v1.ResourceFieldSelector", &[Rule::Required(&["resource"]), Rule::Check(downward_resource)]),
-    ("api.core.v1.SecretKeySelector", &[Rule::Required(&["key"]), Rule::Format("key", names::config_key)]),
-    ("api.core.v1.ConfigMapKeySelector", &[Rule::Required(&["key"]), Rule::Format("key", names::config_key)]),
-    ("api.core.v1.VolumeMount", &[
-        Rule::Required(&["name", "mountPath"]),
-        Rule::OneOf("mountPropagation", &["Bidirectional", "HostToContainer", "None"]),
-        Rule::OneOf("recursiveReadOnly", &["Disabled", "Enabled", "IfPossible"]),
-        Rule::AtMostOne(&["subPath", "subPathExpr"]),
-        Rule::Check(sub_path),
-    ]),
-    ("api.core.v1.VolumeDevice", &[Rule::Required(&["name", "devicePath"])]),
-    ("api.core.v1.ResourceRequirements", &[
-        Rule::Amounts("limits"), Rule::Amounts("requests"), Rule::Check(resources), Rule::Unique("claims", "name"),
-    ]),
-    ("api.core.v1.ContainerResizePolicy", &[
-        Rule::Required(&["resourceName", "restartPolicy"]), Rule::OneOf("resourceName", &["cpu", "memory"]),
-        Rule::OneOf("restartPolicy", &["NotRequired", "RestartContainer"]),
-    ]),
-    ("api.core.v1.Probe", &[
-        Rule::ExactlyOne(&["exec", "httpGet", "tcpSocket", "grpc"], "must specify a handler type"),
-        Rule::Range("terminationGracePeriodSeconds", 1, i64::MAX),
-        Rule::NonNegative(&["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]),
-    ]),
-    ("api.core.v1.LifecycleHandler", &[Rule::ExactlyOne(&["exec", "httpGet", "sleep", "tcpSocket"], "must specify a handler type")]),
-    ("api.core.v1.ExecAction", &[Rule::Required(&["command"])]),
-    ("api.core.v1.HTTPGetAction", &[Rule::Required(&["path", "port"]), Rule::Port("port"), Rule::OneOf("scheme", &["HTTP", "HTTPS"])]),
-    ("api.core.v1.TCPSocketAction", &[Rule::Required(&["port"]), Rule::Port("port")]),
-    ("api.core.v1.GRPCAction", &[Rule::Required(&["port"]), Rule::Port("port")]),
-    ("api.core.v1.PodSecurityContext", &[
-        Rule::NonNegative(&["runAsUser", "runAsGroup", "fsGroup"]),
-        Rule::OneOf("fsGroupChangePolicy", &["Always", "OnRootMismatch"]),
-        Rule::OneOf("supplementalGroupsPolicy", &["Merge", "Strict"]),
-        Rule::Unique("sysctls", "name"),
-    ]),
-    ("api.core.v1.SecurityContext", &[
-        Rule::NonNegative(&["runAsUser", "runAsGroup"]),
-        Rule::OneOf("procMount", &["Default", "Unmasked"]),
-        Rule::Check(escalation),
-    ]),
-    ("api.core.v1.SeccompProfile", &[Rule::Required(&["type"]), Rule::OneOf("type", &["Localhost", "RuntimeDefault", "Unconfined"])]),
-    ("api.core.v1.AppArmorProfile", &[Rule::Required(&["type"]), Rule::OneOf("type", &["Localhost", "RuntimeDefault", "Unconfined"])]),
-    ("api.core.v1.Toleration", &[
-        Rule::Format("key", names::qualified),
-        Rule::OneOf("operator", &["", "Equal", "Exists", "Gt", "Lt"]),
-        Rule::OneOf("effect", &["", "NoSchedule", "PreferNoSchedule", "NoExecute"]),
-        Rule::Check(toleration),
-    ]),
-    ("api.core.v1.Sysctl", &[Rule::Required(&["name"]), Rule::Format("name", names::sysctl)]),
-    ("api.core.v1.PodOS", &[Rule::Required(&["name"]), Rule::OneOf("name", &["linux", "windows"])]),
-    ("api.core.v1.PodReadinessGate", &[Rule::Format("conditionType", names::qualified)]),
-    ("api.core.v1.PodDNSConfig", &[
-        Rule::AtMost("nameservers", 3), Rule::AtMost("searches", 32), Rule::Format("nameservers", names::ip_address),
-    ]),
-    ("api.core.v1.PodDNSConfigOption", &[Rule::Required(&["name"])]),
-    ("api.core.v1.PodResourceClaim", &[
-        Rule::Required(&["name"]), Rule::Format("name", names::dns_label),
-        Rule::ExactlyOne(&["resourceClaimName", "resourceClaimTemplateName"], "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"),
-    ]),
-    ("api.core.v1.PodSchedulingGate", &[Rule::Required(&["name"]), Rule::Format("name", names::qualified)]),
-    ("api.core.v1.HostAlias", &[Rule::Required(&["ip"]), Rule::Format("ip", names::ip_address), Rule::Format("hostnames", names::dns_subdomain)]),
-    ("api.core.v1.NodeSelectorRequirement", &[
-        Rule::Required(&["key"]), Rule::OneOf("operator", &["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]), Rule::Check(requirement_values),
-    ]),
-    ("api.core.v1.NodeSelector", &[Rule::Required(&["nodeSelectorTerms"])]),
-    ("api.core.v1.PreferredSchedulingTerm", &[Rule::Range("weight", 1, 100)]),
-    ("api.core.v1.WeightedPodAffinityTerm", &[Rule::Range("weight", 1, 100)]),
-    ("api.core.v1.PodAffinityTerm", &[
-        Rule::Required(&["topologyKey"]), Rule::Format("topologyKey", names::qualified), Rule::Format("namespaces", names::dns_label),
-    ]),
-    ("api.core.v1.TopologySpreadConstraint", &[
-        Rule::Required(&["topologyKey", "maxSkew"]),
-        Rule::Range("maxSkew", 1, i32::MAX as i64),
-        Rule::OneOf("whenUnsatisfiable", &["DoNotSchedule", "ScheduleAnyway"]),
-        Rule::OneOf("nodeAffinityPolicy", &["Honor", "Ignore"]),
-        Rule::OneOf("nodeTaintsPolicy", &["Honor", "Ignore"]),
-        Rule::Range("minDomains", 1, i32::MAX as i64),
-        Rule::Only(&["minDomains"], "whenUnsatisfiable", &["DoNotSchedule"], "can only use minDomains if whenUnsatisfiable=DoNotSchedule"),
-        Rule::Format("topologyKey", names::qualified),
-    ]),
-    ("apimachinery.pkg.apis.meta.v1.LabelSelector", &[Rule::Labels("matchLabels")]),
-    ("apimachinery.pkg.apis.meta.v1.LabelSelectorRequirement", &[
-        Rule::Required(&["key"]), Rule::Format("key", names::qualified),
-        Rule::OneOf("operator", &["In", "NotIn", "Exists", "DoesNotExist"]), Rule::Check(requirement_values),
-    ]),
-    ("api.core.v1.PodTemplateSpec", &[Rule::Check(template_metadata)]),
-];
-
-const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
-
-fn container_names(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn container_names(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let mut seen: Vec<&str> = Vec::new();
     for key in CONTAINER_LISTS {
         for (index, container) in list(spec, key).iter().enumerate() {
@@ -182,7 +21,7 @@ fn container_names(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-fn mounts_have_volumes(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn mounts_have_volumes(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let volumes: Vec<&str> = list(spec, "volumes").iter().filter_map(|v| v["name"].as_str()).collect();
     for key in CONTAINER_LISTS {
         for (index, container) in list(spec, key).iter().enumerate() {
@@ -199,7 +38,7 @@ fn mounts_have_volumes(spec: &Object, path: &Path<'_>, failures: &mut Failures) 
     }
 }
 
-fn host_ports_differ(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn host_ports_differ(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let mut seen: Vec<(&Value, &Value, &Value)> = Vec::new();
     for (index, container) in list(spec, "containers").iter().enumerate() {
         for (port_index, port) in container["ports"].as_array().into_iter().flatten().enumerate() {
@@ -218,7 +57,7 @@ fn host_ports_differ(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-fn namespaces(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn namespaces(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let set = |key: &str| spec.get(key) == Some(&Value::Bool(true));
     if set("hostPID") && set("shareProcessNamespace") {
         failures.push(FieldError::invalid(
@@ -239,7 +78,7 @@ fn namespaces(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
 }
 
 /// Block devices, and claims, are the pod's own.
-fn devices_and_claims(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn devices_and_claims(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let named = |key: &str| -> Vec<&str> { list(spec, key).iter().filter_map(|item| item["name"].as_str()).collect() };
     for key in CONTAINER_LISTS {
         let at = path.key(key);
@@ -259,7 +98,7 @@ fn devices_and_claims(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
 }
 
 /// An ephemeral container may join a container of the pod.
-fn debugged_containers(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn debugged_containers(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let known: Vec<&Value> = ["initContainers", "containers"].iter().flat_map(|key| list(spec, key)).map(|c| &c["name"]).collect();
     for (index, container) in list(spec, "ephemeralContainers").iter().enumerate() {
         let target = &container["targetContainerName"];
@@ -271,7 +110,7 @@ fn debugged_containers(spec: &Object, path: &Path<'_>, failures: &mut Failures) 
 }
 
 /// What the downward API can say of a pod.
-fn downward_field(selector: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn downward_field(selector: &Object, path: &Path<'_>, failures: &mut Failures) {
     #[rustfmt::skip]
     const FIELDS: &[&str] = &[
         "metadata.name", "metadata.namespace", "metadata.uid", "metadata.labels", "metadata.annotations", "spec.nodeName",
@@ -285,7 +124,7 @@ fn downward_field(selector: &Object, path: &Path<'_>, failures: &mut Failures) {
 }
 
 /// What the downward API can say of a container's resources.
-fn downward_resource(selector: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn downward_resource(selector: &Object, path: &Path<'_>, failures: &mut Failures) {
     const RESOURCES: &[&str] =
         &["limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory"];
     let resource = text(selector, "resource");
@@ -295,7 +134,7 @@ fn downward_resource(selector: &Object, path: &Path<'_>, failures: &mut Failures
     }
 }
 
-fn dns_config_for_none(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn dns_config_for_none(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let servers = spec.get("dnsConfig").and_then(|c| c["nameservers"].as_array()).map_or(0, Vec::len);
     if text(spec, "dnsPolicy") == "None" && servers == 0 {
         let why = "must provide at least one DNS nameserver when `dnsPolicy` is None";
@@ -304,7 +143,7 @@ fn dns_config_for_none(spec: &Object, path: &Path<'_>, failures: &mut Failures) 
 }
 
 /// Only init containers may have a restart policy, and probes only with it.
-fn init_container_policies(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn init_container_policies(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let at = path.key("initContainers");
     for (index, container) in list(spec, "initContainers").iter().enumerate() {
         let restarts = container["restartPolicy"] == "Always";
@@ -319,7 +158,7 @@ fn init_container_policies(spec: &Object, path: &Path<'_>, failures: &mut Failur
     }
 }
 
-fn image(container: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn image(container: &Object, path: &Path<'_>, failures: &mut Failures) {
     let image = text(container, "image");
     if image.is_empty() {
         failures.push(FieldError::required(path.key("image"), ""));
@@ -328,7 +167,7 @@ fn image(container: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-fn probe_thresholds(container: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn probe_thresholds(container: &Object, path: &Path<'_>, failures: &mut Failures) {
     for probe in ["livenessProbe", "startupProbe"] {
         let Some(value) = container.get(probe).map(|p| &p["successThreshold"]).filter(|v| v.as_i64().is_some_and(|n| n != 1)) else {
             continue;
@@ -337,7 +176,7 @@ fn probe_thresholds(container: &Object, path: &Path<'_>, failures: &mut Failures
     }
 }
 
-fn no_ports_or_probes(container: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn no_ports_or_probes(container: &Object, path: &Path<'_>, failures: &mut Failures) {
     for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
         if container.contains_key(field) {
             failures.push(FieldError::forbidden(path.key(field), "cannot be set for an Ephemeral Container"));
@@ -348,19 +187,19 @@ fn no_ports_or_probes(container: &Object, path: &Path<'_>, failures: &mut Failur
     }
 }
 
-fn host_port(port: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn host_port(port: &Object, path: &Path<'_>, failures: &mut Failures) {
     if let Some(number) = port.get("hostPort").and_then(Value::as_i64).filter(|n| !(0..=65535).contains(n)) {
         failures.push(FieldError::invalid(path.key("hostPort"), number, "must be between 1 and 65535, inclusive"));
     }
 }
 
-fn env_value_or_source(env: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn env_value_or_source(env: &Object, path: &Path<'_>, failures: &mut Failures) {
     if env.contains_key("valueFrom") && !text(env, "value").is_empty() {
         failures.push(FieldError::invalid(path.key("valueFrom"), "", "may not be specified when `value` is not empty"));
     }
 }
 
-fn sub_path(mount: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn sub_path(mount: &Object, path: &Path<'_>, failures: &mut Failures) {
     for field in ["subPath", "subPathExpr"] {
         relative(text(mount, field), &path.key(field), failures);
     }
@@ -377,7 +216,7 @@ pub(super) fn relative(value: &str, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-fn resources(resources: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn resources(resources: &Object, path: &Path<'_>, failures: &mut Failures) {
     let at = path.key("requests");
     for (name, request) in resources.get("requests").and_then(Value::as_object).into_iter().flatten() {
         let limit = resources.get("limits").and_then(|limits| limits.get(name));
@@ -389,7 +228,7 @@ fn resources(resources: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-fn escalation(context: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn escalation(context: &Object, path: &Path<'_>, failures: &mut Failures) {
     let set = |key: &str, value: bool| context.get(key) == Some(&Value::Bool(value));
     if set("allowPrivilegeEscalation", false) && set("privileged", true) {
         failures.push(FieldError::invalid(
@@ -400,7 +239,7 @@ fn escalation(context: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-fn toleration(toleration: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn toleration(toleration: &Object, path: &Path<'_>, failures: &mut Failures) {
     let (key, operator) = (text(toleration, "key"), text(toleration, "operator"));
     if key.is_empty() && operator != "Exists" {
         failures.push(FieldError::invalid(
@@ -425,7 +264,7 @@ fn toleration(toleration: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-fn requirement_values(requirement: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn requirement_values(requirement: &Object, path: &Path<'_>, failures: &mut Failures) {
     let count = list(requirement, "values").len();
     let at = path.key("values");
     match text(requirement, "operator") {
@@ -440,7 +279,7 @@ fn requirement_values(requirement: &Object, path: &Path<'_>, failures: &mut Fail
     }
 }
 
-fn template_metadata(template: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn template_metadata(template: &Object, path: &Path<'_>, failures: &mut Failures) {
     let at = path.key("metadata");
     let labels = template.get("metadata").and_then(|m| m.get("labels"));
     super::metadata::check_labels(labels, &at.key("labels"), failures);

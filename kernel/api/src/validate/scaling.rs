@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Failures, Object, Rule, amount, list, names, text};
+use super::{Failures, Object, amount, list, text};
 use crate::path::Path;
 use crate::status::FieldError;
 
@@ -15,47 +15,7 @@ const SCOPES: &[&str] = &[
     "Terminating",
     "VolumeAttributesClass",
 ];
-const LIMITED: &[&str] = &["Container", "PersistentVolumeClaim", "Pod"];
-
-#[rustfmt::skip]
-pub(super) static RULES: &[(&str, &[Rule])] = &[
-    ("api.policy.v1.PodDisruptionBudgetSpec", &[Rule::OneOf("unhealthyPodEvictionPolicy", &["AlwaysAllow", "IfHealthyBudget"])]),
-    ("api.autoscaling.v2.HorizontalPodAutoscalerSpec", &[Rule::Required(&["scaleTargetRef", "maxReplicas"])]),
-    ("api.autoscaling.v1.HorizontalPodAutoscalerSpec", &[Rule::Required(&["scaleTargetRef", "maxReplicas"])]),
-    ("api.autoscaling.v2.MetricSpec", &[
-        Rule::Required(&["type"]),
-        Rule::OneOf("type", &["ContainerResource", "External", "Object", "Pods", "Resource"]),
-        Rule::Union("type", &[
-            ("ContainerResource", "containerResource"), ("External", "external"), ("Object", "object"), ("Pods", "pods"), ("Resource", "resource"),
-        ]),
-    ]),
-    ("api.autoscaling.v2.ResourceMetricSource", &[Rule::Required(&["name"])]),
-    ("api.autoscaling.v2.ContainerResourceMetricSource", &[Rule::Required(&["name", "container"])]),
-    ("api.autoscaling.v2.MetricIdentifier", &[Rule::Required(&["name"]), Rule::Format("name", names::path_segment)]),
-    ("api.autoscaling.v2.MetricTarget", &[
-        Rule::Required(&["type"]), Rule::OneOf("type", &["AverageValue", "Utilization", "Value"]), Rule::Range("averageUtilization", 1, i32::MAX as i64),
-        Rule::Check(positive_targets),
-    ]),
-    ("api.autoscaling.v2.HPAScalingRules", &[
-        Rule::Range("stabilizationWindowSeconds", 0, 3600), Rule::OneOf("selectPolicy", &["Disabled", "Max", "Min"]), Rule::Required(&["policies"]),
-    ]),
-    ("api.autoscaling.v2.HPAScalingPolicy", &[
-        Rule::Required(&["type"]), Rule::OneOf("type", &["Percent", "Pods"]), Rule::Range("value", 1, i32::MAX as i64), Rule::Range("periodSeconds", 1, 1800),
-    ]),
-    ("api.core.v1.ResourceQuotaSpec", &[Rule::Amounts("hard"), Rule::Distinct("scopes"), Rule::Check(scopes)]),
-    ("api.core.v1.ScopedResourceSelectorRequirement", &[
-        Rule::Required(&["scopeName", "operator"]), Rule::OneOf("scopeName", SCOPES),
-        Rule::OneOf("operator", &["DoesNotExist", "Exists", "In", "NotIn"]), Rule::Check(scope_values),
-    ]),
-    ("api.core.v1.LimitRangeSpec", &[Rule::Unique("limits", "type")]),
-    ("api.core.v1.LimitRangeItem", &[
-        Rule::OneOf("type", LIMITED), Rule::Amounts("max"), Rule::Amounts("min"), Rule::Amounts("default"), Rule::Amounts("defaultRequest"),
-        Rule::Only(&["default", "defaultRequest"], "type", &["Container"], "may not be specified when `type` is not Container"),
-        Rule::Check(ordered_limits),
-    ]),
-];
-
-fn positive_targets(target: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn positive_targets(target: &Object, path: &Path<'_>, failures: &mut Failures) {
     let fields = ["averageUtilization", "value", "averageValue"];
     if fields.iter().all(|field| !target.contains_key(*field)) {
         failures.push(FieldError::required(path.key("averageUtilization"), "must set either a target raw value or a target utilization"));
@@ -67,7 +27,7 @@ fn positive_targets(target: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-fn scopes(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn scopes(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let (scopes, at) = (list(spec, "scopes"), path.key("scopes"));
     for (index, scope) in scopes.iter().enumerate().filter(|(_, scope)| !SCOPES.iter().any(|known| *scope == known)) {
         failures.push(FieldError::invalid(at.index(index), scope.clone(), "unsupported scope"));
@@ -79,7 +39,7 @@ fn scopes(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-fn scope_values(requirement: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn scope_values(requirement: &Object, path: &Path<'_>, failures: &mut Failures) {
     let (operator, scope, count) = (text(requirement, "operator"), text(requirement, "scopeName"), list(requirement, "values").len());
     match operator {
         "In" | "NotIn" if count == 0 => {
@@ -103,7 +63,7 @@ fn scope_values(requirement: &Object, path: &Path<'_>, failures: &mut Failures) 
 }
 
 /// From the least to the most: min, defaultRequest, default, max.
-fn ordered_limits(item: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn ordered_limits(item: &Object, path: &Path<'_>, failures: &mut Failures) {
     for (less, more) in [
         ("min", "max"),
         ("min", "defaultRequest"),

@@ -2,101 +2,23 @@
 
 use serde_json::Value;
 
-use super::{Failures, Object, Rule, list, names, text};
+use super::{Failures, Object, list, number, text};
 use crate::path::Path;
 use crate::selector::LabelSelector;
 use crate::status::FieldError;
 
-#[rustfmt::skip]
-pub(super) static RULES: &[(&str, &[Rule])] = &[
-    ("api.apps.v1.Deployment", &[Rule::Required(&["spec"])]),
-    ("api.apps.v1.DeploymentSpec", &[
-        Rule::NonNegative(&["replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"]),
-        Rule::Check(|spec, path, failures| selector(spec, path, "deployment", failures)),
-        Rule::Check(always_restarts),
-        Rule::Check(progress_after_ready),
-    ]),
-    ("api.apps.v1.DeploymentStrategy", &[
-        Rule::OneOf("type", &["Recreate", "RollingUpdate"]),
-        Rule::Check(|strategy, path, failures| no_rolling_update_unless(strategy, path, "RollingUpdate", failures)),
-    ]),
-    ("api.apps.v1.RollingUpdateDeployment", &[
-        Rule::Check(|update, path, failures| amounts(update, path, &["maxUnavailable", "maxSurge"], failures)),
-        Rule::Check(not_both_zero),
-    ]),
-    ("api.apps.v1.ReplicaSet", &[Rule::Required(&["spec"])]),
-    ("api.apps.v1.ReplicaSetSpec", &[
-        Rule::NonNegative(&["replicas", "minReadySeconds"]),
-        Rule::Check(|spec, path, failures| selector(spec, path, "deployment", failures)),
-        Rule::Check(always_restarts),
-    ]),
-    ("api.apps.v1.DaemonSet", &[Rule::Required(&["spec"])]),
-    ("api.apps.v1.DaemonSetSpec", &[
-        Rule::NonNegative(&["minReadySeconds", "revisionHistoryLimit"]),
-        Rule::Check(|spec, path, failures| selector(spec, path, "daemonset", failures)),
-        Rule::Check(always_restarts),
-    ]),
-    ("api.apps.v1.DaemonSetUpdateStrategy", &[
-        Rule::OneOf("type", &["OnDelete", "RollingUpdate"]),
-    ]),
-    ("api.apps.v1.RollingUpdateDaemonSet", &[
-        Rule::Check(|update, path, failures| amounts(update, path, &["maxUnavailable", "maxSurge"], failures)),
-        Rule::Check(not_both_zero),
-    ]),
-    ("api.apps.v1.StatefulSet", &[Rule::Required(&["spec"])]),
-    ("api.apps.v1.StatefulSetSpec", &[
-        Rule::NonNegative(&["replicas", "minReadySeconds", "revisionHistoryLimit"]),
-        Rule::OneOf("podManagementPolicy", &["OrderedReady", "Parallel"]),
-        Rule::Check(|spec, path, failures| selector(spec, path, "statefulset", failures)),
-        Rule::Check(always_restarts),
-        Rule::Check(claims_are_volumes),
-    ]),
-    ("api.apps.v1.StatefulSetUpdateStrategy", &[
-        Rule::OneOf("type", &["OnDelete", "RollingUpdate"]),
-        Rule::Check(|strategy, path, failures| no_rolling_update_unless(strategy, path, "RollingUpdate", failures)),
-    ]),
-    ("api.apps.v1.RollingUpdateStatefulSetStrategy", &[Rule::NonNegative(&["partition"])]),
-    ("api.core.v1.ReplicationControllerSpec", &[
-        Rule::NonNegative(&["replicas", "minReadySeconds"]),
-        Rule::Required(&["template"]),
-        Rule::Check(plain_selector),
-        Rule::Check(always_restarts),
-    ]),
-    ("api.batch.v1.Job", &[Rule::Required(&["spec"])]),
-    ("api.batch.v1.JobSpec", &[
-        Rule::NonNegative(&["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished", "backoffLimitPerIndex", "maxFailedIndexes"]),
-        Rule::OneOf("completionMode", &["Indexed", "NonIndexed"]),
-        Rule::OneOf("podReplacementPolicy", &["Failed", "TerminatingOrFailed"]),
-        Rule::Check(indexed_needs_completions),
-        Rule::Check(ends_some_day),
-    ]),
-    ("api.batch.v1.CronJobSpec", &[
-        Rule::Required(&["schedule", "jobTemplate"]),
-        Rule::OneOf("concurrencyPolicy", &["Allow", "Forbid", "Replace"]),
-        Rule::NonNegative(&["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"]),
-        Rule::Check(schedule),
-    ]),
-    ("api.policy.v1.PodDisruptionBudgetSpec", &[
-        Rule::AtMostOne(&["minAvailable", "maxUnavailable"]),
-        Rule::Check(|spec, path, failures| amounts(spec, path, &["minAvailable", "maxUnavailable"], failures)),
-    ]),
-    ("api.autoscaling.v2.HorizontalPodAutoscalerSpec", &[
-        Rule::Range("minReplicas", 1, i32::MAX as i64),
-        Rule::Range("maxReplicas", 1, i32::MAX as i64),
-        Rule::Check(replica_bounds),
-    ]),
-    ("api.autoscaling.v1.HorizontalPodAutoscalerSpec", &[
-        Rule::Range("minReplicas", 1, i32::MAX as i64),
-        Rule::Range("maxReplicas", 1, i32::MAX as i64),
-        Rule::Check(replica_bounds),
-    ]),
-    ("api.autoscaling.v2.CrossVersionObjectReference", &[Rule::Required(&["kind", "name"]), Rule::Format("kind", names::path_segment), Rule::Format("name", names::path_segment)]),
-    ("api.autoscaling.v1.CrossVersionObjectReference", &[Rule::Required(&["kind", "name"])]),
-    ("api.autoscaling.v1.ScaleSpec", &[Rule::NonNegative(&["replicas"])]),
-];
+/// The first number is not above the second.
+pub(super) fn not_more(status: &Object, path: &Path<'_>, fields: &[&str], failures: &mut Failures) {
+    if let [less, more] = fields
+        && let Some(number) = number(status, less).filter(|less| *less > number(status, more).unwrap_or(0))
+    {
+        let whole = if *more == "replicas" { "status.replicas" } else { more };
+        failures.push(FieldError::invalid(path.key(less), number, format!("cannot be greater than {whole}")));
+    }
+}
 
 /// The selector must say something, and match the template's labels.
-fn selector(spec: &Object, path: &Path<'_>, kind: &str, failures: &mut Failures) {
+pub(super) fn selector(spec: &Object, path: &Path<'_>, kind: &str, failures: &mut Failures) {
     let at = path.key("selector");
     let Some(value) = spec.get("selector") else {
         failures.push(FieldError::required(at, ""));
@@ -114,7 +36,7 @@ fn selector(spec: &Object, path: &Path<'_>, kind: &str, failures: &mut Failures)
     }
 }
 
-fn plain_selector(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn plain_selector(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     match spec.get("selector").filter(|s| s.as_object().is_some_and(|map| !map.is_empty())) {
         None => failures.push(FieldError::required(path.key("selector"), "")),
         Some(selector) if !LabelSelector::from_map(selector).matches_labels(template_labels(spec)) => mismatch(spec, path, failures),
@@ -132,7 +54,7 @@ fn template_labels(spec: &Object) -> &Value {
     spec.get("template").map_or(&Value::Null, |template| &template["metadata"]["labels"])
 }
 
-fn always_restarts(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn always_restarts(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let policy = spec.get("template").and_then(|t| t["spec"]["restartPolicy"].as_str());
     let template = path.key("template");
     let at = template.key("spec");
@@ -144,14 +66,14 @@ fn always_restarts(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-fn progress_after_ready(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn progress_after_ready(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let number = |key: &str| spec.get(key).and_then(Value::as_i64);
     if let Some(deadline) = number("progressDeadlineSeconds").filter(|d| *d <= number("minReadySeconds").unwrap_or(0)) {
         failures.push(FieldError::invalid(path.key("progressDeadlineSeconds"), deadline, "must be greater than minReadySeconds"));
     }
 }
 
-fn no_rolling_update_unless(strategy: &Object, path: &Path<'_>, kind: &str, failures: &mut Failures) {
+pub(super) fn no_rolling_update_unless(strategy: &Object, path: &Path<'_>, kind: &str, failures: &mut Failures) {
     let found = text(strategy, "type");
     if found != kind && !found.is_empty() && strategy.contains_key("rollingUpdate") {
         failures.push(FieldError::forbidden(path.key("rollingUpdate"), format!("may not be specified when strategy `type` is '{found}'")));
@@ -159,7 +81,7 @@ fn no_rolling_update_unless(strategy: &Object, path: &Path<'_>, kind: &str, fail
 }
 
 /// Counts or percentages.
-fn amounts(map: &Object, path: &Path<'_>, fields: &[&str], failures: &mut Failures) {
+pub(super) fn amounts(map: &Object, path: &Path<'_>, fields: &[&str], failures: &mut Failures) {
     for field in fields {
         match map.get(*field) {
             Some(Value::Number(n)) if n.as_i64().is_some_and(|n| n < 0) => {
@@ -181,7 +103,7 @@ fn amounts(map: &Object, path: &Path<'_>, fields: &[&str], failures: &mut Failur
     }
 }
 
-fn not_both_zero(update: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn not_both_zero(update: &Object, path: &Path<'_>, failures: &mut Failures) {
     let zero = |key: &str| match update.get(key) {
         Some(Value::Number(n)) => n.as_i64() == Some(0),
         Some(Value::String(text)) => text == "0%",
@@ -193,14 +115,14 @@ fn not_both_zero(update: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-fn indexed_needs_completions(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn indexed_needs_completions(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     if text(spec, "completionMode") == "Indexed" && !spec.contains_key("completions") {
         failures.push(FieldError::required(path.key("completions"), "when completion mode is Indexed"));
     }
 }
 
 /// A job's pods must be able to end.
-fn ends_some_day(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn ends_some_day(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let template = path.key("template");
     let at = template.key("spec");
     match spec.get("template").and_then(|t| t["spec"]["restartPolicy"].as_str()).unwrap_or_default() {
@@ -211,13 +133,13 @@ fn ends_some_day(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
 }
 
 /// What a StatefulSet claims for each pod is a volume of its template, though the template does not list it.
-fn claims_are_volumes(spec: &Object, _: &Path<'_>, failures: &mut Failures) {
+pub(super) fn claims_are_volumes(spec: &Object, _: &Path<'_>, failures: &mut Failures) {
     let names = list(spec, "volumeClaimTemplates").iter().filter_map(|claim| claim["metadata"]["name"].as_str());
     failures.claimed.extend(names.map(str::to_owned));
 }
 
 /// Five fields of cron syntax, or one of the `@` words.
-fn schedule(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn schedule(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let schedule = text(spec, "schedule");
     if schedule.is_empty() {
         return;
@@ -245,7 +167,7 @@ fn schedule(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-fn replica_bounds(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn replica_bounds(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let number = |key: &str| spec.get(key).and_then(Value::as_i64);
     if let (Some(min), Some(max)) = (number("minReplicas"), number("maxReplicas"))
         && max < min

@@ -242,3 +242,50 @@ fn each_rule_refuses_its_case_in_upstreams_words() {
     }
     assert!(wrong.is_empty(), "{wrong}");
 }
+
+#[test]
+fn a_status_is_held_to_its_rules_too() {
+    let check = |path: &str, old: &str, new: &str, expected: &[&str]| {
+        let objects = [new, old].map(|yaml| crate::object(path, &format!("{{metadata: {{name: a, namespace: d}}, {yaml}}}")));
+        let found: Vec<String> = validate::update_status(Schema::builtin(), crate::resource(path), &objects[0], &objects[1])
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(found, expected, "{old} to {new}");
+    };
+    check("apps/v1/deployments", "spec: {}", "status: {replicas: 2, readyReplicas: 2, availableReplicas: 1}", &[]);
+    check(
+        "apps/v1/deployments",
+        "spec: {}",
+        "status: {replicas: -1, readyReplicas: 1, availableReplicas: 2}",
+        &[
+            "status.replicas: Invalid value: -1: must be greater than or equal to 0",
+            "status.readyReplicas: Invalid value: 1: cannot be greater than status.replicas",
+            "status.availableReplicas: Invalid value: 2: cannot be greater than status.replicas",
+            "status.availableReplicas: Invalid value: 2: cannot be greater than readyReplicas",
+        ],
+    );
+    let claims = "resource.k8s.io/v1/resourceclaims";
+    let spec = "spec: {devices: {requests: [{name: r, firstAvailable: [{name: s, deviceClassName: c}]}]}}";
+    let user = "{resource: pods, name: p, uid: u}";
+    let result = "{request: r/s, driver: d, pool: p, device: x}";
+    let allocated = format!(
+        "{spec}, status: {{allocation: {{devices: {{results: [{result}]}}}}, reservedFor: [{user}], devices: [{{driver: d, pool: p, device: x}}]}}"
+    );
+    check(claims, spec, &allocated, &[]);
+    check(
+        claims,
+        spec,
+        &format!("{spec}, status: {{reservedFor: [{user}, {user}]}}"),
+        &[
+            "status.reservedFor[1].uid: Duplicate value: \"u\"",
+            "status.reservedFor: Forbidden: may not be specified when `allocated` is not set",
+        ],
+    );
+    let other = allocated.replace("r/s", "r/t").replace("devices: [{driver: d", "devices: [{driver: e");
+    let shown = "status.allocation: Invalid value: {\"devices\":{\"results\":[{\"request\":\"r/t\",\"driver\":\"d\",\"pool\":\"p\",\"device\":\"x\"}]}}";
+    let strange = "status.devices[0]: Invalid value: \"e/p/x\": must be an allocated device in the claim";
+    check(claims, &allocated, &other, &[&format!("{shown}: field is immutable"), strange]);
+    let unknown = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
+    check(claims, spec, &other, &[&format!("status.allocation.devices.results[0].request: Invalid value: \"r/t\": {unknown}"), strange]);
+}
