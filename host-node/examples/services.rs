@@ -33,8 +33,12 @@ fn main() {
 
 fn measure(count: u32) {
     let cidr = |text: &str| text.parse().expect("a network");
-    let ground =
-        Ground { bridge: "pods".into(), own_pods: cidr("10.244.0.0/24"), all_pods: cidr("10.244.0.0/16"), services: cidr("10.96.0.0/12") };
+    let ground = Ground {
+        bridge: Some("pods".into()),
+        own_pods: cidr("10.244.0.0/24"),
+        all_pods: cidr("10.244.0.0/16"),
+        services: cidr("10.96.0.0/12"),
+    };
     let front = |n: u32| Front { address: Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 96, 1, 0)) + n), protocol: 6, port: 80 };
     let back = |last: u32| {
         let endpoint = |n: u32| (Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 244, 16, 0)) + n), 8080);

@@ -74,6 +74,19 @@ pub enum Error {
         /// The parser's reason.
         source: serde_json::Error,
     },
+    /// The network's plugins have no configuration that can be used.
+    #[error("no network for pods: {0}")]
+    NoCniNetwork(String),
+    /// A plugin of the network failed.
+    #[error("plugin type={plugin:?} failed ({command}): {message}")]
+    CniPlugin {
+        /// Its type.
+        plugin: String,
+        /// What was asked of it, as `add`.
+        command: String,
+        /// Its words.
+        message: String,
+    },
     /// No free address in the node's podCIDR.
     #[error("no free address in {0}")]
     AddressesExhausted(String),

@@ -9,19 +9,21 @@
 //! - [`policy`]: what each pod here may get and send, as the cluster's policies say;
 //! - [`dns`]: the cluster's resolver, on this node for this node;
 //! - [`trust`]: the cluster's trust bundles, for volumes;
+//! - [`cni`]: the pods' network by plugins, where the machine is told so;
 //! - [`volume`], [`net`], [`image`], [`container`], [`probe`]: what actions are made of;
 //! - [`housekeeping`]: logs of bounded size, unused images, eviction by pressure;
 //! - [`shutdown`]: what happens when the machine goes down;
 //! - [`agent`], [`log_file`]: what the kernel may ask: logs, exec, attach, port-forward; [`kubelet`], [`stats`]: what it shows of itself over HTTP.
 //!
 //! What is absent: no knowledge of the kernel beyond `wit/node.capnp`, no listening port but the resolver's and the ingress's, no namespaces or cgroups by hand (that is
-//! runtime-bridge's), no forked programs.
+//! runtime-bridge's), no forked programs but the network's plugins.
 //!
 //! Invariants: whatever must outlive this process is in a file before it is acted upon; one task owns a pod; a failure of one pod
 //! never reaches another; losing the kernel changes nothing for what runs.
 
 pub mod agent;
 pub mod backoff;
+pub mod cni;
 pub mod container;
 pub mod dns;
 mod error;

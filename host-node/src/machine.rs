@@ -33,6 +33,14 @@ pub struct Machine {
     since: Timestamp,
 }
 
+/// Whether a machine can run pods.
+pub struct Readiness {
+    /// Why not.
+    pub fault: Option<String>,
+    /// Since when.
+    pub since: Timestamp,
+}
+
 /// A pressure condition: its type, and status, reason and message when it does not hold and when it does.
 const PRESSURE: [(&str, [(&str, &str); 2]); 3] = [
     (
@@ -80,8 +88,8 @@ impl Machine {
     }
 
     /// The Node object: what `NodeLink.open` registers; its `.status` alone goes with heartbeats.
-    /// `pressure`: condition types, whether they hold, since when; `closing`: the machine goes down.
-    pub fn node(&self, pressure: &[(&str, bool, Timestamp)], closing: bool) -> Value {
+    /// `pressure`: condition types, whether they hold, since when; `readiness`: whether it can run pods, since when.
+    pub fn node(&self, pressure: &[(&str, bool, Timestamp)], readiness: &Readiness) -> Value {
         let arch = architecture();
         let mut labels = json!({
             "kubernetes.io/hostname": self.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": arch,
@@ -109,7 +117,7 @@ impl Machine {
                     { "type": "InternalIP", "address": self.address.to_string() },
                     { "type": "Hostname", "address": self.name },
                 ],
-                "conditions": self.conditions(pressure, closing),
+                "conditions": self.conditions(pressure, readiness),
                 "nodeInfo": self.info,
                 "runtimeHandlers": [{ "name": "", "features": { "recursiveReadOnlyMounts": true, "userNamespaces": false } }],
             },
@@ -128,7 +136,7 @@ impl Machine {
         }
     }
 
-    fn conditions(&self, pressure: &[(&str, bool, Timestamp)], closing: bool) -> Value {
+    fn conditions(&self, pressure: &[(&str, bool, Timestamp)], readiness: &Readiness) -> Value {
         let now = second(Timestamp::now());
         let row = |kind: &str, value: bool, (reason, message): (&str, &str), since: Timestamp| {
             json!({
@@ -141,10 +149,11 @@ impl Machine {
             let (holds, since) = known.map_or((false, self.since), |known| (known.1, known.2));
             row(kind, holds, words[usize::from(holds)], since)
         });
-        let ready = match closing {
-            false => row("Ready", true, ("KubeletReady", "kubelet is posting ready status"), self.since),
-            true => row("Ready", false, ("KubeletNotReady", "node is shutting down"), Timestamp::now()),
+        let words = match &readiness.fault {
+            None => ("KubeletReady", "kubelet is posting ready status"),
+            Some(fault) => ("KubeletNotReady", fault.as_str()),
         };
+        let ready = row("Ready", readiness.fault.is_none(), words, readiness.since);
         pressed.chain([ready]).collect()
     }
 }
@@ -255,7 +264,7 @@ mod tests {
         let line = <crate::options::Line as clap::Parser>::parse_from(words.split(' '));
         let options = line.into_node().expect("options of a node");
         let short = [("DiskPressure", true, Timestamp::UNIX_EPOCH)];
-        let node = Machine::look(&options).node(&short, false);
+        let node = Machine::look(&options).node(&short, &Readiness { fault: None, since: Timestamp::UNIX_EPOCH });
         assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
         assert_eq!(node["metadata"]["labels"]["zone"], "a");
         assert_eq!(node["status"]["addresses"][0]["address"], "10.9.8.7");

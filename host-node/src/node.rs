@@ -6,12 +6,14 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use jiff::Timestamp;
 use pintle_runtime_bridge::{Runtime, RuntimeConfig};
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
 
 use crate::agent;
 use crate::backoff::Law;
+use crate::cni::Cni;
 use crate::dns;
 use crate::error::{Error, Result, Step};
 use crate::event::Recorder;
@@ -20,7 +22,7 @@ use crate::housekeeping::{self, eviction::Board, images::Keeper};
 use crate::image::Images;
 use crate::ingress;
 use crate::link::{self, Ends, Kernel, Row};
-use crate::machine::Machine;
+use crate::machine::{Machine, Readiness};
 use crate::net::Network;
 use crate::options::NodeOptions;
 use crate::pod::report::Reporter;
@@ -44,6 +46,8 @@ pub struct Node {
     pub kernel: Kernel,
     /// Addresses and routes.
     pub network: Network,
+    /// Who plugs pods in, if it is not this daemon itself.
+    pub cni: Option<Cni>,
     /// Services.
     pub proxy: Proxy,
     /// Where the ingress is told.
@@ -76,9 +80,21 @@ impl Node {
 
     /// The Node object as it is now.
     pub fn object(&self) -> Value {
-        let mut node = self.machine.node(&self.pressure.rows(), self.closing.get());
+        let mut node = self.machine.node(&self.pressure.rows(), &self.readiness());
         node["status"]["volumesInUse"] = self.volumes.status();
         node
+    }
+
+    fn readiness(&self) -> Readiness {
+        if self.closing.get() {
+            return Readiness { fault: Some("node is shutting down".into()), since: Timestamp::now() };
+        }
+        let Some(health) = self.cni.as_ref().map(Cni::health) else { return Readiness { fault: None, since: self.machine.since() } };
+        let words = |fault| {
+            const BEGINNING: &str = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady";
+            format!("{BEGINNING} message:Network plugin returns error: {fault}")
+        };
+        Readiness { fault: health.fault.map(words), since: health.since }
     }
 
     /// Where images and writable layers are.
@@ -143,6 +159,7 @@ async fn serve(options: NodeOptions) -> Result<()> {
     tokio::task::spawn_local(ingress::run(node.clone(), told_ingress));
     node.roster.adopt(&node).await?;
     housekeeping::start(&node)?;
+    tokio::task::spawn_local(Cni::watch(node.clone()));
     tokio::task::spawn_local(hear_exits(node.clone(), exits));
     tokio::task::spawn_local(hear_nodes(node.clone(), nodes));
     tokio::task::spawn_local(hear_pods(node.clone(), pods));
@@ -185,10 +202,13 @@ async fn assemble(options: NodeOptions, proxy: Proxy, ingress: mpsc::UnboundedSe
     let kernel = Kernel::default();
     let events = Recorder::new(&options.name);
     let law = Law::from_millis(options.image_backoff_ms);
+    let kept = options.state_dir.join("cni");
+    let cni = options.cni_conf_dir.clone().map(|conf| Cni::open(conf, options.cni_bin_dir.clone(), kept)).transpose()?;
     let images = Images::new(runtime.clone(), kernel.clone(), events.clone(), options.mirrors()?, law);
     Ok(Rc::new(Node {
         machine: Machine::look(&options),
         network: Network::open(&options.bridge, options.state_dir.join("addresses"))?,
+        cni,
         reporter: Reporter::default(),
         roster: Roster::default(),
         trust: RefCell::default(),
@@ -283,12 +303,18 @@ async fn take_peer(node: &Node, peer: &Peer) -> Result<()> {
         node.proxy.tell(Told::Zone(peer.zone.clone()));
         if let Some(cidr) = cidr {
             let was_ready = node.network_ready();
-            node.network.set_pod_cidr(cidr).await?;
+            match node.cni {
+                None => node.network.set_pod_cidr(cidr).await?,
+                Some(_) => node.network.set_foreign_pod_cidr(cidr).await?,
+            }
             if !was_ready {
                 node.roster.look_again();
                 node.proxy.tell(Told::Look);
             }
         }
+        return Ok(());
+    }
+    if node.cni.is_some() {
         return Ok(());
     }
     // A node with our own address shares our namespace: there is nothing to route.

@@ -85,6 +85,12 @@ pub struct NodeOptions {
     /// The bridge that pods are plugged into.
     #[arg(long, default_value = "pintle-pods")]
     pub bridge: String,
+    /// Have CNI plugins make the pods' network: the first configuration in this directory says how.
+    #[arg(long)]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Where the plugins are, the first directory first.
+    #[arg(long, value_delimiter = ',', default_values = ["/opt/cni/bin", "/usr/lib/cni"])]
+    pub cni_bin_dir: Vec<PathBuf>,
     /// Label of the Node object, KEY=VALUE. May be repeated.
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<String>,

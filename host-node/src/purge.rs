@@ -3,6 +3,7 @@
 //! Order: what runs (the runtime's own purge), then what it hung on: links, mounts, files. Each part is tried even when another
 //! fails; the first failure is what is told.
 
+use crate::cni;
 use crate::error::{Error, Result};
 use crate::file;
 use crate::net;
@@ -18,6 +19,8 @@ pub fn run(options: &PurgeOptions) -> Result<()> {
 async fn purge(options: &PurgeOptions) -> Result<()> {
     let runtime_dir = options.state_dir.join("runtime");
     let results = [
+        // While the pods' namespaces are there: what plugins made in them and beside them.
+        cni::purge(&options.state_dir.join("cni")).await,
         pintle_runtime_bridge::Runtime::purge(&runtime_dir, Some(&options.run_dir)).await.map_err(Error::from),
         net::purge(&options.bridge).await,
         crate::service::purge(),

@@ -10,7 +10,7 @@ pub mod addresses;
 pub mod nft;
 pub mod shape;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -33,6 +33,7 @@ pub struct Network {
     bridge: String,
     handle: Handle,
     pool: RefCell<Option<Pool>>,
+    foreign: Cell<Option<Cidr>>,
     directory: std::path::PathBuf,
     routes: RefCell<BTreeMap<String, (Cidr, Ipv4Addr)>>,
     ready: watch::Sender<bool>,
@@ -47,6 +48,7 @@ impl Network {
             bridge: bridge.to_owned(),
             handle,
             pool: RefCell::new(None),
+            foreign: Cell::new(None),
             directory,
             routes: RefCell::default(),
             ready: watch::channel(false).0,
@@ -55,7 +57,7 @@ impl Network {
 
     /// The node's own part of the pods' addresses, once it is known.
     pub fn own_pods(&self) -> Option<Cidr> {
-        self.pool.borrow().as_ref().map(Pool::cidr)
+        self.pool.borrow().as_ref().map(Pool::cidr).or(self.foreign.get())
     }
 
     /// Gives the bridge another address, of this machine only.
@@ -83,14 +85,34 @@ impl Network {
         let index = self.make_bridge(cidr).await?;
         let bridge = ["send_redirects", "route_localnet"].map(|key| format!("conf/{}/{key}", self.bridge));
         set_ipv4(&bridge.into_iter().zip(["0", "1"]).collect::<Vec<_>>());
-        pass_bridged_packets_by();
+        set_bridged_packets_seen("0");
         tracing::info!(bridge = self.bridge, index, %cidr, "the pods' network is ready");
         *self.pool.borrow_mut() = Some(Pool::open(self.directory.clone(), cidr)?);
         self.ready.send_replace(true);
         Ok(())
     }
 
+    /// Takes the node's podCIDR where plugins plug pods in: the machine forwards, and the bridge only bears this node's own addresses.
+    pub async fn set_foreign_pod_cidr(&self, cidr: Cidr) -> Result<()> {
+        if self.foreign.replace(Some(cidr)).is_some() {
+            return Ok(());
+        }
+        set_ipv4(&[("ip_forward".to_owned(), "1")]);
+        // Plugins that bridge have pods speak to each other within the bridge, which the rules are to see.
+        set_bridged_packets_seen("1");
+        self.make_link().await?;
+        tracing::info!(%cidr, "the pods' network is the plugins'");
+        self.ready.send_replace(true);
+        Ok(())
+    }
+
     async fn make_bridge(&self, cidr: Cidr) -> Result<u32> {
+        let index = self.make_link().await?;
+        add_address(&self.handle, index, cidr.gateway(), cidr.prefix).await?;
+        Ok(index)
+    }
+
+    async fn make_link(&self) -> Result<u32> {
         if link_index(&self.handle, &self.bridge).await?.is_none() {
             let added = self.handle.link().add(LinkBridge::new(&self.bridge).up().build()).execute().await;
             added.map_err(netlink(format!("making bridge {}", self.bridge)))?;
@@ -98,7 +120,6 @@ impl Network {
         let index = require(&self.handle, &self.bridge).await?;
         let up = self.handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await;
         up.map_err(netlink(format!("raising bridge {}", self.bridge)))?;
-        add_address(&self.handle, index, cidr.gateway(), cidr.prefix).await?;
         Ok(index)
     }
 
@@ -248,11 +269,12 @@ fn set_ipv4(settings: &[(String, &str)]) {
     }
 }
 
-/// Has the kernel route what pods of one machine send each other through a Service, where it offers to rewrite it within the bridge: a
-/// rewritten packet would go from port to port, which isolated ports refuse. Absent where the kernel cannot filter bridges.
-fn pass_bridged_packets_by() {
+/// Whether the machine's rules see what a bridge carries from port to port. On our own it goes without: what pods of one machine send each
+/// other through a Service is routed then, and not rewritten within the bridge, where it would go from port to port, which isolated ports
+/// refuse. Absent where the kernel cannot filter bridges.
+fn set_bridged_packets_seen(value: &str) {
     for path in ["/proc/sys/net/bridge/bridge-nf-call-iptables", "/proc/sys/net/bridge/bridge-nf-call-ip6tables"] {
-        match std::fs::write(path, "0") {
+        match std::fs::write(path, value) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => tracing::warn!(path, %error, "cannot set"),
             _ => {}
         }

@@ -64,12 +64,22 @@ pub async fn limit(handle: &Handle, index: u32, bits: u64) -> Result<()> {
     Ok(())
 }
 
+/// Bits that may be sent at once at a rate, as plugins are told it.
+pub fn burst_bits(bits: u64) -> u64 {
+    // The plugin for bandwidth refuses more bytes than its kernel interface holds.
+    burst_bytes(bits).min(u64::from(u32::MAX) - 1) * 8
+}
+
+fn burst_bytes(bits: u64) -> u64 {
+    (bits.div_ceil(8) * WAIT_MS / 1000).clamp(BURST_BYTES_MIN, u32::MAX.into())
+}
+
 fn options(bits: u64) -> Vec<TcOption> {
     const PARMS: u16 = 1;
     const RATE64: u16 = 4;
     const BURST: u16 = 6;
     let rate = bits.div_ceil(8);
-    let burst = (rate * WAIT_MS / 1000).clamp(BURST_BYTES_MIN, u32::MAX.into());
+    let burst = burst_bytes(bits);
     let limit = u32::try_from(burst + rate * WAIT_MS / 1000).unwrap_or(u32::MAX);
     // Of a rate: cell, layer, overhead, alignment, smallest packet, bytes a second (all ones where RATE64 says more).
     let spec = |rate: u32| [&[0, 1][..], &[0; 6], &rate.to_ne_bytes()].concat();

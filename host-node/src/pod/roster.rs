@@ -200,6 +200,10 @@ impl Roster {
                 ids.chain(record.sandbox.as_ref().map(|s| s.id.clone())).collect::<Vec<_>>()
             })
             .collect();
+        if let Some(cni) = &node.cni {
+            // While the namespaces are there that nobody knows.
+            cni.sweep(&known).await;
+        }
         for state in containers.values().filter(|s| !known.contains(s.id.as_str())) {
             tracing::info!(container = %state.id, "removing a container that no pod knows");
             if let Err(error) = node.runtime.remove(&state.id).await {

@@ -2,14 +2,14 @@
 //!
 //! Steps may be repeated after a crash in their middle: each begins by making sure that what it makes does not exist twice.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, LifecycleHandler, Pod, Secret};
-use pintle_runtime_bridge::{ContainerId, ExecSpec, Exit, Mount, Resources, SandboxId};
+use pintle_runtime_bridge::{ContainerId, ExecSpec, Exit, Mount, Resources, Sandbox, SandboxId};
 
 use super::note::View;
 use super::record::{Attempt, PresentImage, SandboxRecord, host_network, name, namespace, uid};
@@ -94,7 +94,7 @@ pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
     clock.passed("volumes");
     let sandbox = node.runtime.create_sandbox(sandbox_spec(pod, files::hostname(pod, &node.options.name))).await?;
     clock.passed("sandbox");
-    let plugged = plug_in(node, pod, &paths, &sandbox.id).await;
+    let plugged = plug_in(node, pod, &paths, &sandbox).await;
     clock.passed("network");
     match plugged {
         Ok(address) => Ok(SandboxRecord {
@@ -105,6 +105,11 @@ pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
             resources: crate::container::pod_level(pod).cloned(),
         }),
         Err(error) => {
+            if let Some(cni) = node.cni.as_ref().filter(|_| !host_network(pod)) {
+                if let Err(second) = cni.detach(uid(pod)).await {
+                    tracing::warn!(pod = name(pod), error = Error::chain(&second), "what plugins made stays for now");
+                }
+            }
             if let Err(second) = node.runtime.remove_sandbox(&sandbox.id).await {
                 tracing::warn!(sandbox = %sandbox.id, error = %second, "a half-made sandbox stays");
             }
@@ -130,16 +135,22 @@ async fn show_images(node: &Node, pod: &Pod, paths: &Paths) -> Result<Vec<String
     Ok(shown)
 }
 
-async fn plug_in(node: &Node, pod: &Pod, paths: &Paths, sandbox: &SandboxId) -> Result<Ipv4Addr> {
-    let address = match host_network(pod) {
-        true => node.machine.address,
-        false => node.network.attach(uid(pod), node.runtime.netns(sandbox).await?, Bandwidth::of(pod)?).await?,
-    };
+async fn plug_in(node: &Node, pod: &Pod, paths: &Paths, sandbox: &Sandbox) -> Result<Ipv4Addr> {
     let cluster = node.kernel.config();
     let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    let resolv = files::resolv_conf(pod, &cluster, &read(&node.options.resolv_conf));
+    let address = match (host_network(pod), &node.cni) {
+        (true, _) => node.machine.address,
+        (false, None) => node.network.attach(uid(pod), node.runtime.netns(&sandbox.id).await?, Bandwidth::of(pod)?).await?,
+        (false, Some(cni)) => {
+            let netns = sandbox.netns_path.as_deref().ok_or_else(|| Error::invalid("sandbox", "no network namespace"))?;
+            let addresses = cni.attach(pod, sandbox.id.as_str(), netns, &resolv).await?;
+            let first = addresses.iter().find_map(|address| if let IpAddr::V4(address) = address { Some(*address) } else { None });
+            first.ok_or_else(|| Error::invalid("result of the network's plugins", "no IPv4 address"))?
+        }
+    };
     let hosts = files::hosts(pod, &node.options.name, &cluster, Some(address), &read(Path::new("/etc/hosts")));
     file::replace(&paths.dir.join("hosts"), hosts.as_bytes(), 0o644)?;
-    let resolv = files::resolv_conf(pod, &cluster, &read(&node.options.resolv_conf));
     file::replace(&paths.dir.join("resolv.conf"), resolv.as_bytes(), 0o644)?;
     let hostname = format!("{}\n", files::hostname(pod, &node.options.name));
     file::replace(&paths.dir.join("hostname"), hostname.as_bytes(), 0o644)?;
@@ -498,7 +509,10 @@ pub async fn tear_down(node: &Node, pod: &Pod, containers: &[String], sandbox: O
         node.runtime.remove(&ContainerId::parse(id)?).await?;
     }
     if !host_network(pod) {
-        node.network.detach(uid(pod)).await?;
+        match &node.cni {
+            None => node.network.detach(uid(pod)).await?,
+            Some(cni) => cni.detach(uid(pod)).await?,
+        }
     }
     if let Some(sandbox) = sandbox {
         node.runtime.remove_sandbox(&SandboxId::parse(&sandbox.id)?).await?;

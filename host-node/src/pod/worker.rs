@@ -120,12 +120,16 @@ impl Worker {
         } else if self.view.record.borrow().sandbox.is_some() {
             self.keep_fresh();
             self.open_ports();
+            tokio::task::spawn_local(crate::cni::check(self.node.clone(), pod));
         }
     }
 
     /// Ports of this machine lead to the pod from now on.
     fn open_ports(&self) {
         let (pod, address) = (self.pod(), self.view.record.borrow().address);
+        if self.node.cni.as_ref().is_some_and(|cni| cni.maps_ports(uid(&pod))) {
+            return;
+        }
         let ports = address.filter(|_| !super::record::host_network(&pod)).map(|at| frontends::host_ports(&pod, at)).unwrap_or_default();
         if !ports.is_empty() {
             self.node.proxy.tell(Told::Pod(uid(&pod).to_owned(), ports));

@@ -215,7 +215,7 @@ pub async fn run(node: Rc<Node>, mut told: mpsc::UnboundedReceiver<Told>) {
 fn ground(node: &Node) -> Option<Ground> {
     let config = node.kernel.config();
     Some(Ground {
-        bridge: node.options.bridge.clone(),
+        bridge: node.cni.is_none().then(|| node.options.bridge.clone()),
         own_pods: node.network.own_pods()?,
         all_pods: config.pod_cidr.parse().ok()?,
         services: config.service_cidr.parse().ok()?,

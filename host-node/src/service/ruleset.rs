@@ -40,8 +40,8 @@ const HAIRPINS: &str = "hairpins";
 /// What the rules must know of the node and the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ground {
-    /// The bridge of the pods.
-    pub bridge: String,
+    /// The bridge of the pods; `None` where plugins plug them in.
+    pub bridge: Option<String>,
     /// The node's pods.
     pub own_pods: Cidr,
     /// All pods.
@@ -309,14 +309,16 @@ fn source_translation(transaction: &mut Transaction, ground: &Ground) {
     let itself = Rule::default().load(Field::Source, 0).load(Field::Destination, 1).look_up(HAIRPINS, 0, None);
     transaction.rule(name, itself.masquerade());
     let (own, all) = (ground.own_pods, ground.all_pods);
+    // Who plugs pods in says whether they leave under the machine's address.
+    let Some(bridge) = &ground.bridge else { return };
     let out = Rule::default().within(Field::Source, Is::Equal, own.network, own.prefix);
-    let out = out.within(Field::Destination, Is::Different, all.network, all.prefix).interface(7, Is::Different, &ground.bridge);
+    let out = out.within(Field::Destination, Is::Different, all.network, all.prefix).interface(7, Is::Different, bridge);
     transaction.rule(name, out.masquerade());
     // A port of a pod on the machine's loopback address: from here only.
     let loopback = Ipv4Addr::new(127, 0, 0, 0);
-    let local = Rule::default().within(Field::Source, Is::Equal, loopback, 8).interface(7, Is::Equal, &ground.bridge);
+    let local = Rule::default().within(Field::Source, Is::Equal, loopback, 8).interface(7, Is::Equal, bridge);
     transaction.rule(name, local.masquerade());
     transaction.chain("foreign", Some(Hook { kind: "filter", number: 0, priority: -300 }));
-    let foreign = Rule::default().within(Field::Destination, Is::Equal, loopback, 8).interface(6, Is::Equal, &ground.bridge);
+    let foreign = Rule::default().within(Field::Destination, Is::Equal, loopback, 8).interface(6, Is::Equal, bridge);
     transaction.rule("foreign", foreign.verdict(&Verdict::Drop));
 }

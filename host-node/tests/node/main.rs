@@ -3,10 +3,12 @@
 //! - `kernel`: the kernel's side of the link, in memory; - `machine`: a `host-node` process with its directories and image;
 //! - `service`: the Service rules and real packets, in a network namespace of their own;
 //! - `ingress`: the HTTP proxy with real sockets; `routes`: which request meets which rule;
+//! - `cni`: the network of plugins;
 //! - `life`, `volumes`, `adoption`, `pressure`, `security`, `churn`: what is tested. One binary, so that the tests share one build; each test has its own node.
 
 mod adoption;
 mod churn;
+mod cni;
 mod ingress;
 mod kernel;
 mod life;

@@ -41,7 +41,7 @@ fn ip(args: &str) {
 
 fn ground() -> Ground {
     let cidr = |text: &str| text.parse().expect("a network");
-    Ground { bridge: "pods".into(), own_pods: cidr("10.244.0.0/24"), all_pods: cidr("10.244.0.0/16"), services: cidr("10.96.0.0/16") }
+    Ground { bridge: Some("pods".into()), own_pods: cidr("10.244.0.0/24"), all_pods: cidr("10.244.0.0/16"), services: cidr("10.96.0.0/16") }
 }
 
 fn front(address: Ipv4Addr, protocol: u8, port: u16) -> Front {
