@@ -52,7 +52,7 @@ const HOSTNAME_BYTES_MAX: usize = 64;
 const ARGUMENT_BYTES_MAX: usize = 128 * 1024;
 
 /// Sysctls that belong to a namespace of the sandbox: prefix, and whether the name must equal it.
-const IPC_SYSCTLS: &[&str] = &["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."];
+pub(crate) const IPC_SYSCTLS: &[&str] = &["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."];
 
 /// Devices of every container, as v1 words them.
 const DEVICES: &[(char, Option<u32>, Option<u32>, &str)] = &[
@@ -209,10 +209,20 @@ pub(crate) fn exec_process(bundle: &Bundle, spec: &ExecSpec) -> Result<Process> 
     })
 }
 
+/// Devices of every container.
+pub(crate) fn standard_devices() -> impl Iterator<Item = DeviceRule> {
+    DEVICES.iter().map(|(kind, major, minor, access)| DeviceRule {
+        kind: *kind,
+        major: *major,
+        minor: *minor,
+        access: (*access).to_owned(),
+    })
+}
+
 /// The device allow list of an unprivileged container.
 pub(crate) fn device_rules(spec: &ContainerSpec) -> Result<Vec<DeviceRule>> {
     let rule = |kind, major, minor, access: &str| DeviceRule { kind, major, minor, access: access.to_owned() };
-    let mut rules: Vec<DeviceRule> = DEVICES.iter().map(|(k, major, minor, a)| rule(*k, *major, *minor, a)).collect();
+    let mut rules: Vec<DeviceRule> = standard_devices().collect();
     let mut seen = HashSet::new();
     for device in spec.devices.iter().filter(|d| seen.insert(&d.host_path)) {
         use nix::sys::stat::{major, minor, stat};

@@ -21,6 +21,7 @@ pub mod fuzz;
 pub mod helper;
 pub mod image;
 mod link;
+pub mod oci;
 mod purge;
 mod runtime;
 mod spec;

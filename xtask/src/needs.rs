@@ -35,6 +35,7 @@ pub const FOR_TESTS: &[Need] = &[
     Need { proof: "/bin/busybox", package: "busybox-static" },
     Need { proof: "cc", package: "build-essential" },
     Need { proof: "curl", package: "curl" },
+    Need { proof: "containerd", package: "containerd" },
     Need { proof: "/usr/lib/cni/bridge", package: "containernetworking-plugins" },
     CAPNP,
 ];

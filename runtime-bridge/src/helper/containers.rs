@@ -21,7 +21,7 @@ use super::log::{LineCutter, LogFile, Stream};
 use super::processes;
 use super::profile;
 use super::protocol::{self, Process, Push, Refusal, Reply};
-use super::rootfs::RootPlan;
+use super::rootfs::{Base, RootPlan};
 use super::sandboxes::Namespaces;
 use super::seccomp::Filters;
 use super::serve::{Caller, Context, Source};
@@ -227,20 +227,23 @@ impl Containers {
             _ => context.layout.pins(&bundle.sandbox).join("shm"),
         };
         let root = RootPlan {
-            mount_point: context.layout.root_mount(),
-            layers: context.layout.layers(),
-            lower: bundle.layers.clone(),
-            container_dir: context.layout.container(id),
+            base: Base::Overlay {
+                mount_point: context.layout.root_mount(),
+                layers: context.layout.layers(),
+                lower: bundle.layers.clone(),
+                container_dir: context.layout.container(id),
+            },
             mounts: spec.mounts.clone(),
             devices: spec.devices.clone(),
-            shm,
+            shm: Some(shm),
+            shm_bytes: None,
             cgroups: context.hierarchies.visible(&bundle.cgroup),
             privileged: spec.security.privileged,
             read_only: spec.security.read_only_root,
             masked: spec.security.masked_paths.clone(),
             read_only_paths: spec.security.read_only_paths.clone(),
         };
-        Ok(NewContainer { launch, namespaces, root })
+        Ok(NewContainer { launch, namespaces, fresh: 0, hostname: None, sysctls: Vec::new(), root })
     }
 
     /// What init and execs of a container have in common.
@@ -278,6 +281,7 @@ impl Containers {
             oom_score_adj: spec.resources.oom_score_adj,
             hostname: None,
             entry,
+            gate: None,
         })
     }
 
@@ -737,7 +741,8 @@ fn record_scope(context: &Context, bundle: &Bundle) -> Option<Scope> {
     super::sandboxes::record_of_this_boot(&context.layout, &bundle.sandbox)?.spec.pid
 }
 
-fn clone_into(flags: libc::c_int, entry: &Entry) -> io::Result<Cloned> {
+/// Clones into a group.
+pub(crate) fn clone_into(flags: libc::c_int, entry: &Entry) -> io::Result<Cloned> {
     let directory = match entry {
         Entry::Directory(fd) => Some(fd.as_fd()),
         Entry::Tasks(_) => None,
@@ -761,6 +766,7 @@ fn hear(report: &OwnedFd) -> Heard {
             None => Heard::Failed(StartFailure::Setup, "terminal did not arrive".to_owned()),
         },
         Ok(Some((Report::Failed { kind, message }, _))) => Heard::Failed(kind, message),
+        Ok(Some((Report::Waiting, _))) => Heard::Nothing,
         Ok(None) => Heard::Executed,
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Heard::Nothing,
         Err(e) => Heard::Failed(StartFailure::Setup, format!("report: {e}")),

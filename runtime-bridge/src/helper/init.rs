@@ -35,6 +35,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(crate) enum Report {
     /// With one descriptor: the master of the process's terminal.
     Terminal,
+    /// Everything is prepared; it waits at its gate.
+    Waiting,
     Failed {
         kind: StartFailure,
         message: String,
@@ -78,13 +80,19 @@ pub(crate) struct Launch {
     pub(crate) hostname: Option<String>,
     /// v1 cgroup files to write oneself into (v2 is entered by the clone).
     pub(crate) entry: Entry,
+    /// A listening socket: with everything prepared, the process waits for a connection to it before its exec.
+    pub(crate) gate: Option<OwnedFd>,
 }
 
 /// What makes a container's init out of a process.
 pub(crate) struct NewContainer {
     pub(crate) launch: Launch,
-    /// Pod namespaces to join, with the flag of each.
+    /// Namespaces to join, with the flag of each.
     pub(crate) namespaces: Vec<(OwnedFd, libc::c_int)>,
+    /// Kinds of namespaces to make, and what is set in them.
+    pub(crate) fresh: libc::c_int,
+    pub(crate) hostname: Option<String>,
+    pub(crate) sysctls: Vec<(String, String)>,
     pub(crate) root: RootPlan,
 }
 
@@ -124,6 +132,7 @@ fn container(mut plan: NewContainer) -> Result<Infallible, Failure> {
     for (namespace, kind) in &plan.namespaces {
         sys::setns(namespace.as_fd(), *kind).map_err(Failure::step("join pod namespace"))?;
     }
+    furnish(&plan)?;
     enter_cgroups(&plan.launch.entry)?;
     sys::unshare(libc::CLONE_NEWCGROUP).map_err(Failure::step("unshare cgroup namespace"))?;
     adjust_oom_score(plan.launch.oom_score_adj)?;
@@ -140,6 +149,24 @@ fn container(mut plan: NewContainer) -> Result<Infallible, Failure> {
     let cwd = rootfs::working_directory(root.dir.as_fd(), &plan.launch.process.cwd, &identity)?;
     rootfs::pivot(&plan.root, root)?;
     finish(&plan.launch, &identity, stdio, cwd)
+}
+
+/// Makes the namespaces that nobody else has made, and sets what belongs to them.
+fn furnish(plan: &NewContainer) -> Result<(), Failure> {
+    if plan.fresh != 0 {
+        sys::unshare(plan.fresh).map_err(Failure::step("unshare"))?;
+    }
+    if plan.fresh & libc::CLONE_NEWNET != 0 {
+        sys::loopback_up().map_err(Failure::step("bring lo up"))?;
+    }
+    if let Some(hostname) = &plan.hostname {
+        nix::unistd::sethostname(hostname).map_err(Failure::step("sethostname"))?;
+    }
+    for (name, value) in &plan.sysctls {
+        let file = format!("/proc/sys/{}", name.replace('.', "/"));
+        std::fs::write(file, value).map_err(|e| Failure::new(StartFailure::Setup, format!("sysctl {name}: {e}")))?;
+    }
+    Ok(())
 }
 
 fn guest(mut plan: Joining) -> Result<Infallible, Failure> {
@@ -240,6 +267,31 @@ fn finish(launch: &Launch, identity: &Identity, stdio: [OwnedFd; 3], cwd: OwnedF
         }
     }
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    let Some(gate) = &launch.gate else { return hand_over(launch, identity) };
+    let starter = wait_at(gate, launch.report.as_fd())?;
+    // Whoever listened to the preparation is gone; a failure from here on is told to who started it.
+    hand_over(launch, identity).inspect_err(|failure| {
+        let told = Report::Failed { kind: failure.kind, message: failure.message.clone() };
+        let _ = protocol::send(starter.as_fd(), &told, &[]);
+    })
+}
+
+/// Says that everything is prepared, and waits for a connection.
+fn wait_at(gate: &OwnedFd, report: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    protocol::send(report, &Report::Waiting, &[]).map_err(Failure::step("report"))?;
+    let flags = nix::sys::socket::SockFlag::SOCK_CLOEXEC;
+    loop {
+        match nix::sys::socket::accept4(gate.as_raw_fd(), flags) {
+            // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+            Ok(fd) => return Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) }),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(Failure::step("wait for the start")(e)),
+        }
+    }
+}
+
+/// Gives up power and executes.
+fn hand_over(launch: &Launch, identity: &Identity) -> Result<Infallible, Failure> {
     let environment = environment(launch, identity);
     let programs = candidates(&launch.process.argv, &environment)?;
     let argv = strings(&launch.process.argv)?;

@@ -22,6 +22,8 @@ use crate::sys::{self, FsContext, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATT
 
 const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
 const LINKS_MAX: usize = 40;
+/// Shared memory of a container that has its own and does not say how much.
+const SHM_BYTES: u64 = 64 << 20;
 const KERNEL_FS: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
 /// Paths that tell or change too much of the node; hidden.
@@ -54,20 +56,31 @@ const LINKS: &[(&CStr, &CStr)] = &[
     (c"pts/ptmx", c"ptmx"),
 ];
 
+/// What is at the bottom of the root.
+pub(crate) enum Base {
+    /// An image's layers, with a writable one on top.
+    Overlay {
+        /// Where to mount the root: an empty directory of the run directory.
+        mount_point: PathBuf,
+        /// The layer directory; `lower` is relative to it.
+        layers: PathBuf,
+        /// Uppermost first.
+        lower: Vec<String>,
+        /// Holds `upper` and `work`.
+        container_dir: PathBuf,
+    },
+    /// A directory that somebody else has prepared.
+    Directory(PathBuf),
+}
+
 /// Everything that the root is built from.
 pub(crate) struct RootPlan {
-    /// Where to mount the root: an empty directory of the run directory.
-    pub(crate) mount_point: PathBuf,
-    /// The layer directory; `lower` is relative to it.
-    pub(crate) layers: PathBuf,
-    /// Uppermost first.
-    pub(crate) lower: Vec<String>,
-    /// Holds `upper` and `work`.
-    pub(crate) container_dir: PathBuf,
+    pub(crate) base: Base,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) devices: Vec<Device>,
-    /// The pod's shared memory directory.
-    pub(crate) shm: PathBuf,
+    /// The pod's shared memory directory; none: one of its own, of at most so many bytes.
+    pub(crate) shm: Option<PathBuf>,
+    pub(crate) shm_bytes: Option<u64>,
     /// Name and directory of each cgroup hierarchy to show; an empty name means cgroup v2.
     pub(crate) cgroups: Vec<(String, PathBuf)>,
     pub(crate) privileged: bool,
@@ -92,19 +105,23 @@ enum Kind {
 /// Builds the root; see the module's description for the order.
 pub(crate) fn build(plan: &RootPlan) -> Result<Root, Failure> {
     let sources = plan.mounts.iter().map(open_source).collect::<Result<Vec<_>, _>>()?;
-    let shm = clone_tree(&plan.shm, Tree::One).map_err(Failure::mount("/dev/shm"))?;
+    let shm = match &plan.shm {
+        Some(shm) => clone_tree(shm, Tree::One),
+        None => fresh_shm(plan.shm_bytes),
+    };
+    let shm = shm.map_err(Failure::mount("/dev/shm"))?;
     let cgroups = open_cgroups(plan)?;
     let null = open_null()?;
     let nodes = if plan.privileged { host_nodes(Path::new("/dev")) } else { Vec::new() };
     // From here on what happens in this namespace stays in it; what the node unmounts still leaves.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>).map_err(Failure::mount("/ as slave"))?;
-    mount_overlay(plan)?;
+    let point = mount_base(plan)?;
     let dir: OwnedFd = nix::fcntl::open(
-        &plan.mount_point,
+        point,
         nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC,
         nix::sys::stat::Mode::empty(),
     )
-    .map_err(Failure::mount("overlay"))?;
+    .map_err(Failure::mount("root"))?;
     let root = dir.as_fd();
     attach_proc(root)?;
     attach_sys(plan, root, cgroups)?;
@@ -202,19 +219,36 @@ fn clone_tree(path: &Path, tree: Tree) -> io::Result<OwnedFd> {
     sys::open_tree_clone(here, &path, tree)
 }
 
-fn mount_overlay(plan: &RootPlan) -> Result<(), Failure> {
-    std::env::set_current_dir(&plan.layers).map_err(Failure::mount("overlay"))?;
-    let container = plan.container_dir.display();
-    let lower = plan.lower.join(":");
+/// Mounts what is at the bottom; where, is the answer.
+fn mount_base(plan: &RootPlan) -> Result<&Path, Failure> {
+    let (mount_point, layers, lower, container_dir) = match &plan.base {
+        Base::Overlay { mount_point, layers, lower, container_dir } => (mount_point, layers, lower, container_dir),
+        Base::Directory(directory) => {
+            let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+            mount(Some(directory), directory, None::<&str>, flags, None::<&str>).map_err(Failure::mount("root"))?;
+            return Ok(directory);
+        }
+    };
+    std::env::set_current_dir(layers).map_err(Failure::mount("overlay"))?;
+    let container = container_dir.display();
+    let lower = lower.join(":");
     // Volatile: a container's writable layer does not outlive a crash of the machine, so nothing needs syncing.
     let base = format!("lowerdir={lower},upperdir={container}/upper,workdir={container}/work");
     let flags = if plan.privileged { MsFlags::empty() } else { MsFlags::MS_NODEV };
-    let try_mount = |options: &str| mount(Some("overlay"), &plan.mount_point, Some("overlay"), flags, Some(options));
+    let try_mount = |options: &str| mount(Some("overlay"), mount_point, Some("overlay"), flags, Some(options));
     match try_mount(&format!("{base},volatile")) {
         Err(nix::errno::Errno::EINVAL) => try_mount(&base),
         other => other,
     }
-    .map_err(Failure::mount("overlay"))
+    .map_err(Failure::mount("overlay"))?;
+    Ok(mount_point)
+}
+
+fn fresh_shm(bytes: Option<u64>) -> io::Result<OwnedFd> {
+    let shm = FsContext::open(c"tmpfs")?;
+    shm.set(c"mode", "1777")?;
+    shm.set(c"size", &bytes.unwrap_or(SHM_BYTES).to_string())?;
+    shm.mount(KERNEL_FS)
 }
 
 fn attach_proc(root: BorrowedFd<'_>) -> Result<(), Failure> {

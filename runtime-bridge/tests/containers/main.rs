@@ -9,3 +9,4 @@ mod confinement;
 mod fixture;
 mod images;
 mod life;
+mod oci;
