@@ -54,7 +54,8 @@ impl ImageRef {
         if !valid_registry(registry) {
             return Err("invalid registry");
         }
-        if name.len() > NAME_MAX {
+        // Of the whole path, so that what parses also parses in its normal form.
+        if path.len() > NAME_MAX {
             return Err("repository name must not be longer than 255 characters");
         }
         if path.chars().any(|c| c.is_ascii_uppercase()) {
