@@ -22,6 +22,7 @@ mod warnings;
 mod windows;
 mod workloads;
 
+use pintle_values::formats;
 pub use pintle_values::names;
 pub use warnings::warnings;
 
@@ -32,7 +33,7 @@ use serde_json::{Map, Value};
 use crate::path::Path;
 use crate::quantity::Quantity;
 use crate::resource::Resource;
-use crate::status::{ApiError, FieldError};
+use crate::status::{ApiError, FieldError, FieldErrorKind};
 use crate::table::{Container, Element, Field, Schema, TypeView};
 
 /// Failures that are collected before the walk stops adding more.
@@ -42,40 +43,44 @@ type Object = Map<String, Value>;
 
 /// One rule about the objects of a type.
 enum Rule {
-    /// The fields must be present and not empty.
+    /// The fields must be present and not empty; `outer.inner` if `outer` is present.
     Required(&'static [&'static str]),
-    /// The text must be one of these, if present.
-    OneOf(&'static str, &'static [&'static str]),
+    /// The text, or each of a list, must be one of these, if present. What is wrong in a list is said of its element, or of the list.
+    OneOf(&'static str, &'static [&'static str], bool),
     /// The text, or each text of the list, must pass.
     Format(&'static str, names::Check),
+    /// The text must pass, even an empty one.
+    Text(&'static str, names::Check),
     /// Each key of the map must pass.
     Keys(&'static str, names::Check),
     /// Labels: keys are qualified names, values label values.
     Labels(&'static str),
-    /// The numbers must not be below zero.
+    /// The numbers, or quantities, must not be below zero.
     NonNegative(&'static [&'static str]),
     /// The number must be within, both ends included.
     Range(&'static str, i64, i64),
     /// A port: 1 to 65535, or a port's name.
     Port(&'static str),
-    /// No two elements of the list have the same value of the key.
-    Unique(&'static str, &'static str),
-    /// Exactly one of the fields is set.
-    ExactlyOne(&'static [&'static str], &'static str),
+    /// No two elements of the list have the same value of the key; else the later is a duplicate, or invalid.
+    Unique(&'static str, &'static str, FieldErrorKind),
+    /// Exactly one of the fields is set; else the object is invalid, or one is required and the others forbidden.
+    ExactlyOne(&'static [&'static str], &'static str, FieldErrorKind),
     /// At least one of the fields is set.
     AtLeastOne(&'static [&'static str], &'static str),
     /// At most one of the fields is set.
     AtMostOne(&'static [&'static str]),
-    /// The list has at most so many elements.
-    AtMost(&'static str, usize),
-    /// The text has at most so many bytes.
+    /// The list has at most so many elements; else there are too many, or it is invalid.
+    AtMost(&'static str, usize, FieldErrorKind),
+    /// The text, or a map of texts, has at most so many bytes.
     Longest(&'static str, usize),
     /// No text occurs twice in the list.
     Distinct(&'static str),
-    /// A map of amounts: names are qualified, none is below zero.
-    Amounts(&'static str),
-    /// The fields may be set only while another has one of these values; else they are forbidden, for this reason.
-    Only(&'static [&'static str], &'static str, &'static [&'static str], &'static str),
+    /// A map of amounts: names pass, none is below zero.
+    Amounts(&'static str, names::Check),
+    /// The fields may be set only while another has one of these values; else they are forbidden, or invalid, for this reason.
+    Only(&'static [&'static str], &'static str, &'static [&'static str], &'static str, FieldErrorKind),
+    /// The fields are required while another has one of these values, or with `*` any.
+    Needs(&'static [&'static str], &'static str, &'static [&'static str], &'static str),
     /// A union: by the value of the first field one of the others is required, and the rest are forbidden.
     Union(&'static str, &'static [(&'static str, &'static str)]),
     /// Anything that looks at more than one field.
@@ -215,18 +220,34 @@ fn walk_field(view: TypeView<'_>, field: &Field<'_>, value: &Value, path: &Path<
 fn apply(rule: &Rule, map: &Object, path: &Path<'_>, failures: &mut Failures) {
     match rule {
         Rule::Required(fields) => {
-            for field in fields.iter().filter(|field| is_empty(map.get(**field))) {
-                failures.push(FieldError::required(path.key(field), ""));
+            for field in *fields {
+                let (outer, inner) = field.split_once('.').unwrap_or((field, ""));
+                match map.get(outer) {
+                    value if inner.is_empty() && is_empty(value) => failures.push(FieldError::required(path.key(outer), "")),
+                    Some(Value::Object(below)) if !inner.is_empty() && is_empty(below.get(inner)) => {
+                        failures.push(FieldError::required(path.key(outer).key(inner), ""));
+                    }
+                    _ => {}
+                }
             }
         }
-        Rule::OneOf(field, supported) => {
-            if let Some(text) = map.get(*field).and_then(Value::as_str)
-                && !supported.contains(&text)
-            {
-                failures.push(FieldError::not_supported(path.key(field), text, supported));
+        Rule::OneOf(field, supported, of_element) => {
+            let at = path.key(field);
+            if let Some(text) = map.get(*field).and_then(Value::as_str).filter(|text| !supported.contains(text)) {
+                failures.push(FieldError::not_supported(at, text, supported));
+            }
+            let texts = list(map, field).iter().enumerate().filter_map(|(index, item)| Some((index, item.as_str()?)));
+            for (index, text) in texts.filter(|(_, text)| !supported.contains(text)) {
+                let at = if *of_element { at.index(index).to_string() } else { at.to_string() };
+                failures.push(FieldError::not_supported(at, text, supported));
             }
         }
         Rule::Format(field, check) => check_format(map.get(*field), *check, &path.key(field), failures),
+        Rule::Text(field, check) => {
+            if let Some(why) = check(text(map, field)) {
+                failures.push(FieldError::invalid(path.key(field), text(map, field), why));
+            }
+        }
         Rule::Keys(field, check) => {
             let at = path.key(field);
             for key in map.get(*field).and_then(Value::as_object).into_iter().flat_map(Map::keys) {
@@ -243,8 +264,8 @@ fn apply(rule: &Rule, map: &Object, path: &Path<'_>, failures: &mut Failures) {
         }
         Rule::Range(field, min, max) => check_number(map, field, *min, *max, path, failures),
         Rule::Port(field) => check_port(map.get(*field), &path.key(field), failures),
-        Rule::Unique(field, key) => check_unique(map.get(*field), key, &path.key(field), failures),
-        Rule::ExactlyOne(fields, what) => check_one(fields, what, map, path, failures),
+        Rule::Unique(field, key, kind) => check_unique(list(map, field), key, *kind, &path.key(field), failures),
+        Rule::ExactlyOne(fields, what, kind) => check_one(fields, what, *kind, map, path, failures),
         Rule::AtLeastOne(fields, why) => {
             if fields.iter().all(|field| is_empty(map.get(*field))) {
                 failures.push(FieldError::required(path, *why));
@@ -256,13 +277,20 @@ fn apply(rule: &Rule, map: &Object, path: &Path<'_>, failures: &mut Failures) {
                 failures.push(FieldError::forbidden(path.key(second), format!("may not be set together with `{first}`")));
             }
         }
-        Rule::AtMost(field, most) => {
-            if let Some(list) = map.get(*field).and_then(Value::as_array).filter(|list| list.len() > *most) {
-                failures.push(FieldError::too_many(path.key(field), list.len(), *most));
+        Rule::AtMost(field, most, kind) => {
+            let (list, at) = (list(map, field), path.key(field));
+            match kind {
+                _ if list.len() <= *most => {}
+                FieldErrorKind::Invalid => {
+                    failures.push(FieldError::invalid(at, list.to_vec(), format!("must not have more than {most} items")))
+                }
+                _ => failures.push(FieldError::too_many(at, list.len(), *most)),
             }
         }
         Rule::Longest(field, most) => {
-            if text(map, field).len() > *most {
+            let bytes = |text: &Value| text.as_str().unwrap_or_default().len();
+            let all = |map: &Object| map.iter().map(|(key, value)| key.len() + bytes(value)).sum();
+            if map.get(*field).map_or(0, |value| value.as_object().map_or(bytes(value), all)) > *most {
                 failures.push(FieldError::too_long(path.key(field), *most));
             }
         }
@@ -272,12 +300,16 @@ fn apply(rule: &Rule, map: &Object, path: &Path<'_>, failures: &mut Failures) {
                 failures.push(FieldError::duplicate(path.key(field).index(index), item.clone()));
             }
         }
-        Rule::Amounts(field) => check_amounts(map.get(*field), &path.key(field), failures),
-        Rule::Only(fields, by, values, why) => {
-            if !values.contains(&text(map, by)) {
-                fields.iter().filter(|field| map.contains_key(**field)).for_each(|field| {
-                    failures.push(FieldError::forbidden(path.key(field), *why));
-                });
+        Rule::Amounts(field, check) => check_amounts(map.get(*field), *check, &path.key(field), failures),
+        Rule::Only(fields, by, values, why, kind) => {
+            for field in fields.iter().filter(|field| !is_so(map, by, values) && !is_empty(map.get(**field))) {
+                let shown = if *kind == FieldErrorKind::Invalid { map[*field].clone() } else { Value::Null };
+                failures.push(FieldError::new(path.key(field), *kind, shown, *why));
+            }
+        }
+        Rule::Needs(fields, by, values, why) => {
+            for field in fields.iter().filter(|field| is_so(map, by, values) && is_empty(map.get(**field))) {
+                failures.push(FieldError::required(path.key(field), *why));
             }
         }
         Rule::Union(by, members) => {
@@ -297,7 +329,12 @@ fn apply(rule: &Rule, map: &Object, path: &Path<'_>, failures: &mut Failures) {
 }
 
 fn text<'a>(map: &'a Object, key: &str) -> &'a str {
-    map.get(key).and_then(Value::as_str).unwrap_or_default()
+    map.get(key).and_then(|value| if *value == true { Some("true") } else { value.as_str() }).unwrap_or_default()
+}
+
+/// Whether the field has one of these values, or with `*` any.
+fn is_so(map: &Object, field: &str, values: &[&str]) -> bool {
+    if values == ["*"] { !is_empty(map.get(field)) } else { values.contains(&text(map, field)) }
 }
 
 fn list<'a>(map: &'a Object, key: &str) -> &'a [Value] {
@@ -312,15 +349,15 @@ fn amount(value: &Value) -> Option<Quantity> {
     value.as_str().and_then(Quantity::parse)
 }
 
-fn check_amounts(amounts: Option<&Value>, path: &Path<'_>, failures: &mut Failures) {
+fn check_amounts(amounts: Option<&Value>, check: names::Check, path: &Path<'_>, failures: &mut Failures) {
     for (name, value) in amounts.and_then(Value::as_object).into_iter().flatten() {
-        if let Some(why) = names::qualified(name) {
+        if let Some(why) = check(name) {
             failures.push(FieldError::invalid(path.map_key(name), name.as_str(), why));
         }
         if amount(value).is_some_and(Quantity::is_negative) {
             failures.push(FieldError::invalid(path.map_key(name), value.clone(), "must be greater than or equal to 0"));
         }
-        if name.contains('/') && amount(value).is_some_and(|q| !q.is_whole()) {
+        if formats::is_whole(name) && amount(value).is_some_and(|q| !q.is_whole()) {
             failures.push(FieldError::invalid(path.map_key(name), value.clone(), "must be an integer"));
         }
     }
@@ -354,13 +391,20 @@ fn check_format(value: Option<&Value>, check: names::Check, path: &Path<'_>, fai
 }
 
 fn check_number(map: &Object, field: &str, min: i64, max: i64, path: &Path<'_>, failures: &mut Failures) {
-    let Some(number) = map.get(field).and_then(Value::as_i64).filter(|n| *n < min || *n > max) else { return };
-    let why = match (min, max) {
-        (0 | 1, i64::MAX) => format!("must be greater than or equal to {min}"),
-        (_, i64::MAX) => format!("must be greater than or equal to {min}"),
+    let (at, wrong) = (path.key(field), |value: &Value| {
+        let whole = value.as_i64().or_else(|| i64::try_from(amount(value)?.millis().div_euclid(1000)).ok());
+        whole.filter(|n| *n < min || *n > max).map(|_| value.clone())
+    });
+    let why = || match max {
+        i64::MAX => format!("must be greater than or equal to {min}"),
         _ => format!("must be between {min} and {max}, inclusive"),
     };
-    failures.push(FieldError::invalid(path.key(field), number, why));
+    if let Some(number) = map.get(field).and_then(wrong) {
+        failures.push(FieldError::invalid(at, number, why()));
+    }
+    for (index, number) in list(map, field).iter().enumerate().filter_map(|(index, item)| Some((index, wrong(item)?))) {
+        failures.push(FieldError::invalid(at.index(index), number, why()));
+    }
 }
 
 fn check_port(value: Option<&Value>, path: &Path<'_>, failures: &mut Failures) {
@@ -377,20 +421,23 @@ fn check_port(value: Option<&Value>, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-fn check_unique(list: Option<&Value>, key: &str, path: &Path<'_>, failures: &mut Failures) {
-    let items = list.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+fn check_unique(items: &[Value], key: &str, kind: FieldErrorKind, path: &Path<'_>, failures: &mut Failures) {
+    let why = if kind == FieldErrorKind::Invalid { "must be unique" } else { "" };
     for (index, item) in items.iter().enumerate() {
         let Some(value) = item.get(key).filter(|value| !is_empty(Some(value))) else { continue };
         if items[..index].iter().any(|other| other.get(key) == Some(value)) {
-            failures.push(FieldError::duplicate(path.index(index).key(key), value.clone()));
+            failures.push(FieldError::new(path.index(index).key(key), kind, value.clone(), why));
         }
     }
 }
 
-fn check_one(fields: &[&str], what: &str, map: &Object, path: &Path<'_>, failures: &mut Failures) {
+fn check_one(fields: &[&str], what: &str, kind: FieldErrorKind, map: &Object, path: &Path<'_>, failures: &mut Failures) {
     let mut set = fields.iter().filter(|field| map.get(**field).is_some_and(|value| !value.is_null()));
     match (set.next(), set.next()) {
-        (None, _) => failures.push(FieldError::required(path, what)),
+        (None, _) => failures.push(FieldError::new(path, kind, "", what)),
+        (Some(_), Some(_)) if kind == FieldErrorKind::Invalid => {
+            failures.push(FieldError::invalid(path, "", format!("{what}, but only one")))
+        }
         (Some(_), Some(second)) => failures.push(FieldError::forbidden(path.key(second), "may not specify more than 1 of them")),
         _ => {}
     }

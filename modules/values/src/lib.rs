@@ -2,6 +2,7 @@
 //!
 //! Everything is a pure function of its arguments and knows nothing of the kernel.
 
+pub mod formats;
 pub mod names;
 pub mod quantity;
 pub mod selector;

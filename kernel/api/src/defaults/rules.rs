@@ -110,8 +110,9 @@ pub(super) static COMPUTED: &[(&str, Compute)] = &[
     ("api.core.v1.PodSpec", host_network_ports),
     ("api.core.v1.PodSpec", service_account_names),
     ("api.core.v1.Container", requests_from_limits),
-    ("api.core.v1.Container", pull_policy),
-    ("api.core.v1.EphemeralContainer", pull_policy),
+    ("api.core.v1.Container", |map| pull_policy(map, "image", "imagePullPolicy")),
+    ("api.core.v1.EphemeralContainer", |map| pull_policy(map, "image", "imagePullPolicy")),
+    ("api.core.v1.ImageVolumeSource", |map| pull_policy(map, "reference", "pullPolicy")),
     ("api.core.v1.Probe", probe),
     ("api.core.v1.Volume", empty_dir),
     ("api.core.v1.Namespace", namespace_name_label),
@@ -191,15 +192,14 @@ fn requests_from_limits(container: &mut Object) {
 }
 
 /// An image that is `latest`, said or unsaid, is pulled always; one with another tag or a digest when it is missing.
-fn pull_policy(container: &mut Object) {
-    if !text(container, "imagePullPolicy").is_empty() {
+fn pull_policy(map: &mut Object, image: &str, policy: &str) {
+    if !text(map, policy).is_empty() {
         return;
     }
-    let image = text(container, "image");
+    let image = text(map, image);
     let last = image.rsplit('/').next().unwrap_or_default();
     let latest = !last.contains('@') && (last.split_once(':').is_none_or(|(_, tag)| tag == "latest"));
-    let policy = if latest { "Always" } else { "IfNotPresent" };
-    container.insert("imagePullPolicy".into(), json!(policy));
+    map.insert(policy.into(), json!(if latest { "Always" } else { "IfNotPresent" }));
 }
 
 /// A probe's numbers are set when they are not zero.

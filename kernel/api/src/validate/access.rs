@@ -7,7 +7,6 @@ use super::{Failures, Object, list, number, text};
 use crate::path::Path;
 use crate::status::FieldError;
 
-const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
 const RBAC: &str = "rbac.authorization.k8s.io";
 pub(super) fn no_paths(role: &Object, path: &Path<'_>, failures: &mut Failures) {
     for (index, rule) in list(role, "rules").iter().enumerate() {
@@ -53,25 +52,6 @@ pub(super) fn request(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     }
 }
 
-pub(super) fn usages(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
-    #[rustfmt::skip]
-    const USAGES: &[&str] = &[
-        "any", "cert sign", "client auth", "code signing", "content commitment", "crl sign", "data encipherment", "decipher only",
-        "digital signature", "email protection", "encipher only", "ipsec end system", "ipsec tunnel", "ipsec user", "key agreement",
-        "key encipherment", "microsoft sgc", "netscape sgc", "ocsp signing", "s/mime", "server auth", "signing", "timestamping",
-    ];
-    for (index, usage) in list(spec, "usages").iter().filter_map(Value::as_str).enumerate().filter(|(_, usage)| !USAGES.contains(usage)) {
-        failures.push(FieldError::not_supported(path.key("usages").index(index), usage, USAGES));
-    }
-}
-
-pub(super) fn https(config: &Object, path: &Path<'_>, failures: &mut Failures) {
-    let url = text(config, "url");
-    if !url.is_empty() && !url.starts_with("https://") {
-        failures.push(FieldError::invalid(path.key("url"), url, "'https' is the only allowed URL scheme"));
-    }
-}
-
 pub(super) fn validates(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let found = ValidatingPolicy::failures(&Value::Object(spec.clone()), &path.to_string());
     found.into_iter().for_each(|failure| failures.push(failure));
@@ -92,10 +72,6 @@ pub(super) fn compiles(condition: &Object, path: &Path<'_>, failures: &mut Failu
 }
 
 pub(super) fn operations(rule: &Object, path: &Path<'_>, failures: &mut Failures) {
-    let all = list(rule, "operations");
-    for (index, operation) in all.iter().filter_map(Value::as_str).enumerate().filter(|(_, operation)| !OPERATIONS.contains(operation)) {
-        failures.push(FieldError::not_supported(path.key("operations").index(index), operation, OPERATIONS));
-    }
     for field in ["operations", "apiGroups", "apiVersions"] {
         let values = list(rule, field);
         if values.len() > 1 && values.iter().any(|value| value == "*") {
@@ -131,11 +107,7 @@ pub(super) fn constrains(spec: &Object, path: &Path<'_>, failures: &mut Failures
 }
 
 pub(super) fn actions(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
-    const ACTIONS: &[&str] = &["Audit", "Deny", "Warn"];
     let (all, at) = (list(spec, "validationActions"), path.key("validationActions"));
-    for (index, action) in all.iter().filter_map(Value::as_str).enumerate().filter(|(_, action)| !ACTIONS.contains(action)) {
-        failures.push(FieldError::not_supported(at.index(index), action, ACTIONS));
-    }
     if ["Deny", "Warn"].iter().all(|both| all.iter().any(|action| action == both)) {
         let why = "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)";
         failures.push(FieldError::invalid(at, Value::Array(all.to_vec()), why));
@@ -175,5 +147,20 @@ pub(super) fn reserved_class(class: &Object, path: &Path<'_>, failures: &mut Fai
     if name.starts_with("system-") && !matches!(name, "system-cluster-critical" | "system-node-critical") {
         let why = "priority class names with 'system-' prefix are reserved for system use only";
         failures.push(FieldError::forbidden(path.key("metadata").key("name"), why));
+    }
+}
+
+/// A part of the API that another server has is reached without looking at its certificate, or with whom to believe.
+pub(super) fn delegates(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let blind = spec.get("insecureSkipTLSVerify") == Some(&Value::Bool(true));
+    if blind && !spec.contains_key("service") {
+        failures.push(FieldError::invalid(
+            path.key("insecureSkipTLSVerify"),
+            true,
+            "insecureSkipTLSVerify may not be set for local services",
+        ));
+    }
+    if blind && !text(spec, "caBundle").is_empty() {
+        failures.push(FieldError::invalid(path.key("insecureSkipTLSVerify"), true, "may not be true if caBundle is present"));
     }
 }

@@ -39,13 +39,6 @@ pub(super) fn failures_need_never(spec: &Object, path: &Path<'_>, failures: &mut
     }
 }
 
-/// A selector that the user chose must be meant.
-pub(super) fn own_selector(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
-    if spec.get("manualSelector") == Some(&Value::Bool(true)) && !spec.contains_key("selector") {
-        failures.push(FieldError::required(path.key("selector"), ""));
-    }
-}
-
 pub(super) fn one_failure_source(rule: &Object, path: &Path<'_>, failures: &mut Failures) {
     let (codes, conditions) = (rule.contains_key("onExitCodes"), !list(rule, "onPodConditions").is_empty());
     if codes == conditions {
@@ -86,4 +79,56 @@ pub(super) fn time_zone(spec: &Object, path: &Path<'_>, failures: &mut Failures)
         return;
     };
     failures.push(FieldError::invalid(path.key("timeZone"), zone, why));
+}
+
+/// Jobs of a cron job have selectors that are made for each.
+pub(super) fn template_of_jobs(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let job = spec.get("jobTemplate").map_or(&Value::Null, |template| &template["spec"]);
+    let template = path.key("jobTemplate");
+    let at = template.key("spec");
+    if !job["selector"].is_null() {
+        failures.push(FieldError::invalid(at.key("selector"), job["selector"].clone(), "`selector` will be auto-generated"));
+    }
+    if job["manualSelector"] == true {
+        failures.push(FieldError::not_supported(at.key("manualSelector"), true, &["nil", "false"]));
+    }
+}
+
+/// A job succeeds with indexes that it has.
+pub(super) fn success(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let (Some(all), Some(policy)) = (number(spec, "completions"), spec.get("successPolicy")) else { return };
+    for (index, rule) in policy["rules"].as_array().into_iter().flatten().enumerate() {
+        let at = |field: &str| format!("{path}.successPolicy.rules[{index}].{field}");
+        let indexes = rule["succeededIndexes"].as_str().unwrap_or_default();
+        let last = indexes.rsplit([',', '-']).next().and_then(|last| last.parse::<i64>().ok());
+        if last.is_some_and(|last| last >= all) {
+            failures.push(FieldError::invalid(at("succeededIndexes"), indexes, format!("cannot have an index that is {all} or above")));
+        }
+        if let Some(count) = rule["succeededCount"].as_i64().filter(|count| *count > all) {
+            failures.push(FieldError::invalid(
+                at("succeededCount"),
+                count,
+                format!("must be less than or equal to {all} (the number of completions)"),
+            ));
+        }
+    }
+}
+
+/// Exit codes are those of containers of the template.
+pub(super) fn failing_containers(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
+    let rules = spec.get("podFailurePolicy").and_then(|policy| policy["rules"].as_array()).into_iter().flatten();
+    for (index, rule) in rules.enumerate() {
+        let pod = spec.get("template").map_or(&Value::Null, |template| &template["spec"]);
+        let at = |field: &str| format!("{path}.podFailurePolicy.rules[{index}].{field}");
+        if let Some(name) = rule["onExitCodes"]["containerName"].as_str()
+            && !crate::pod::containers(pod).any(|(_, _, container)| container["name"] == name)
+        {
+            let why = "must be one of the container or initContainer names in the pod template";
+            failures.push(FieldError::invalid(at("onExitCodes.containerName"), name, why));
+        }
+        if rule["action"] == "FailIndex" && !spec.contains_key("backoffLimitPerIndex") {
+            let why = "requires the backoffLimitPerIndex to be set";
+            failures.push(FieldError::invalid(at("action"), "FailIndex", why));
+        }
+    }
 }

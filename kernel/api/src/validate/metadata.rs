@@ -104,7 +104,7 @@ fn check_name(resource: &Resource, metadata: &Map<String, Value>, path: &Path<'_
     }
 }
 
-fn check_annotations(annotations: Option<&Value>, path: &Path<'_>, failures: &mut Failures) {
+pub(super) fn check_annotations(annotations: Option<&Value>, path: &Path<'_>, failures: &mut Failures) {
     let mut bytes = 0;
     for (key, value) in annotations.and_then(Value::as_object).into_iter().flatten() {
         // Upstream folds annotation keys to lower case before it looks at them.

@@ -90,24 +90,32 @@ pub(super) fn slice_ports(slice: &Object, path: &Path<'_>, failures: &mut Failur
     }
 }
 
-pub(super) fn no_address(rule: &Object, path: &Path<'_>, failures: &mut Failures) {
-    let host = text(rule, "host");
+pub(super) fn no_address(rule: &Object, path: &Path<'_>, field: &str, failures: &mut Failures) {
+    let host = text(rule, field);
     if host.parse::<IpAddr>().is_ok() {
-        failures.push(FieldError::invalid(path.key("host"), host, "must be a DNS name, not an IP address"));
+        failures.push(FieldError::invalid(path.key(field), host, "must be a DNS name, not an IP address"));
     }
 }
 
-pub(super) fn policy_types(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
-    const TYPES: &[&str] = &["Egress", "Ingress"];
-    for (index, kind) in list(spec, "policyTypes").iter().filter_map(Value::as_str).enumerate().filter(|(_, kind)| !TYPES.contains(kind)) {
-        failures.push(FieldError::not_supported(path.key("policyTypes").index(index), kind, TYPES));
+/// A block of addresses; space around it is an old habit.
+pub(super) fn padded_cidr(text: &str) -> Option<String> {
+    names::cidr(text.trim())
+}
+
+/// The annotation that was there before the field says the same.
+pub(super) fn one_class(ingress: &Object, _: &Path<'_>, failures: &mut Failures) {
+    const CLASS: &str = "kubernetes.io/ingress.class";
+    let said = ingress.get("metadata").and_then(|metadata| metadata["annotations"][CLASS].as_str());
+    let field = ingress.get("spec").and_then(|spec| spec["ingressClassName"].as_str());
+    if let (Some(said), Some(_)) = (said, field.filter(|field| Some(*field) != said)) {
+        failures.push(FieldError::invalid(format!("annotations.{CLASS}"), said, "must match `ingressClassName` when both are specified"));
     }
 }
 
 pub(super) fn port_range(port: &Object, path: &Path<'_>, failures: &mut Failures) {
     let Some(end) = number(port, "endPort") else { return };
     match port.get("port") {
-        None => failures.push(FieldError::required(path.key("port"), "must be specified when `endPort` is specified")),
+        None => failures.push(FieldError::invalid(path.key("endPort"), end, "may not be specified when `port` is not specified")),
         Some(Value::String(_)) => {
             failures.push(FieldError::invalid(path.key("endPort"), end, "may not be specified when `port` is non-numeric"));
         }

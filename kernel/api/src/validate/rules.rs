@@ -2,14 +2,13 @@
 
 use serde_json::Value;
 
-use super::{Failures, Object, list, names, text};
+use super::{Failures, Object, formats, list, names, text};
 use crate::path::Path;
 use crate::status::FieldError;
 
 /// Bytes of a config map's or secret's data.
 pub const DATA_BYTES_MAX: usize = 1 << 20;
 
-const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 pub(super) fn service_ports(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
     let (ports, at) = (list(spec, "ports"), path.key("ports"));
     let kind = text(spec, "type");
@@ -25,8 +24,13 @@ pub(super) fn service_ports(spec: &Object, path: &Path<'_>, failures: &mut Failu
             failures.push(FieldError::duplicate(at, serde_json::json!({"port": port["port"], "protocol": port["protocol"]})));
         }
         let node_port = port["nodePort"].as_i64().unwrap_or(0);
-        if node_port != 0 && !matches!(kind, "NodePort" | "LoadBalancer") {
-            failures.push(FieldError::forbidden(at.key("nodePort"), format!("may not be used when `type` is '{kind}'")));
+        if node_port != 0
+            && ports[..index].iter().any(|other| other["nodePort"] == port["nodePort"] && other["protocol"] == port["protocol"])
+        {
+            failures.push(FieldError::duplicate(at.key("nodePort"), node_port));
+        }
+        if node_port != 0 && kind == "ClusterIP" {
+            failures.push(FieldError::forbidden(at.key("nodePort"), "may not be used when `type` is 'ClusterIP'"));
         }
     }
 }
@@ -91,10 +95,20 @@ pub(super) fn secret(secret: &Object, path: &Path<'_>, failures: &mut Failures) 
         _ => &[],
     };
     for key in required {
-        if secret.get("data").and_then(|d| d.get(key)).is_none() {
+        let value = secret.get("data").and_then(|data| data[*key].as_str());
+        if value.is_none_or(|value| value.is_empty() && *key == "ssh-privatekey") {
             failures.push(FieldError::required(at.map_key(key), ""));
+        } else if key.starts_with(".docker") && !value.is_some_and(is_json) {
+            failures.push(FieldError::invalid(at.map_key(key), "<secret contents redacted>", "must be a JSON object"));
         }
     }
+}
+
+/// Whether the base64 is that of a JSON object.
+fn is_json(encoded: &str) -> bool {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap_or_default();
+    serde_json::from_slice::<std::collections::HashMap<String, serde::de::IgnoredAny>>(&bytes).is_ok()
 }
 
 pub(super) fn taints(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
@@ -117,29 +131,9 @@ pub(super) fn binding(binding: &Object, path: &Path<'_>, failures: &mut Failures
     }
 }
 
-pub(super) fn access_modes(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
-    let at = path.key("accessModes");
-    for mode in list(spec, "accessModes").iter().filter_map(Value::as_str).filter(|mode| !ACCESS_MODES.contains(mode)) {
-        failures.push(FieldError::not_supported(at, mode, ACCESS_MODES));
-    }
-}
-
-pub(super) fn claim_request(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
-    let asked = spec.get("resources").and_then(|r| r["requests"].get("storage"));
-    let resources = path.key("resources");
-    let at = resources.key("requests");
-    match asked.and_then(Value::as_str).and_then(crate::quantity::Quantity::parse) {
-        None => failures.push(FieldError::required(resources.map_key("storage"), "")),
-        Some(amount) if amount.units() <= 0 => {
-            failures.push(FieldError::invalid(at.map_key("storage"), asked.cloned().unwrap_or(Value::Null), "must be greater than zero"));
-        }
-        Some(_) => {}
-    }
-}
-
 /// An event lives in the namespace of what it is about; about nothing in a namespace, in `default`.
 pub(super) fn event(event: &Object, path: &Path<'_>, failures: &mut Failures) {
-    let about = event.get("involvedObject").map_or("", |o| o["namespace"].as_str().unwrap_or_default());
+    let about = event.get("involvedObject").or_else(|| event.get("regarding")).map_or("", |o| o["namespace"].as_str().unwrap_or_default());
     let own = event.get("metadata").map_or("", |m| m["namespace"].as_str().unwrap_or_default());
     let fits = if about.is_empty() { own == "default" || own == "kube-system" } else { about == own };
     if !fits {
@@ -155,10 +149,12 @@ pub(super) fn ingress(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
 
 pub(super) fn ingress_path(entry: &Object, path: &Path<'_>, failures: &mut Failures) {
     let value = text(entry, "path");
-    let may_be_empty = text(entry, "pathType") == "ImplementationSpecific";
-    let fits = if value.is_empty() { may_be_empty } else { value.starts_with('/') };
-    if !fits {
-        failures.push(FieldError::invalid(path.key("path"), value, "must be an absolute path"));
+    let wrong = match text(entry, "pathType") {
+        "Exact" | "Prefix" => formats::plain_steps(value),
+        _ => formats::absolute_path(value).filter(|_| !value.is_empty()),
+    };
+    if let Some(why) = wrong {
+        failures.push(FieldError::invalid(path.key("path"), value, why));
     }
 }
 
@@ -207,12 +203,15 @@ pub(super) fn priority(class: &Object, path: &Path<'_>, failures: &mut Failures)
     }
 }
 
-pub(super) fn definition_name(definition: &Object, path: &Path<'_>, failures: &mut Failures) {
-    let at = |pointer: &str| definition.get("spec").and_then(|s| s.pointer(pointer)).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let expected = format!("{}.{}", at("/names/plural"), at("/group"));
-    let name = definition.get("metadata").map_or("", |m| m["name"].as_str().unwrap_or_default());
+/// The name is made of two texts of the spec.
+pub(super) fn named_after(object: &Object, path: &Path<'_>, pointers: &[&str], failures: &mut Failures) {
+    let at =
+        |pointer: &&str| object.get("spec").and_then(|spec| spec.pointer(pointer)).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let expected = pointers.iter().map(at).collect::<Vec<_>>().join(".");
+    let name = object.get("metadata").map_or("", |m| m["name"].as_str().unwrap_or_default());
     if name != expected {
-        failures.push(FieldError::invalid(path.key("metadata").key("name"), name, "must be spec.names.plural+\".\"+spec.group"));
+        let why = format!("must be spec{}", pointers.join("+\".\"+spec").replace('/', "."));
+        failures.push(FieldError::invalid(path.key("metadata").key("name"), name, why));
     }
 }
 

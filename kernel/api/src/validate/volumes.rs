@@ -1,7 +1,6 @@
 //! Rules about what a pod mounts.
 
-use super::pods::relative;
-use super::{Failures, Object, amount, text};
+use super::{Failures, Object, amount};
 use serde_json::Value;
 
 use crate::path::Path;
@@ -24,16 +23,4 @@ pub(super) fn lifetime(map: &Object, path: &Path<'_>, failures: &mut Failures) {
     };
     let why = format!("if provided, maxExpirationSeconds must be {bound}");
     failures.push(FieldError::invalid(path.key("maxExpirationSeconds"), seconds, why));
-}
-
-pub(super) fn no_parent_steps(map: &Object, path: &Path<'_>, failures: &mut Failures) {
-    let value = text(map, "path");
-    // A host path is absolute; a path inside a volume is not.
-    if map.contains_key("type") {
-        if value.split('/').any(|step| step == "..") {
-            failures.push(FieldError::invalid(path.key("path"), value, "must not contain '..'"));
-        }
-    } else {
-        relative(value, &path.key("path"), failures);
-    }
 }

@@ -33,10 +33,7 @@ const CREDENTIALS_MAX: usize = 64 << 10;
 /// Containers of every kind with their paths.
 fn containers<'a>(spec: &'a Object, path: &Path<'_>) -> impl Iterator<Item = (String, &'a Value)> {
     let at = path.to_string();
-    super::pods::CONTAINER_LISTS.into_iter().flat_map(move |key| {
-        let at = at.clone();
-        super::list(spec, key).iter().enumerate().map(move |(index, container)| (format!("{at}.{key}[{index}]"), container))
-    })
+    super::pods::each(spec).map(move |(key, index, container)| (format!("{at}.{key}[{index}]"), container))
 }
 
 pub(super) fn pod(spec: &Object, path: &Path<'_>, failures: &mut Failures) {

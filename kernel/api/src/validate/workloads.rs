@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Failures, Object, list, number, text};
+use super::{Failures, Object, list, number};
 use crate::path::Path;
 use crate::selector::LabelSelector;
 use crate::status::FieldError;
@@ -73,13 +73,6 @@ pub(super) fn progress_after_ready(spec: &Object, path: &Path<'_>, failures: &mu
     }
 }
 
-pub(super) fn no_rolling_update_unless(strategy: &Object, path: &Path<'_>, kind: &str, failures: &mut Failures) {
-    let found = text(strategy, "type");
-    if found != kind && !found.is_empty() && strategy.contains_key("rollingUpdate") {
-        failures.push(FieldError::forbidden(path.key("rollingUpdate"), format!("may not be specified when strategy `type` is '{found}'")));
-    }
-}
-
 /// Counts or percentages.
 pub(super) fn amounts(map: &Object, path: &Path<'_>, fields: &[&str], failures: &mut Failures) {
     for field in fields {
@@ -103,21 +96,26 @@ pub(super) fn amounts(map: &Object, path: &Path<'_>, fields: &[&str], failures: 
     }
 }
 
-pub(super) fn not_both_zero(update: &Object, path: &Path<'_>, failures: &mut Failures) {
-    let zero = |key: &str| match update.get(key) {
-        Some(Value::Number(n)) => n.as_i64() == Some(0),
-        Some(Value::String(text)) => text == "0%",
-        _ => false,
-    };
-    if zero("maxUnavailable") && zero("maxSurge") {
-        let shown = update.get("maxUnavailable").cloned().unwrap_or(Value::Null);
-        failures.push(FieldError::invalid(path.key("maxUnavailable"), shown, "may not be 0 when `maxSurge` is 0"));
+fn is_zero(update: &Object, key: &str) -> bool {
+    update.get(key).is_none_or(|value| *value == 0 || *value == "0%")
+}
+
+/// Pods are replaced by a new one beside the old one, or after it.
+pub(super) fn either_moves(update: &Object, path: &Path<'_>, failures: &mut Failures) {
+    match (is_zero(update, "maxUnavailable"), is_zero(update, "maxSurge")) {
+        (true, true) => failures.push(FieldError::required(path.key("maxUnavailable"), "cannot be 0 when maxSurge is 0")),
+        (false, false) => {
+            let why = "may not be set when maxUnavailable is non-zero";
+            failures.push(FieldError::invalid(path.key("maxSurge"), update["maxSurge"].clone(), why));
+        }
+        _ => {}
     }
 }
 
-pub(super) fn indexed_needs_completions(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
-    if text(spec, "completionMode") == "Indexed" && !spec.contains_key("completions") {
-        failures.push(FieldError::required(path.key("completions"), "when completion mode is Indexed"));
+pub(super) fn not_both_zero(update: &Object, path: &Path<'_>, failures: &mut Failures) {
+    if is_zero(update, "maxUnavailable") && is_zero(update, "maxSurge") {
+        let shown = update.get("maxUnavailable").cloned().unwrap_or(Value::Null);
+        failures.push(FieldError::invalid(path.key("maxUnavailable"), shown, "may not be 0 when `maxSurge` is 0"));
     }
 }
 
@@ -136,35 +134,6 @@ pub(super) fn ends_some_day(spec: &Object, path: &Path<'_>, failures: &mut Failu
 pub(super) fn claims_are_volumes(spec: &Object, _: &Path<'_>, failures: &mut Failures) {
     let names = list(spec, "volumeClaimTemplates").iter().filter_map(|claim| claim["metadata"]["name"].as_str());
     failures.claimed.extend(names.map(str::to_owned));
-}
-
-/// Five fields of cron syntax, or one of the `@` words.
-pub(super) fn schedule(spec: &Object, path: &Path<'_>, failures: &mut Failures) {
-    let schedule = text(spec, "schedule");
-    if schedule.is_empty() {
-        return;
-    }
-    const WORDS: [&str; 7] = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
-    let fits = if schedule.starts_with('@') {
-        WORDS.contains(&schedule) || schedule.strip_prefix("@every ").is_some_and(|d| !d.trim().is_empty())
-    } else {
-        let fields: Vec<&str> = schedule.split_whitespace().collect();
-        fields.len() == 5 && fields.iter().all(|f| f.chars().all(|c| c.is_ascii_alphanumeric() || "*/,-?".contains(c)))
-    };
-    if !fits {
-        failures.push(FieldError::invalid(
-            path.key("schedule"),
-            schedule,
-            "expected exactly 5 fields of cron syntax, or a word such as @hourly",
-        ));
-    }
-    if schedule.contains("TZ") {
-        failures.push(FieldError::invalid(
-            path.key("schedule"),
-            schedule,
-            "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
-        ));
-    }
 }
 
 pub(super) fn replica_bounds(spec: &Object, path: &Path<'_>, failures: &mut Failures) {

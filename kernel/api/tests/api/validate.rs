@@ -130,7 +130,7 @@ fn workloads_are_held_to_upstreams_rules() {
         &DEPLOYMENT.replace("spec: {selector", "spec: {replicas: -1, strategy: {type: Recreate, rollingUpdate: {maxSurge: 1}}, selector"),
         &[
             "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
-            "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'",
+            "spec.strategy.rollingUpdate: Forbidden: may not be specified unless `type` is 'RollingUpdate'",
         ],
     );
     check(
