@@ -3,11 +3,15 @@
 use crate::{Outcome, needs, shell};
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 /// The target of modules.
 const WASM: &str = "wasm32-wasip2";
+
+/// What guests in other languages are joined with, and the package that it is built from.
+const ADAPTERS: [(&str, &str); 2] = [("admission", "pintle-adapter-admission"), ("controller", "pintle-adapter-controller")];
 
 /// Every program, with the features that the whole workspace gives the crates below them, as [`everything`] has them: both builds share what they make.
 pub fn programs() -> Outcome {
@@ -19,12 +23,13 @@ pub fn everything() -> Outcome {
     shell::cargo(&["build", "--release", "--workspace", "--all-targets"])
 }
 
-/// The built-in modules: each folder of `modules/` with a `module.json`, to `target/release/modules/NAME.{wasm,json}`.
+/// The built-in modules: each folder of `modules/` with a `module.json`, to `target/release/modules/NAME.{wasm,json}`; and the
+/// adapters of `modules/adapters/` to `target/release/adapters/`.
 pub fn modules() -> Outcome {
     let folders = module_folders(&shell::root().join("modules"))?;
     let packages: Vec<String> = folders.iter().map(|f| format!("pintle-module-{}", name(f))).collect();
     let mut args = vec!["build", "--profile", "module", "--target", WASM];
-    for package in &packages {
+    for package in packages.iter().map(String::as_str).chain(ADAPTERS.map(|(_, package)| package)) {
         args.extend(["-p", package]);
     }
     shell::cargo(&args)?;
@@ -36,7 +41,23 @@ pub fn modules() -> Outcome {
         place(&built.join(file), &out.join(format!("{}.wasm", name(folder))))?;
         place(&folder.join("module.json"), &out.join(format!("{}.json", name(folder))))?;
     }
+    adapt()?;
+    let out = pintle_tests::programs().join("adapters");
+    fs::create_dir_all(&out)?;
+    for (name, package) in ADAPTERS {
+        place(&built.join(format!("{}.wasm", package.replace('-', "_"))), &out.join(format!("{name}.wasm")))?;
+    }
     Ok(())
+}
+
+/// The program that joins guests with them, in a workspace of its own.
+fn adapt() -> Outcome {
+    let target = pintle_tests::programs().with_file_name("adapt");
+    let manifest = shell::root().join("modules/adapt/Cargo.toml").display().to_string();
+    shell::cargo(&["build", "--release", "--locked", "--manifest-path", &manifest, "--target-dir", &target.display().to_string()])?;
+    place(&target.join("release/pintle-adapt"), &pintle_tests::programs().join("pintle-adapt"))?;
+    // What replaces it is a new file: it may be run at once.
+    Ok(fs::set_permissions(pintle_tests::programs().join("pintle-adapt"), fs::Permissions::from_mode(0o755))?)
 }
 
 /// The third-party examples, each a workspace of its own, to `target/release/example-modules/`.

@@ -1,11 +1,12 @@
-//! `pintle module new | test | build | push | logs`: from an empty folder to a running module; `shadow | compare | promote | rollback | record |
+//! `pintle module new | test | build | adapt | push | logs`: from an empty folder to a running module; `shadow | compare | promote | rollback | record |
 //! replay`: from one version to the next.
 //!
-//! It runs the user's own cargo and kubectl, and knows nothing of the kernel: a module is a crate that depends on modules/sdk, and loading one
-//! is a write to the API like any other.
+//! It runs the user's own cargo (or npm, or Python) and kubectl, and knows nothing of the kernel: a module is a crate that depends on modules/sdk, or a
+//! component that exports an interface of wit/module.wit, and loading one is a write to the API like any other.
 
 mod cluster;
 mod project;
+mod toolchain;
 mod versions;
 
 use clap::{Parser, Subcommand};
@@ -29,6 +30,9 @@ enum Verb {
         /// What it is.
         #[arg(long, value_enum, default_value = "controller")]
         kind: project::Kind,
+        /// What it is written in: rust, or an admission rule in javascript, or a controller in python.
+        #[arg(long, value_enum, default_value = "rust")]
+        language: project::Language,
         /// The folder of Pintle's SDK (modules/sdk); by default the one that this program was built beside.
         #[arg(long)]
         sdk: Option<PathBuf>,
@@ -37,6 +41,14 @@ enum Verb {
     Test,
     /// Builds the module, and says what came out.
     Build,
+    /// Makes a module of WebAssembly that was not built for Pintle's pipe: a component that exports an interface of wit/module.wit.
+    Adapt {
+        /// The component.
+        guest: PathBuf,
+        /// Where the module goes.
+        #[arg(short, long, default_value = "module.wasm")]
+        out: PathBuf,
+    },
     /// Builds the module, writes it to the cluster that kubectl talks to, and waits until it runs. The one that runs is swapped.
     Push {
         /// Push the component to this registry (HOST/NAME:TAG) and let the kernel pull it from there by its digest.
@@ -132,6 +144,19 @@ pub enum CliError {
     /// The folder is there already.
     #[error("{0} is there already")]
     Exists(PathBuf),
+    /// There is no example to begin with.
+    #[error(
+        "there is no example of a {kind:?} in {language:?}; wit/module.wit says what one has to export, and any tool for components will do"
+    )]
+    NoTemplate {
+        /// What was asked for.
+        kind: project::Kind,
+        /// In what.
+        language: project::Language,
+    },
+    /// The folder shows no language.
+    #[error("there is no Cargo.toml, package.json or requirements.txt here: a module is built in its own folder")]
+    NoToolchain,
     /// The SDK is not where it should be.
     #[error("there is no SDK at {0}; say where modules/sdk of Pintle's source is with --sdk")]
     NoSdk(PathBuf),
@@ -181,8 +206,9 @@ impl CliError {
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
-        Verb::New { name, kind, sdk } => project::new(&name, kind, sdk),
-        Verb::Test => project::test(),
+        Verb::New { name, kind, language, sdk } => project::new(&name, kind, language, sdk),
+        Verb::Test => toolchain::Toolchain::here().and_then(toolchain::Toolchain::test),
+        Verb::Adapt { guest, out } => project::adapt(&guest, &out).map(drop),
         Verb::Build => project::build().map(|built| println!("{built}")),
         Verb::Push { to } => project::build().and_then(|built| cluster::push(&built, to.as_deref())),
         Verb::NewKey { file } => cluster::new_key(&file),

@@ -1,6 +1,6 @@
-//! The crate of a module: made from the repository's own examples, which are tested there, and built by the user's cargo.
+//! The folder of a module: made from the repository's own examples, which are tested there, and built by the tools of its language.
 
-use crate::CliError;
+use crate::{CliError, toolchain::Toolchain};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{
@@ -9,7 +9,8 @@ use std::{
     process::Command,
 };
 
-const TARGET: &str = "wasm32-wasip2";
+/// What comes out of a build in another language than Rust.
+const MODULE: &str = "module.wasm";
 
 /// What a new module is.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -22,43 +23,63 @@ pub enum Kind {
     SchedulerPlugin,
 }
 
+/// What it is written in.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Language {
+    /// With the SDK.
+    Rust,
+    /// Against the WIT world, by componentize-js.
+    Javascript,
+    /// Against the WIT world, by componentize-py.
+    Python,
+}
+
 /// One example as a template: its own names, and its files.
 struct Template {
     package: &'static str,
     module: &'static str,
-    files: [(&'static str, &'static str); 4],
+    /// The one that decides.
+    decides: &'static str,
+    files: &'static [(&'static str, &'static str)],
 }
 
 macro_rules! template {
-    ($package:literal, $module:literal) => {
+    ($package:literal, $module:literal, $decides:literal $(, $file:literal)*) => {
         Template {
             package: $package,
             module: $module,
-            files: [
-                ("Cargo.toml", include_str!(concat!("../../../examples/", $package, "/Cargo.toml"))),
-                ("Cargo.lock", include_str!(concat!("../../../examples/", $package, "/Cargo.lock"))),
+            decides: $decides,
+            files: &[
+                ($decides, include_str!(concat!("../../../examples/", $package, "/", $decides))),
                 ("module.json", include_str!(concat!("../../../examples/", $package, "/module.json"))),
-                ("src/lib.rs", include_str!(concat!("../../../examples/", $package, "/src/lib.rs"))),
+                $(($file, include_str!(concat!("../../../examples/", $package, "/", $file))),)*
             ],
         }
     };
 }
 
-impl Kind {
-    fn template(self) -> Template {
-        match self {
-            Self::Controller => template!("module-controller", "greeter"),
-            Self::Admission => template!("module-admission", "tagged-images"),
-            Self::SchedulerPlugin => template!("module-scheduler-plugin", "licences"),
+fn template(kind: Kind, language: Language) -> Option<Template> {
+    Some(match (language, kind) {
+        (Language::Rust, Kind::Controller) => template!("module-controller", "greeter", "src/lib.rs", "Cargo.toml", "Cargo.lock"),
+        (Language::Rust, Kind::Admission) => template!("module-admission", "tagged-images", "src/lib.rs", "Cargo.toml", "Cargo.lock"),
+        (Language::Rust, Kind::SchedulerPlugin) => {
+            template!("module-scheduler-plugin", "licences", "src/lib.rs", "Cargo.toml", "Cargo.lock")
         }
-    }
+        (Language::Javascript, Kind::Admission) => {
+            template!("module-javascript", "memory-limits", "rule.js", "rule.test.js", "build.js", "package.json", ".gitignore")
+        }
+        (Language::Python, Kind::Controller) => {
+            template!("module-python", "python-greeter", "greeting.py", "app.py", "test_greeting.py", "requirements.txt", ".gitignore")
+        }
+        _ => return None,
+    })
 }
 
 /// Makes the folder of a new module.
 ///
 /// # Errors
-/// A name that no module can have, a folder that is there, no SDK.
-pub fn new(name: &str, kind: Kind, sdk: Option<PathBuf>) -> Result<(), CliError> {
+/// A name that no module can have, a folder that is there, no SDK, no example of that kind in that language.
+pub fn new(name: &str, kind: Kind, language: Language, sdk: Option<PathBuf>) -> Result<(), CliError> {
     let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if !plain || !name.starts_with(|c: char| c.is_ascii_lowercase()) || name.ends_with('-') || name.len() > 63 {
         return Err(CliError::Name(name.to_owned()));
@@ -69,16 +90,19 @@ pub fn new(name: &str, kind: Kind, sdk: Option<PathBuf>) -> Result<(), CliError>
     if folder.exists() {
         return Err(CliError::Exists(folder));
     }
-    let template = kind.template();
+    let template = template(kind, language).ok_or(CliError::NoTemplate { kind, language })?;
     for (file, text) in template.files {
         let path = folder.join(file);
         let parent = path.parent().unwrap_or(&folder);
         fs::create_dir_all(parent).map_err(CliError::io(parent.display().to_string()))?;
         fs::write(&path, template.fill(text, name, &sdk)).map_err(CliError::io(path.display().to_string()))?;
     }
-    fs::write(folder.join(".gitignore"), "/target\n").map_err(CliError::io(".gitignore"))?;
+    if matches!(language, Language::Rust) {
+        fs::write(folder.join(".gitignore"), "/target\n").map_err(CliError::io(".gitignore"))?;
+    }
     println!(
-        "{name}/src/lib.rs decides, {name}/module.json says what it may see and do. Next:\n\n  cd {name}\n  pintle module test\n  pintle module push"
+        "{name}/{} decides, {name}/module.json says what it may see and do. Next:\n\n  cd {name}\n  pintle module test\n  pintle module push",
+        template.decides
     );
     Ok(())
 }
@@ -91,14 +115,6 @@ impl Template {
             .replace(&format!("\"{}\"", self.package), &format!("\"{name}\""))
             .replace(&format!("\"name\": \"{}\"}}", self.module), &format!("\"name\": \"{name}\"}}"))
     }
-}
-
-/// Runs the module's own tests.
-///
-/// # Errors
-/// `Program` when one fails.
-pub fn test() -> Result<(), CliError> {
-    run(Command::new("cargo").arg("test"))
 }
 
 /// A built module and its manifest.
@@ -136,29 +152,31 @@ impl fmt::Display for Built {
 /// Builds the module of this folder.
 ///
 /// # Errors
-/// `Program` when cargo fails; a folder that holds no module.
+/// `Program` when a tool fails; a folder that holds no module; what cannot be adapted.
 pub fn build() -> Result<Built, CliError> {
     let text = fs::read_to_string("module.json").map_err(CliError::io("module.json"))?;
     let manifest: Value = serde_json::from_str(&text).map_err(|e| CliError::unexpected("module.json", e))?;
-    run(Command::new("cargo").args(["build", "--release", "--target", TARGET]))?;
-    let output =
-        Command::new("cargo").args(["metadata", "--no-deps", "--format-version", "1"]).output().map_err(CliError::io("cargo metadata"))?;
-    let metadata: Value = serde_json::from_slice(&output.stdout).map_err(|e| CliError::unexpected("cargo metadata", e))?;
-    let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut targets = packages.iter().filter_map(|p| p["targets"].as_array()).flatten();
-    let library = targets.find(|t| t["crate_types"].as_array().is_some_and(|types| types.iter().any(|t| t == "cdylib")));
-    let name =
-        library.and_then(|t| t["name"].as_str()).ok_or_else(|| CliError::unexpected("Cargo.toml", "no library of crate type cdylib"))?;
-    let target = metadata["target_directory"].as_str().unwrap_or("target");
-    let path = Path::new(target).join(TARGET).join("release").join(format!("{}.wasm", name.replace('-', "_")));
-    let wasm = fs::read(&path).map_err(CliError::io(path.display().to_string()))?;
-    Ok(Built { manifest, wasm, path })
+    let kind = manifest["spec"]["type"].as_str().unwrap_or_default();
+    let toolchain = Toolchain::here()?;
+    let path = toolchain.build(kind)?;
+    let built = fs::read(&path).map_err(CliError::io(path.display().to_string()))?;
+    if toolchain == Toolchain::Cargo {
+        return Ok(Built { manifest, wasm: built, path });
+    }
+    adapt(&path, Path::new(MODULE)).map(|wasm| Built { manifest, wasm, path: MODULE.into() })
 }
 
-fn run(command: &mut Command) -> Result<(), CliError> {
-    let what = format!("{command:?}").replace('"', "");
-    let status = command.status().map_err(CliError::io(what.clone()))?;
-    if status.success() { Ok(()) } else { Err(CliError::Program(what)) }
+/// Joins a guest that was not built for the pipe with the adapter for what it exports, and writes the module to `out`.
+///
+/// # Errors
+/// It cannot be adapted, or a file cannot be used.
+pub fn adapt(guest: &Path, out: &Path) -> Result<Vec<u8>, CliError> {
+    let program = std::env::current_exe().map_err(CliError::io("this program"))?.with_file_name("pintle-adapt");
+    let status = Command::new(&program).args([guest, out]).status().map_err(CliError::io(program.display().to_string()))?;
+    if !status.success() {
+        return Err(CliError::Program("pintle-adapt".into()));
+    }
+    fs::read(out).map_err(CliError::io(out.display().to_string()))
 }
 
 #[cfg(test)]
@@ -168,7 +186,7 @@ mod tests {
     #[test]
     fn a_template_bears_the_new_name_everywhere() {
         for kind in [Kind::Controller, Kind::Admission] {
-            let template = kind.template();
+            let template = template(kind, Language::Rust).expect("an example");
             let filled: String = template.files.iter().map(|(_, text)| template.fill(text, "my-own", Path::new("/sdk"))).collect();
             assert!(
                 filled.contains("name = \"my-own\"") && filled.contains("\"name\": \"my-own\"") && filled.contains("my_own.wasm"),

@@ -94,6 +94,21 @@ impl<'a> Review<'a> {
         }
     }
 
+    /// The JSON of the object as it would be, as it came; empty on delete.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.object
+    }
+
+    /// The JSON of the object as it is, as it came; empty on create.
+    pub fn old_bytes(&self) -> &'a [u8] {
+        self.old_object
+    }
+
+    /// All related objects as they came, by the manifest's names for them.
+    pub fn related_lists(&self) -> &[(&'a str, Vec<&'a [u8]>)] {
+        &self.related
+    }
+
     pub(crate) fn read(reader: admission_capnp::review::Reader<'a>) -> Result<Self> {
         let groups = reader.get_user_groups()?;
         Ok(Review {

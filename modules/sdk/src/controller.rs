@@ -62,6 +62,11 @@ impl<'a> Request<'a> {
         Ok(found)
     }
 
+    /// All related objects as they came, by the manifest's names for them.
+    pub fn related_lists(&self) -> &[(&'a str, Vec<&'a [u8]>)] {
+        &self.related
+    }
+
     /// Whether the kernel sent a list called `name` at all; a list with a `when` is not always sent, and none is not the same as empty.
     pub fn has_related(&self, name: &str) -> bool {
         self.related.iter().any(|(key, _)| *key == name)

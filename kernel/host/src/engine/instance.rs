@@ -72,12 +72,12 @@ struct MemoryLimit {
 }
 
 impl wasmtime::ResourceLimiter for MemoryLimit {
-    fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let fits = desired <= self.limit;
+    /// All memories of the instance count together: a module may be several components in one.
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let wanted = self.used.saturating_add(desired.saturating_sub(current));
+        let fits = wanted <= self.limit;
         self.refused |= !fits;
-        if fits {
-            self.used = self.used.max(desired);
-        }
+        self.used = if fits { wanted } else { self.used };
         Ok(fits)
     }
 

@@ -79,10 +79,10 @@ fn config() -> wasmtime::Config {
     let mut pool = wasmtime::PoolingAllocationConfig::new();
     pool.total_component_instances(INSTANCES_MAX);
     pool.total_core_instances(INSTANCES_MAX * 4);
-    pool.total_memories(INSTANCES_MAX);
+    pool.total_memories(INSTANCES_MAX * 2);
     pool.total_tables(INSTANCES_MAX * 4);
     pool.max_memory_size(INSTANCE_MEMORY_BYTES_MAX);
-    pool.max_memories_per_component(1);
+    pool.max_memories_per_component(4);
     let mut config = wasmtime::Config::new();
     config.allocation_strategy(wasmtime::InstanceAllocationStrategy::Pooling(pool));
     config.memory_reservation(INSTANCE_MEMORY_BYTES_MAX as u64);
