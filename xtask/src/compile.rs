@@ -11,7 +11,8 @@ use std::{
 const WASM: &str = "wasm32-wasip2";
 
 /// What guests in other languages are joined with, and the package that it is built from.
-const ADAPTERS: [(&str, &str); 2] = [("admission", "pintle-adapter-admission"), ("controller", "pintle-adapter-controller")];
+const ADAPTERS: [(&str, &str); 3] =
+    [("admission", "pintle-adapter-admission"), ("controller", "pintle-adapter-controller"), ("kubewarden", "pintle-adapter-kubewarden")];
 
 /// Every program, with the features that the whole workspace gives the crates below them, as [`everything`] has them: both builds share what they make.
 pub fn programs() -> Outcome {

@@ -7,6 +7,8 @@
 //! The invariant: what comes out imports nothing but the pipe's `abort` and what a standard library drags in (`wasi:`), which the kernel
 //! links to nothing. A guest that wants more is refused here, by the name of what it wants.
 
+mod wapc;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -26,6 +28,7 @@ struct Contract {
 const CONTRACTS: &[Contract] = &[
     Contract { interface: "pintle:module/admission", adapter: "admission" },
     Contract { interface: "pintle:module/controller", adapter: "controller" },
+    Contract { interface: "pintle:module/wapc", adapter: "kubewarden" },
 ];
 
 /// What a module of the pipe's own exports.
@@ -57,7 +60,7 @@ pub enum AdaptError {
 }
 
 fn known() -> String {
-    CONTRACTS.iter().map(|contract| contract.interface).collect::<Vec<_>>().join(", ")
+    CONTRACTS.iter().map(|contract| contract.interface).chain([wapc::MARK]).collect::<Vec<_>>().join(", ")
 }
 
 /// A module out of `guest`: joined with an adapter from the folder `adapters` (`NAME.wasm`), or as it is when it speaks the pipe itself.
@@ -65,6 +68,7 @@ fn known() -> String {
 /// # Errors
 /// As `AdaptError` says.
 pub fn adapt(guest: Vec<u8>, adapters: &Path) -> Result<Vec<u8>, AdaptError> {
+    let guest = if wapc::is_core(&guest) { wapc::component(&guest)? } else { guest };
     let mut graph = CompositionGraph::new();
     let package = Package::from_bytes("pintle:guest", None, guest.clone(), graph.types_mut()).map_err(unreadable)?;
     let world = &graph.types()[package.ty()];

@@ -22,6 +22,8 @@ use crate::error::{Error, ImageError, Result};
 /// The media type of a module; the others are what older tools pushed.
 pub const WASM_TYPES: [&str; 3] =
     ["application/wasm", "application/vnd.wasm.content.layer.v1+wasm", "application/vnd.module.wasm.content.layer.v1+wasm"];
+/// The largest module that is pulled, in bytes: what the kernel takes at most.
+const MODULE_BYTES_MAX: u64 = 32 << 20;
 const CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
 const SIGNATURE_CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 
@@ -44,7 +46,7 @@ pub async fn fetch(reference: &ImageRef, options: &PullOptions, kept: Option<&Pa
             let (source, manifest, _) = Source::ask(client, address, auth, reference.to_string()).await?;
             verify(&digest, &manifest)?;
             let blob = blob_of(&manifest)?;
-            let module = source.document(&Descriptor { digest: blob.clone(), ..Descriptor::default() }).await?;
+            let module = source.blob(&Descriptor { digest: blob.clone(), ..Descriptor::default() }, MODULE_BYTES_MAX).await?;
             verify(&blob, &module)?;
             keep(&blob, &module)?;
             keep(&digest, &manifest)?;

@@ -96,11 +96,16 @@ impl Source {
 
     /// A small blob in one piece.
     pub(crate) async fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
+        self.blob(descriptor, DOCUMENT_BYTES_MAX).await
+    }
+
+    /// A blob of at most `bytes_max` in one piece.
+    pub(crate) async fn blob(&self, descriptor: &Descriptor, bytes_max: u64) -> Result<Bytes> {
         let mut body = Vec::new();
         let mut reader = self.stream(descriptor).await?;
-        let read = tokio::task::spawn_blocking(move || (&mut reader).take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut body).map(|_| body));
+        let read = tokio::task::spawn_blocking(move || (&mut reader).take(bytes_max + 1).read_to_end(&mut body).map(|_| body));
         let body = read.await.map_err(|_| unavailable("reader"))?.map_err(|e| self.transfer(e))?;
-        if body.len() as u64 > DOCUMENT_BYTES_MAX {
+        if body.len() as u64 > bytes_max {
             return Err(ImageError::TooLarge(format!("document {}", descriptor.digest)).into());
         }
         Ok(body.into())

@@ -2,10 +2,12 @@
 //!
 //! `cargo xtask test` makes the clients first; one whose tools are not on this machine is skipped and says so. The kernel is a process
 //! of its own on a free port with its state in a folder that is removed, so these tests need neither root nor the machine's networks.
-//! Modules: `kernel` starts and stops it, `transcript` runs the command lines of `tests/clients/commands`.
+//! Modules: `kernel` starts and stops it, `transcript` runs the command lines of `tests/clients/commands`, `tutorial` those of
+//! `docs/other-languages.md`.
 
 mod kernel;
 mod transcript;
+mod tutorial;
 
 use kernel::Kernel;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -19,7 +21,7 @@ const NEEDS_A_NODE: &str = "pod_";
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let conclusion = libtest_mimic::run(&arguments, scenarios().into_iter().chain(transcripts()).collect());
+    let conclusion = libtest_mimic::run(&arguments, scenarios().into_iter().chain(transcripts()).chain(tutorial::trials()).collect());
     kernel::stop();
     conclusion.exit();
 }
