@@ -66,6 +66,18 @@ pub fn examples() -> Outcome {
     module_folders(&shell::root().join("examples"))?.iter().try_for_each(|folder| outside(folder))
 }
 
+/// The example of a Kubewarden policy, to `policy_kubewarden.wasm` beside the examples. Its authors build for `wasm32-wasip1`; the target that is
+/// here makes the same core module when its linker is told to leave it at that.
+pub fn policy() -> Outcome {
+    let target = pintle_tests::programs().with_file_name("adapt");
+    let manifest = shell::root().join("examples/policy-kubewarden/Cargo.toml").display().to_string();
+    let flags = format!("target.{WASM}.rustflags=['-Clink-arg=--skip-wit-component']");
+    let (target_dir, words) = (target.display().to_string(), ["build", "--release", "--locked", "--target", WASM]);
+    shell::cargo(&[&words[..], &["--config", &flags, "--manifest-path", &manifest, "--target-dir", &target_dir]].concat())?;
+    fs::create_dir_all(example_modules())?;
+    place(&target.join(WASM).join("release/policy_kubewarden.wasm"), &example_modules().join("policy_kubewarden.wasm"))
+}
+
 /// The hostile guests of the host's tests, beside the examples.
 pub fn guests() -> Outcome {
     outside(&shell::root().join("kernel/host/tests/guests"))

@@ -73,6 +73,7 @@ fn test(filter: &[String]) -> Outcome {
     compile::everything()?;
     compile::modules()?;
     compile::examples()?;
+    compile::policy()?;
     compile::guests()?;
     compile::clients()?;
     let mut args = vec!["test", "--release", "--workspace", "--no-fail-fast"];

@@ -51,6 +51,8 @@ impl Import {
 #[derive(Default)]
 struct Guest {
     imports: Vec<Import>,
+    /// What it imports that is no function.
+    others: Vec<String>,
     exports: Vec<(String, ExternalKind)>,
 }
 
@@ -68,7 +70,10 @@ impl Guest {
                     for import in section.into_imports() {
                         let import = import.map_err(crate::unreadable)?;
                         let (module, name) = (import.module.to_owned(), import.name.to_owned());
-                        let TypeRef::Func(at) = import.ty else { return Err(AdaptError::Import(format!("{module}/{name}"))) };
+                        let TypeRef::Func(at) = import.ty else {
+                            guest.others.push(format!("{module}/{name}"));
+                            continue;
+                        };
                         let ty = types.get(at as usize).map(wasmparser::SubType::unwrap_func).cloned();
                         guest.imports.push(Import { module, name, ty: ty.unwrap_or_else(|| FuncType::new([], [])) });
                     }
@@ -104,6 +109,9 @@ pub fn component(bytes: &[u8]) -> Result<Vec<u8>, AdaptError> {
     if !guest.exports(MARK) {
         let exports: Vec<&str> = guest.exports.iter().map(|(name, _)| name.as_str()).collect();
         return Err(AdaptError::NoContract { exports: exports.join(", ") });
+    }
+    if let Some(other) = guest.others.first() {
+        return Err(AdaptError::Import(other.clone()));
     }
     if let Some(import) = guest.imports.iter().find(|import| !SPACES.contains(&import.module.as_str()) && !import.is_wasi2()) {
         return Err(AdaptError::Import(import.key()));

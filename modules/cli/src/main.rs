@@ -41,9 +41,10 @@ enum Verb {
     Test,
     /// Builds the module, and says what came out.
     Build,
-    /// Makes a module of WebAssembly that was not built for Pintle's pipe: a component that exports an interface of wit/module.wit.
+    /// Makes a module of WebAssembly that was not built for Pintle's pipe: a component that exports an interface of wit/module.wit, or a
+    /// policy of Kubewarden.
     Adapt {
-        /// The component.
+        /// The component or core module.
         guest: PathBuf,
         /// Where the module goes.
         #[arg(short, long, default_value = "module.wasm")]
@@ -155,7 +156,7 @@ pub enum CliError {
         language: project::Language,
     },
     /// The folder shows no language.
-    #[error("there is no Cargo.toml, package.json or requirements.txt here: a module is built in its own folder")]
+    #[error("there is no Cargo.toml, package.json, requirements.txt or guest.wasm here: a module is built in its own folder")]
     NoToolchain,
     /// The SDK is not where it should be.
     #[error("there is no SDK at {0}; say where modules/sdk of Pintle's source is with --sdk")]

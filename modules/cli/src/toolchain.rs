@@ -21,11 +21,17 @@ pub enum Toolchain {
     Cargo,
     Npm,
     Python,
+    /// Somebody else did: there is only what came out.
+    Elsewhere,
 }
 
 /// The file that shows each.
-const SIGNS: [(&str, Toolchain); 3] =
-    [("Cargo.toml", Toolchain::Cargo), ("package.json", Toolchain::Npm), ("requirements.txt", Toolchain::Python)];
+const SIGNS: [(&str, Toolchain); 4] = [
+    ("Cargo.toml", Toolchain::Cargo),
+    ("package.json", Toolchain::Npm),
+    ("requirements.txt", Toolchain::Python),
+    (GUEST, Toolchain::Elsewhere),
+];
 
 impl Toolchain {
     /// The one of this folder.
@@ -46,6 +52,7 @@ impl Toolchain {
             Self::Cargo => run(Command::new("cargo").arg("test")),
             Self::Npm => run(Command::new("npm").args(["test", "--silent"])),
             Self::Python => run(Command::new("python3").args(["-m", "unittest"])),
+            Self::Elsewhere => Err(CliError::unexpected(GUEST, "it was built elsewhere, and so are its tests")),
         }
     }
 
@@ -56,6 +63,7 @@ impl Toolchain {
     pub fn build(self, kind: &str) -> Result<PathBuf, CliError> {
         match self {
             Self::Cargo => return cargo(),
+            Self::Elsewhere => {}
             Self::Npm => {
                 write_wit()?;
                 if !Path::new("node_modules").exists() {

@@ -1,4 +1,4 @@
-//! What the documentation tells to do in other languages, done: the `sh` blocks of `docs/other-languages.md`, a language at a time, each in one shell
+//! What the documentation tells to do with modules in other languages and from elsewhere, done: the `sh` blocks of `docs/other-languages.md`, a language at a time, each in one shell
 //! from an empty folder, with the language's own tools.
 
 use crate::kernel::Kernel;
@@ -20,6 +20,7 @@ struct Language {
 const LANGUAGES: &[Language] = &[
     Language { name: "javascript", needs: &["node", "npm", "docker-registry"], says: "container greedy must have a limit of memory" },
     Language { name: "python", needs: &["python3", "docker-registry"], says: "Hello, mongoose!" },
+    Language { name: "kubewarden", needs: &["docker-registry"], says: "label secret is not allowed in default" },
 ];
 
 /// Seconds that a language may take: its tools are fetched and an engine is compiled.
@@ -62,6 +63,7 @@ fn follow(language: &Language) -> Result<(), String> {
         .args([SECONDS, "bash", "-euxo", "pipefail", "-c", &blocks])
         .current_dir(&folder)
         .env("PATH", path)
+        .env("POLICY", programs().join("example-modules/policy_kubewarden.wasm"))
         .env("REGISTRY", address.to_string())
         .env("KUBECONFIG", kernel.kubeconfig())
         .stdin(Stdio::null())
