@@ -1,9 +1,10 @@
 //! Puts the rooms of the kernel together: store, registry, module host, server. The order is the order of who needs whom.
 
+use pintle_api::network::Network;
 use pintle_host::{ClusterFacts, Host, HostConfig, HostError};
 use pintle_pki::{Pki, PkiError};
 use pintle_registry::{OpenError, Registry, RegistryConfig};
-use pintle_server::{Check, Introspection, Metric, Server, ServerConfig};
+use pintle_server::{Check, ClusterSettings, Introspection, Metric, Server, ServerConfig};
 use pintle_store::{Options as StoreOptions, RedbStore};
 use std::{
     net::SocketAddr,
@@ -36,6 +37,22 @@ pub struct KernelArgs {
     /// A folder that `spec.source.file` of a Module may point into; may be repeated.
     #[arg(long)]
     module_dir: Vec<PathBuf>,
+    /// Addresses of Services: a range, or one of each family with a comma between, the family that Services get by default first.
+    #[arg(long, default_value = "10.96.0.0/16", value_parser = ranges)]
+    service_cluster_ip_range: Ranges,
+    /// Addresses of pods, in the same way.
+    #[arg(long, default_value = "10.244.0.0/16", value_parser = ranges)]
+    cluster_cidr: Ranges,
+}
+
+/// One network, or one of each family.
+#[derive(Debug, Clone)]
+struct Ranges(Vec<Network>);
+
+fn ranges(text: &str) -> Result<Ranges, String> {
+    let all = Network::list(text)?;
+    let small = all.iter().find(|network| network.last() - network.first() < 15);
+    small.map_or(Ok(Ranges(all.clone())), |network| Err(format!("{network} has fewer than 16 addresses")))
 }
 
 /// Why the kernel could not start.
@@ -82,10 +99,15 @@ pub async fn run(args: KernelArgs) -> Result<(), KernelError> {
     let data = &args.data_dir;
     std::fs::create_dir_all(data).map_err(|source| KernelError::Directory { path: data.display().to_string(), source })?;
     let store = RedbStore::open(&data.join("store.redb"), StoreOptions::default())?;
-    let registry = Registry::open(Arc::new(store), RegistryConfig::default()).await?;
+    let registry = Registry::open(
+        Arc::new(store),
+        RegistryConfig { service_cidr: args.service_cluster_ip_range.0.clone(), ..RegistryConfig::default() },
+    )
+    .await?;
     registry.bootstrap().await.map_err(KernelError::Bootstrap)?;
 
     let mut config = ServerConfig::new(args.listen, data);
+    config.cluster = ClusterSettings::with_ranges(&args.service_cluster_ip_range.0, &args.cluster_cidr.0);
     config.names.extend(args.name);
     if let Some(path) = args.kubeconfig {
         config.kubeconfig = path;

@@ -12,17 +12,18 @@ use std::net::SocketAddr;
 /// Makes what is missing, and says where the API is.
 pub async fn ensure(registry: &Registry, cluster: &ClusterSettings, listening: &[SocketAddr]) -> Result<(), ApiError> {
     // Machines and pods cannot reach a loopback address; without another one there is nothing to tell.
-    let outside = |at: &&SocketAddr| at.is_ipv4() && !at.ip().is_loopback() && !at.ip().is_unspecified();
+    let outside = |at: &&SocketAddr| at.is_ipv4() == cluster.dns.is_ipv4() && !at.ip().is_loopback() && !at.ip().is_unspecified();
     let reachable: Vec<_> = listening.iter().filter(outside).map(|at| at.ip().to_string()).collect();
     let port = listening.iter().find(outside).or(listening.first()).map_or(443, SocketAddr::port);
-    let slice = json!({ "addressType": "IPv4", "ports": [{ "name": "https", "protocol": "TCP", "port": port }],
+    let slice = json!({ "addressType": if cluster.dns.is_ipv4() { "IPv4" } else { "IPv6" },
+        "ports": [{ "name": "https", "protocol": "TCP", "port": port }],
         "endpoints": reachable.iter().map(|at| json!({ "addresses": [at], "conditions": { "ready": true } })).collect::<Vec<_>>() });
     let addresses: Vec<Value> = reachable.iter().map(|at| json!({ "ip": at })).collect();
     let subsets = if addresses.is_empty() { json!([]) } else { json!([{ "addresses": addresses, "ports": slice["ports"] }]) };
     let https = json!({ "clusterIP": cluster.kubernetes_service, "ports": [{ "name": "https", "port": 443, "targetPort": port }] });
     let dns = json!([{ "name": "dns", "port": 53, "protocol": "UDP" }, { "name": "dns-tcp", "port": 53, "protocol": "TCP" }]);
     let dns = json!({ "clusterIP": cluster.dns, "ports": dns });
-    let range = json!({ "spec": { "cidrs": [cluster.service_cidr] } });
+    let range = json!({ "spec": { "cidrs": cluster.service_cidr.split(',').collect::<Vec<_>>() } });
     let made = write(registry, "networking.k8s.io", "servicecidrs", ("", "kubernetes", json!({})), range).await?;
     if let Some(made) = made {
         let ready = json!({ "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes default Service CIDR is ready",

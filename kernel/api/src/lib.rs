@@ -28,7 +28,7 @@ pub mod table;
 pub mod validate;
 
 pub use pintle_structural::path::{self, Path};
-pub use pintle_values::{quantity, selector};
+pub use pintle_values::{network, quantity, selector};
 pub use resource::{Resource, Scope, Subresource, Verb, Verbs, resources};
 pub use status::{ApiError, FieldError, FieldErrorKind, Reason};
 pub use table::{Container, Element, Field, Relation, Schema, TypeId, TypeView};

@@ -154,7 +154,17 @@ impl<'a> Visitor<'a> for Seed<'_, '_, 'a> {
     }
 
     fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        for at in 0_usize.. {
+            let named = |path: &&[String]| path.get(self.depth).is_some_and(|name| *name == at.to_string());
+            let below: Vec<(usize, &[String])> = self.paths.iter().filter(|(_, path)| named(path)).copied().collect();
+            let more = match below.is_empty() {
+                true => seq.next_element::<IgnoredAny>()?.is_some(),
+                false => seq.next_element_seed(Seed { paths: &below, depth: self.depth + 1, found: &mut *self.found })?.is_some(),
+            };
+            if !more {
+                break;
+            }
+        }
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
+use pintle_api::network::Network;
 use pintle_api::{ApiError, Schema};
 use pintle_store::{Revision, Store};
 use tokio::sync::mpsc;
@@ -51,8 +52,8 @@ pub enum OpenError {
 /// Settings.
 #[derive(Debug, Clone)]
 pub struct RegistryConfig {
-    /// Addresses for Services: network and prefix length.
-    pub service_cidr: (std::net::Ipv4Addr, u8),
+    /// Addresses for Services: a network, or one of each family, the one that Services get by default first.
+    pub service_cidr: Vec<Network>,
     /// Ports for Services of type NodePort and LoadBalancer, inclusive.
     pub node_ports: (u16, u16),
     /// How long core Events live, seconds.
@@ -76,7 +77,7 @@ pub struct RegistryConfig {
 impl Default for RegistryConfig {
     fn default() -> Self {
         Self {
-            service_cidr: (std::net::Ipv4Addr::new(10, 96, 0, 0), 16),
+            service_cidr: "10.96.0.0/16".parse().into_iter().collect(),
             node_ports: (30_000, 32_767),
             event_ttl_seconds: 3600,
             compaction_period_seconds: 300,
@@ -165,7 +166,7 @@ impl Registry {
         cache.history.reset(revision);
         cache.advance(revision);
         let watch = store.watch(key::root(), revision).await?;
-        let allocators = Allocators::new(config.service_cidr, config.node_ports);
+        let allocators = Allocators::new(&config.service_cidr, config.node_ports);
         let fed = Arc::new(Fed { cache, subscribers: Subscribers::default(), allocators });
         fed.load_allocations();
         let (reshape, reshapes) = mpsc::channel(1);

@@ -5,7 +5,7 @@ use pintle_api::Resource;
 use crate::target::SelectableField;
 
 /// Group, plural, and the fields as `label`, `label=path` where they differ, `...|absent` where absence has a value, `...|@label` where it has that of
-/// another field.
+/// another field. A number is the place of an element of a list.
 #[rustfmt::skip]
 const ROWS: &[(&str, &str, &[&str])] = &[
     ("", "pods", &[
@@ -26,7 +26,7 @@ const ROWS: &[(&str, &str, &[&str])] = &[
     ("", "nodes", &["spec.unschedulable|false"]),
     ("", "namespaces", &["status.phase", "name=metadata.name"]),
     ("", "secrets", &["type"]),
-    ("", "services", &["spec.clusterIP", "spec.type"]),
+    ("", "services", &["spec.clusterIP", "spec.type", "spec.clusterIPs.1"]),
     ("", "replicationcontrollers", &["status.replicas|0"]),
     ("apps", "replicasets", &["status.replicas|0"]),
     ("batch", "jobs", &["status.successful=status.succeeded|0"]),

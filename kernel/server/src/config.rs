@@ -1,8 +1,10 @@
 //! What the assembler tells the server.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use pintle_api::network::Network;
 
 /// Settings of the server.
 pub struct ServerConfig {
@@ -26,12 +28,12 @@ pub struct ClusterSettings {
     /// DNS domain of the cluster.
     pub domain: String,
     /// Address of the cluster DNS.
-    pub dns: Ipv4Addr,
-    /// Services' addresses, CIDR.
+    pub dns: IpAddr,
+    /// Services' addresses: a CIDR, or one of each family with a comma between, the cluster's own family first.
     pub service_cidr: String,
     /// Address of the `kubernetes` Service: in the server's certificate.
-    pub kubernetes_service: Ipv4Addr,
-    /// Pods' addresses of the whole cluster, CIDR.
+    pub kubernetes_service: IpAddr,
+    /// Pods' addresses of the whole cluster, like those of Services.
     pub pod_cidr: String,
     /// A machine renews its lease this often, seconds.
     pub heartbeat_seconds: u32,
@@ -43,13 +45,24 @@ impl Default for ClusterSettings {
     fn default() -> Self {
         ClusterSettings {
             domain: "cluster.local".to_owned(),
-            dns: Ipv4Addr::new(10, 96, 0, 10),
+            dns: Ipv4Addr::new(10, 96, 0, 10).into(),
             service_cidr: "10.96.0.0/16".to_owned(),
-            kubernetes_service: Ipv4Addr::new(10, 96, 0, 1),
+            kubernetes_service: Ipv4Addr::new(10, 96, 0, 1).into(),
             pod_cidr: "10.244.0.0/16".to_owned(),
             heartbeat_seconds: 10,
             lease_seconds: 40,
         }
+    }
+}
+
+impl ClusterSettings {
+    /// With these ranges, one or one of each family: the first address of the Services' is `kubernetes`, the tenth the resolver's.
+    #[must_use]
+    pub fn with_ranges(services: &[Network], pods: &[Network]) -> Self {
+        let text = |all: &[Network]| all.iter().map(Network::to_string).collect::<Vec<_>>().join(",");
+        let default = Self { service_cidr: text(services), pod_cidr: text(pods), ..Self::default() };
+        let Some(own) = services.first() else { return default };
+        Self { dns: own.nth(10), kubernetes_service: own.nth(1), ..default }
     }
 }
 

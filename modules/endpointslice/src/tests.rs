@@ -24,6 +24,29 @@ fn pod(name: &str, ip: &str, ready: bool) -> Value {
     })
 }
 
+#[test]
+fn a_service_of_both_families_has_a_slice_of_each_and_one_that_gives_a_family_up_has_not() -> Result<()> {
+    let mut spec = web(json!([{"name": "http", "port": 80, "protocol": "TCP", "targetPort": "http"}]));
+    spec["ipFamilies"] = json!(["IPv4", "IPv6"]);
+    let mut kernel = kernel(spec)?;
+    let mut both = pod("a", "10.0.0.1", true);
+    both["status"]["podIPs"] = json!([{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]);
+    kernel.put(both)?;
+    kernel.put(pod("b", "10.0.0.2", true))?;
+    let shown = |kernel: &FakeKernel| -> std::collections::BTreeMap<String, usize> {
+        let of = |slice: &&Value| {
+            (slice["addressType"].as_str().unwrap_or_default().to_owned(), slice["endpoints"].as_array().map_or(0, Vec::len))
+        };
+        kernel.list(SLICES).iter().map(of).collect()
+    };
+    kernel.settle(&mut EndpointSlices)?;
+    assert_eq!(shown(&kernel), [("IPv4".to_owned(), 2), ("IPv6".to_owned(), 1)].into());
+    kernel.edit("/services", "shop", "web", |service| service["spec"]["ipFamilies"] = json!(["IPv6"]));
+    kernel.settle(&mut EndpointSlices)?;
+    assert_eq!(shown(&kernel), [("IPv6".to_owned(), 1)].into());
+    Ok(())
+}
+
 /// Address, ready, serving, terminating of every endpoint, slice by slice.
 fn shown(kernel: &FakeKernel) -> Vec<Vec<String>> {
     let flag = |value: &Value| if value == true { 'y' } else { 'n' };

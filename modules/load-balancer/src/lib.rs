@@ -1,4 +1,5 @@
-//! Gives Services of type LoadBalancer an address out of the pools that its configuration names; without pools it gives none.
+//! Gives Services of type LoadBalancer an address of each of their families out of the pools that its configuration names; where no pool is of a
+//! family it gives none.
 //!
 //! Not here: who answers for an address on the wire (route a pool to any node; every node leads its packets to the endpoints), and Services that
 //! name a `loadBalancerClass`: they are somebody else's.
@@ -9,7 +10,7 @@ mod plan;
 mod pool;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use pintle_sdk::prelude::*;
 use serde::Deserialize;
@@ -17,14 +18,14 @@ use serde::Deserialize;
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Config {
-    /// `192.0.2.0/28` or `192.0.2.10-192.0.2.20`, IPv4.
+    /// `192.0.2.0/28` or `192.0.2.10-192.0.2.20`, of either family.
     pools: Vec<String>,
 }
 
 /// The allocator, and what it has given since it started: address to namespace and name.
 pub struct LoadBalancer {
     pools: Vec<pool::Pool>,
-    given: BTreeMap<Ipv4Addr, (String, String)>,
+    given: BTreeMap<IpAddr, (String, String)>,
 }
 
 impl Controller for LoadBalancer {

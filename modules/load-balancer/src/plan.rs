@@ -1,8 +1,9 @@
 //! Which address a Service gets.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use pintle_sdk::network::{FAMILIES, family};
 use pintle_sdk::prelude::*;
 use serde::Deserialize;
 
@@ -30,6 +31,8 @@ pub struct ServiceSpec {
     /// The address that it would like (deprecated upstream, still understood).
     #[serde(rename = "loadBalancerIP")]
     pub wish: String,
+    #[serde(rename = "ipFamilies")]
+    pub families: Vec<String>,
 }
 
 /// What is read of a Service's status.
@@ -62,15 +65,15 @@ impl Service {
         self.spec.r#type == "LoadBalancer" && self.spec.class.is_none()
     }
 
-    fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.status.load_balancer.ingress.iter().filter_map(|ingress| ingress.ip.parse().ok())
     }
 }
 
-/// Keeps, gives or takes back the address of one Service.
-pub fn plan(pools: &[Pool], given: &mut BTreeMap<Ipv4Addr, (String, String)>, service: &Service, all: &[Service]) -> Plan {
+/// Keeps, gives or takes back the addresses of one Service.
+pub fn plan(pools: &[Pool], given: &mut BTreeMap<IpAddr, (String, String)>, service: &Service, all: &[Service]) -> Plan {
     let key = service.key();
-    let of_pools = |address: &Ipv4Addr| pools.iter().any(|pool| pool.holds(*address));
+    let of_pools = |address: &IpAddr| pools.iter().any(|pool| pool.holds(*address));
     let target = || ObjectRef::of("", "services", &service.metadata);
     if !service.is_ours() || service.metadata.is_terminating() {
         given.retain(|_, to| *to != key);
@@ -79,32 +82,35 @@ pub fn plan(pools: &[Pool], given: &mut BTreeMap<Ipv4Addr, (String, String)>, se
         return if stale { Plan::new().patch_status(target(), json!({"loadBalancer": {"ingress": null}})) } else { Plan::new() };
     }
     let others = all.iter().filter(|other| other.key() != key && other.is_ours());
-    let mut taken: BTreeSet<Ipv4Addr> = others.flat_map(|other| other.addresses().collect::<Vec<_>>()).collect();
+    let mut taken: BTreeSet<IpAddr> = others.flat_map(|other| other.addresses().collect::<Vec<_>>()).collect();
     taken.extend(given.iter().filter(|(_, to)| **to != key).map(|(address, _)| *address));
-    let free = |address: &Ipv4Addr| of_pools(address) && !taken.contains(address);
-    if let Some(kept) = service.addresses().find(free) {
-        given.insert(kept, key);
-        return Plan::new();
+    let wish: Option<IpAddr> = service.spec.wish.parse().ok();
+    let usual = [FAMILIES[0].to_owned()];
+    let families = if service.spec.families.is_empty() { &usual[..] } else { &service.spec.families };
+    let (mut chosen, mut lacking) = (Vec::new(), false);
+    for of in families {
+        let free = |address: &IpAddr| family(*address) == of && of_pools(address) && !taken.contains(address);
+        let before = given.iter().find(|(address, to)| **to == key && free(address)).map(|(address, _)| *address);
+        let found = service.addresses().find(free).or_else(|| match wish.filter(|wish| family(*wish) == of) {
+            Some(wish) => Some(wish).filter(free),
+            None => before.or_else(|| pools.iter().filter(|pool| pool.family() == of).flat_map(Pool::addresses).find(free)),
+        });
+        lacking |= found.is_none() && pools.iter().any(|pool| pool.family() == of);
+        chosen.extend(found);
     }
-    let wish: Option<Ipv4Addr> = service.spec.wish.parse().ok();
-    let before = given.iter().find(|(address, to)| **to == key && free(address)).map(|(address, _)| *address);
-    let found = match wish {
-        Some(wish) => Some(wish).filter(free),
-        None => before.or_else(|| pools.iter().flat_map(Pool::addresses).find(free)),
-    };
-    match found {
-        Some(address) => {
-            given.retain(|_, to| *to != key);
-            given.insert(address, key);
-            Plan::new().patch_status(target(), json!({"loadBalancer": {"ingress": [{"ip": address.to_string(), "ipMode": "VIP"}]}}))
-        }
-        None if pools.is_empty() => Plan::new(),
-        None => {
-            let which =
-                wish.map_or_else(|| "no address of the pools is free".to_owned(), |wish| format!("{wish} is not free or of no pool"));
-            Plan::new().warning("AllocationFailed", which).requeue_after(RETRY)
-        }
+    given.retain(|_, to| *to != key);
+    given.extend(chosen.iter().map(|address| (*address, key.clone())));
+    let shown: Vec<IpAddr> = service.addresses().filter(of_pools).collect();
+    let mut plan = Plan::new();
+    if !chosen.is_empty() && chosen != shown {
+        let ingress: Vec<_> = chosen.iter().map(|address| json!({"ip": address.to_string(), "ipMode": "VIP"})).collect();
+        plan = plan.patch_status(target(), json!({"loadBalancer": {"ingress": ingress}}));
     }
+    if lacking {
+        let which = wish.map_or_else(|| "no address of the pools is free".to_owned(), |wish| format!("{wish} is not free or of no pool"));
+        plan = plan.warning("AllocationFailed", which).requeue_after(RETRY);
+    }
+    plan
 }
 
 #[cfg(test)]
@@ -146,6 +152,26 @@ mod tests {
         // A new incarnation keeps what is there.
         kernel.settle(&mut super::tests::balancer(&["192.0.2.0/30"])?)?;
         assert_eq!(shown(&kernel), ["192.0.2.0", "192.0.2.1", "-", "-", "192.0.2.2"]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_service_has_an_address_of_each_of_its_families_that_pools_are_of() -> Result<()> {
+        let of = |families: &[&str]| json!({"type": "LoadBalancer", "ipFamilies": families});
+        let mut kernel = kernel(&[("a", of(&["IPv6", "IPv4"])), ("b", of(&["IPv6"])), ("c", of(&["IPv4"]))])?;
+        let addresses = |kernel: &FakeKernel| -> Vec<String> {
+            let ip = |ingress: &pintle_sdk::serde_json::Value| ingress["ip"].as_str().unwrap_or("-").to_owned();
+            let of = |s: &&pintle_sdk::serde_json::Value| {
+                s["status"]["loadBalancer"]["ingress"].as_array().into_iter().flatten().map(ip).collect::<Vec<_>>().join(" ")
+            };
+            kernel.list("/services").iter().map(of).collect()
+        };
+        let mut balancer = balancer(&["192.0.2.0/30", "2001:db8::/126"])?;
+        kernel.settle(&mut balancer)?;
+        assert_eq!(addresses(&kernel), ["2001:db8:: 192.0.2.0", "2001:db8::1", "192.0.2.1"]);
+        kernel.edit("/services", "shop", "a", |service| service["spec"]["ipFamilies"] = json!(["IPv6"]));
+        kernel.settle(&mut balancer)?;
+        assert_eq!(addresses(&kernel), ["2001:db8::", "2001:db8::1", "192.0.2.1"]);
         Ok(())
     }
 

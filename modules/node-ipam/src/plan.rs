@@ -1,8 +1,8 @@
 //! Which range a node gets.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 
+use pintle_sdk::network::{Network, address};
 use pintle_sdk::prelude::*;
 use serde::Deserialize;
 
@@ -23,65 +23,80 @@ pub struct NodeSpec {
     /// Empty until it is given.
     #[serde(rename = "podCIDR")]
     pub pod_cidr: String,
+    /// Of each family; the first is `podCIDR`.
+    #[serde(rename = "podCIDRs")]
+    pub pod_cidrs: Vec<String>,
 }
 
-/// The cluster's range, cut into equal parts.
+/// A range of the cluster, cut into equal parts, and who was given which since the start.
 #[derive(Clone, Debug)]
 pub struct Pool {
-    base: u32,
+    whole: Network,
     prefix_length: u8,
-    parts: u32,
+    /// Bits of the number of a part.
+    bits: u8,
+    given: BTreeMap<u32, String>,
 }
 
 impl Pool {
-    /// Cuts an IPv4 range.
-    pub fn new(cidr: &str, prefix_length: u8) -> Result<Self> {
-        let bad = || Error::undecided(format!("{cidr:?} cannot be cut into parts of prefix length {prefix_length}"));
-        let (address, whole) = cidr.split_once('/').ok_or_else(bad)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| bad())?;
-        let whole: u8 = whole.parse().map_err(|_| bad())?;
-        if whole == 0 || prefix_length < whole || prefix_length > 30 {
-            return Err(bad());
-        }
-        let base = u32::from(address) & (u32::MAX << (32 - whole));
-        Ok(Pool { base, prefix_length, parts: 1 << (prefix_length - whole) })
+    /// Cuts a range into a million parts at most.
+    pub fn new(whole: Network, prefix_length: u8) -> Result<Self> {
+        let bad = || Error::undecided(format!("{whole} cannot be cut into parts of prefix length {prefix_length}"));
+        let most = if whole.address().is_ipv4() { 30 } else { 126 };
+        let bits = prefix_length.checked_sub(whole.length()).filter(|bits| *bits <= 20 && prefix_length <= most).ok_or_else(bad)?;
+        Ok(Pool { whole, prefix_length, bits, given: BTreeMap::new() })
+    }
+
+    /// A node is gone.
+    pub fn forget(&mut self, node: &str) {
+        self.given.retain(|_, name| name != node);
+    }
+
+    /// Bits of the addresses of a part.
+    fn size(&self) -> u8 {
+        (if self.whole.address().is_ipv4() { 32 } else { 128 }) - self.prefix_length
     }
 
     fn part(&self, index: u32) -> String {
-        format!("{}/{}", Ipv4Addr::from(self.base + (index << (32 - self.prefix_length))), self.prefix_length)
+        let first = self.whole.first() + (u128::from(index) << self.size());
+        format!("{}/{}", address(first), self.prefix_length)
     }
 
     /// Which parts a range lies on; more than one when it is larger than a part.
     fn parts_of(&self, cidr: &str) -> Vec<u32> {
-        let parsed = cidr.split_once('/').and_then(|(a, p)| Some((u32::from(a.parse::<Ipv4Addr>().ok()?), p.parse::<u8>().ok()?)));
-        let Some((address, prefix_length)) = parsed.filter(|(_, p)| (1..=32).contains(p)) else { return Vec::new() };
-        let first = address & (u32::MAX << (32 - prefix_length));
-        let last = first | !(u32::MAX << (32 - prefix_length));
-        let size = 32 - self.prefix_length;
-        let end = self.base + (self.parts << size).wrapping_sub(1);
-        if last < self.base || first > end {
+        let Ok(range) = cidr.parse::<Network>() else { return Vec::new() };
+        if range.last() < self.whole.first() || range.first() > self.whole.last() {
             return Vec::new();
         }
-        let index = |address: u32| (address.clamp(self.base, end) - self.base) >> size;
-        (index(first)..=index(last)).collect()
+        let place = |number: u128| (number.clamp(self.whole.first(), self.whole.last()) - self.whole.first()) >> self.size();
+        let index = |number: u128| u32::try_from(place(number)).unwrap_or(u32::MAX);
+        (index(range.first())..=index(range.last())).collect()
+    }
+
+    /// The part that the node was given a moment ago, or the lowest free one.
+    fn choose(&self, name: &str, nodes: &[Node]) -> Option<u32> {
+        let ranges = nodes.iter().flat_map(|node| node.spec.pod_cidrs.iter().chain([&node.spec.pod_cidr]));
+        let mut taken: BTreeSet<u32> = ranges.flat_map(|cidr| self.parts_of(cidr)).collect();
+        taken.extend(self.given.iter().filter(|(_, to)| *to != name).map(|(index, _)| *index));
+        let again = self.given.iter().find(|(index, to)| *to == name && !taken.contains(index)).map(|(index, _)| *index);
+        again.or_else(|| (0..1 << self.bits).find(|index| !taken.contains(index)))
     }
 }
 
-/// Gives the lowest free part to a node that has none.
-pub fn plan(pool: &Pool, given: &mut BTreeMap<u32, String>, node: &Node, nodes: &[Node]) -> Plan {
+/// Gives a free part of each range to a node that has none.
+pub fn plan(pools: &mut [Pool], node: &Node, nodes: &[Node]) -> Plan {
     let name = &node.metadata.name;
-    let mut taken: BTreeSet<u32> = nodes.iter().flat_map(|node| pool.parts_of(&node.spec.pod_cidr)).collect();
-    taken.extend(given.iter().filter(|(_, to)| *to != name).map(|(index, _)| *index));
-    let again = given.iter().find(|(index, to)| *to == name && !taken.contains(index)).map(|(index, _)| *index);
-    let Some(index) = again.or_else(|| (0..pool.parts).find(|index| !taken.contains(index))) else {
+    let Some(chosen) = pools.iter().map(|pool| pool.choose(name, nodes)).collect::<Option<Vec<u32>>>() else {
         return Plan::new()
             .warning("CIDRNotAvailable", format!("Node {name} status is now: CIDRNotAvailable"))
             .requeue_after(Duration::from_secs(60));
     };
-    given.insert(index, name.clone());
-    let part = pool.part(index);
+    let parts: Vec<String> = pools.iter().zip(&chosen).map(|(pool, index)| pool.part(*index)).collect();
+    for (pool, index) in pools.iter_mut().zip(chosen) {
+        pool.given.insert(index, name.clone());
+    }
     let mut body = node.metadata.precondition();
-    body["spec"] = json!({"podCIDR": part, "podCIDRs": [part]});
+    body["spec"] = json!({"podCIDR": parts.first(), "podCIDRs": parts});
     Plan::new().patch(ObjectRef::of("", "nodes", &node.metadata), body)
 }
 
@@ -92,7 +107,8 @@ mod tests {
     use pintle_sdk::testing::FakeKernel;
 
     fn ipam(cidr: &str) -> Result<NodeIpam> {
-        Ok(NodeIpam { pool: Pool::new(cidr, 24)?, given: BTreeMap::new() })
+        let pool = |range: Network| Pool::new(range, if range.address().is_ipv4() { 24 } else { 64 });
+        Ok(NodeIpam { pools: Network::list(cidr).map_err(Error::undecided)?.into_iter().map(pool).collect::<Result<_>>()? })
     }
 
     fn kernel(nodes: &[(&str, &str)]) -> Result<FakeKernel> {
@@ -114,6 +130,16 @@ mod tests {
         kernel.settle(&mut ipam("10.244.0.0/16")?)?;
         assert_eq!(ranges(&kernel), ["10.244.1.0/24", "10.244.0.0/24", "10.244.2.0/24"]);
         assert_eq!(kernel.get("/nodes", "", "a").map(|n| n["spec"]["podCIDRs"].clone()), Some(json!(["10.244.1.0/24"])));
+        Ok(())
+    }
+
+    #[test]
+    fn a_node_gets_a_part_of_each_family() -> Result<()> {
+        let mut kernel = kernel(&[("a", ""), ("b", "10.244.0.0/24"), ("c", "")])?;
+        kernel.settle(&mut ipam("10.244.0.0/16,fd00:10:244::/48")?)?;
+        let all = |name: &str| kernel.get("/nodes", "", name).map(|node| node["spec"]["podCIDRs"].clone());
+        assert_eq!(all("a"), Some(json!(["10.244.1.0/24", "fd00:10:244::/64"])));
+        assert_eq!(all("c"), Some(json!(["10.244.2.0/24", "fd00:10:244:1::/64"])));
         Ok(())
     }
 
@@ -151,8 +177,8 @@ mod tests {
 
     #[test]
     fn nonsense_ranges_do_not_start() {
-        for (cidr, prefix_length) in [("x", 24), ("10.0.0.0/25", 24), ("10.0.0.0/0", 24), ("10.0.0.0/8", 31), ("10.0.0.0", 24)] {
-            assert!(Pool::new(cidr, prefix_length).is_err(), "{cidr}");
+        for (cidr, prefix_length) in [("10.0.0.0/25", 24), ("10.0.0.0/0", 24), ("10.0.0.0/16", 31), ("fd00::/32", 64)] {
+            assert!(cidr.parse().map_err(Error::undecided).and_then(|whole| Pool::new(whole, prefix_length)).is_err(), "{cidr}");
         }
     }
 }

@@ -54,6 +54,7 @@ pub use admission::{Admission, Edit, Failure, Operation, Phase, Review, Verdict}
 pub use controller::{Controller, Request};
 pub use error::{Error, Result};
 pub use object::{Condition, Metadata, Object, ObjectRef, OwnerReference, Partial, Untyped, plural};
+pub use pintle_values::network;
 pub use plan::{Action, DeleteOptions, Event, PatchKind, Plan, Propagation, Write};
 pub use provisioner::{Provisioner, VolumeRemoval, VolumeRequest};
 pub use provisioning::{PROVISIONED_FINALIZER, Provisioned};

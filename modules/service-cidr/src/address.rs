@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use pintle_sdk::network::family;
 use pintle_sdk::prelude::*;
 use serde::Deserialize;
 
@@ -18,7 +19,7 @@ pub struct Named {
     pub metadata: Metadata,
 }
 
-/// A Service and its address.
+/// A Service and its addresses.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Service {
@@ -31,6 +32,15 @@ pub struct Service {
 struct ServiceSpec {
     #[serde(rename = "clusterIP")]
     cluster_ip: String,
+    /// One of each family; empty in rows that were written before there were two.
+    #[serde(rename = "clusterIPs")]
+    cluster_ips: Vec<String>,
+}
+
+impl Service {
+    fn addresses(&self) -> Vec<String> {
+        if self.spec.cluster_ips.is_empty() { vec![self.spec.cluster_ip.clone()] } else { self.spec.cluster_ips.clone() }
+    }
 }
 
 impl From<Service> for ParentRef {
@@ -43,9 +53,11 @@ impl From<Service> for ParentRef {
 pub fn missing(services: Vec<Service>, shown: &[Named]) -> Result<Plan> {
     let shown: BTreeSet<&str> = shown.iter().map(|named| named.metadata.name.as_str()).collect();
     let mut plan = Plan::new();
-    for service in services.into_iter().filter(|service| !shown.contains(service.spec.cluster_ip.as_str())) {
-        if let Ok(ip) = service.spec.cluster_ip.parse::<IpAddr>() {
-            plan = plan.create(&made(ip, &service.into())?);
+    for service in services {
+        let addresses = service.addresses();
+        let holder = ParentRef::from(service);
+        for ip in addresses.iter().filter(|text| !shown.contains(text.as_str())).filter_map(|text| text.parse().ok()) {
+            plan = plan.create(&made(ip, &holder)?);
         }
     }
     Ok(plan)
@@ -78,7 +90,8 @@ pub fn reconcile(request: &Request<'_>) -> Result<Plan> {
     let text = &request.target.name;
     // Headless Services are keys, too, by what they say in place of an address.
     let Ok(ip) = text.parse::<IpAddr>() else { return Ok(Plan::new()) };
-    let holder = request.related::<Service>("services")?.into_iter().next().map(ParentRef::from);
+    let second = request.related::<Service>("seconds")?;
+    let holder = request.related::<Service>("services")?.into_iter().chain(second).next().map(ParentRef::from);
     let old = request.object::<Address>()?;
     Ok(match (old, holder) {
         (None, Some(holder)) => Plan::new().create(&made(ip, &holder)?),
@@ -99,7 +112,7 @@ fn is_ours(address: &Address) -> bool {
 }
 
 fn made(ip: IpAddr, holder: &ParentRef) -> Result<Untyped> {
-    let labels = json!({ FAMILY: if ip.is_ipv4() { "IPv4" } else { "IPv6" }, MANAGED_BY.0: MANAGED_BY.1 });
+    let labels = json!({ FAMILY: family(ip), MANAGED_BY.0: MANAGED_BY.1 });
     let parent = json!({ "group": "", "resource": holder.resource, "namespace": holder.namespace, "name": holder.name });
     let object = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "IPAddress", "metadata": { "name": ip.to_string(), "labels": labels },

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use pintle_sdk::network::Network;
 use pintle_sdk::prelude::*;
 use pintle_sdk::serde_json::Value;
 use serde::Deserialize;
@@ -70,14 +71,5 @@ fn ready(now: Time, range: &Range, (status, reason, message): (&str, &str, &str)
 }
 
 fn contains(range: &Range, ip: IpAddr) -> bool {
-    range.spec.cidrs.iter().filter_map(|cidr| cidr.split_once('/')).any(|(network, prefix)| {
-        let Some((network, prefix)) = network.parse().ok().zip(prefix.parse::<u32>().ok()) else { return false };
-        let (network, ip, bits) = match (network, ip) {
-            (IpAddr::V4(network), IpAddr::V4(ip)) => (u128::from(u32::from(network)), u128::from(u32::from(ip)), 32),
-            (IpAddr::V6(network), IpAddr::V6(ip)) => (u128::from(network), u128::from(ip), 128),
-            _ => return false,
-        };
-        let shift = 128_u32.min(bits - prefix.min(bits));
-        network.checked_shr(shift) == ip.checked_shr(shift)
-    })
+    range.spec.cidrs.iter().filter_map(|cidr| cidr.parse::<Network>().ok()).any(|network| network.contains(ip))
 }

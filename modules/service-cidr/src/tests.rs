@@ -44,6 +44,20 @@ fn an_address_is_shown_while_a_service_has_it() -> Result<()> {
 }
 
 #[test]
+fn a_service_of_both_families_has_two_addresses_and_keeps_both_ranges() -> Result<()> {
+    let mut both = service("web", "10.96.0.5");
+    both["spec"]["clusterIPs"] = json!(["10.96.0.5", "fd00::5"]);
+    let mut kernel = kernel(&[range("all", "10.96.0.0/16"), both])?;
+    kernel.settle(&mut ServiceCidrs)?;
+    assert_eq!(shown(&kernel), ["10.96.0.5: web", "fd00::5: web"]);
+    assert_eq!(kernel.list(ADDRESSES)[1]["metadata"]["labels"]["ipaddress.kubernetes.io/ip-family"], "IPv6");
+    kernel.edit("/services", "shop", "web", |service| service["spec"]["clusterIPs"] = json!(["10.96.0.5"]));
+    kernel.settle(&mut ServiceCidrs)?;
+    assert_eq!(shown(&kernel), ["10.96.0.5: web"]);
+    Ok(())
+}
+
+#[test]
 fn an_address_that_somebody_else_made_stays() -> Result<()> {
     let foreign = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "IPAddress", "metadata": {"name": "10.96.0.9"},

@@ -50,6 +50,7 @@ static CHECKS: &[(&str, &str, Check)] = &[
     ("", "configmaps", frozen),
     ("", "secrets", frozen),
     ("", "services", service),
+    ("networking.k8s.io", "servicecidrs", |new, old, failures| kept_in_order(new, old, "/spec/cidrs", failures)),
     ("", "persistentvolumeclaims", claim),
     ("", "persistentvolumes", volume),
     ("apps", "statefulsets", stateful_set),
@@ -237,6 +238,18 @@ fn service(new: &Value, old: &Value, failures: &mut Failures) {
     }
     if address(new) != address(old) {
         failures.push(FieldError::invalid("spec.clusterIPs[0]", json!([address(new)]), "may not change once set"));
+    } else if address(old) != "None" {
+        kept_in_order(new, old, "/spec/clusterIPs", failures);
+        kept_in_order(new, old, "/spec/ipFamilies", failures);
+    }
+}
+
+/// Of a list for one or both families: what both have, they have alike. The second may come and go.
+fn kept_in_order(new: &Value, old: &Value, pointer: &str, failures: &mut Failures) {
+    let all = |object: &Value| object.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
+    if let Some(at) = all(new).iter().zip(all(old)).position(|(new, old)| *new != old) {
+        let field = format!("{}[{at}]", pointer[1..].replace('/', "."));
+        failures.push(FieldError::invalid(&field, Value::Array(all(new)), "may not change once set"));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Rules about what carries traffic: Services' finer points, endpoints, ingresses, network policies.
 
+use pintle_values::network::{FAMILIES, Network};
 use serde_json::Value;
 use std::net::IpAddr;
 
@@ -34,10 +35,24 @@ pub(super) fn outside_traffic(spec: &Object, path: &Path<'_>, failures: &mut Fai
         let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
         failures.push(FieldError::invalid(path.key("healthCheckNodePort"), port, why));
     }
-    let (one, many) = (text(spec, "clusterIP"), list(spec, "clusterIPs"));
-    if many.first().is_some_and(|first| first.as_str() != Some(one)) {
-        let why = "first value must match `clusterIP`";
-        failures.push(FieldError::invalid(path.key("clusterIPs"), Value::Array(many.to_vec()), why));
+    for (index, family) in
+        list(spec, "ipFamilies").iter().filter_map(Value::as_str).enumerate().filter(|(_, family)| !FAMILIES.contains(family))
+    {
+        failures.push(FieldError::not_supported(path.key("ipFamilies").index(index), family, &FAMILIES));
+    }
+}
+
+/// One network, or one of each family.
+pub(super) fn one_each(spec: &Object, path: &Path<'_>, field: &str, failures: &mut Failures) {
+    let families: Vec<&str> = list(spec, field).iter().filter_map(|cidr| Some(cidr.as_str()?.parse::<Network>().ok()?.family())).collect();
+    let all = list(spec, field);
+    if families.len() == 2 && families[0] == families[1] && all[0] != all[1] {
+        let all = Value::Array(all.to_vec());
+        failures.push(FieldError::invalid(
+            path.key(field),
+            all,
+            "may specify no more than one CIDR for each IP family, i.e. 192.168.0.0/24 and 2001:db8::/64",
+        ));
     }
 }
 
@@ -131,25 +146,13 @@ pub(super) fn port_range(port: &Object, path: &Path<'_>, failures: &mut Failures
 
 /// An exception lies within its block, and is smaller.
 pub(super) fn within_block(block: &Object, path: &Path<'_>, failures: &mut Failures) {
-    let Some(outer) = read_block(text(block, "cidr")) else { return };
+    let Ok(outer) = text(block, "cidr").parse::<Network>() else { return };
     for (index, except) in list(block, "except").iter().filter_map(Value::as_str).enumerate() {
-        let inside = read_block(except).is_none_or(|inner| {
-            let shift = 128 - outer.1.min(128);
-            inner.1 > outer.1 && inner.2 == outer.2 && inner.0.checked_shr(shift).unwrap_or(0) == outer.0.checked_shr(shift).unwrap_or(0)
-        });
+        let smaller = |inner: Network| inner.length() > outer.length() && outer.contains(inner.address());
+        let inside = except.parse().map_or(true, smaller);
         if !inside {
             let why = format!("must be a strict subset of `cidr` {}", text(block, "cidr"));
             failures.push(FieldError::invalid(path.key("except").index(index), except, why));
         }
     }
-}
-
-/// The address as 128 bits from the left, the length of its prefix, and whether it is of version 4.
-fn read_block(text: &str) -> Option<(u128, u32, bool)> {
-    let (address, length) = text.split_once('/')?;
-    let bits = match address.parse().ok()? {
-        IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, true),
-        IpAddr::V6(v6) => (u128::from(v6), false),
-    };
-    Some((bits.0, length.parse().ok()?, bits.1))
 }

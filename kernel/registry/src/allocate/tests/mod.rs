@@ -1,7 +1,15 @@
 use super::*;
 
+fn of_ranges(text: &str) -> Allocators {
+    Allocators::new(&Network::list(text).expect("ranges"), (30_000, 30_002))
+}
+
+fn taken(pool: Option<&Pool>) -> Vec<Number> {
+    pool.into_iter().flat_map(|pool| pool.state.lock().taken.clone()).collect()
+}
+
 fn allocators() -> Allocators {
-    Allocators::new((Ipv4Addr::new(10, 96, 0, 0), 16), (30_000, 30_002))
+    of_ranges("10.96.0.0/16")
 }
 
 fn check(allocators: &Allocators, mut service: Value, before: Option<&Value>) -> Result<Value, String> {
@@ -32,7 +40,7 @@ fn headless_and_external_services_take_nothing() {
     assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
     let external = check(&allocators, json!({"spec": {"type": "ExternalName"}}), None).expect("assigned");
     assert_eq!(external["spec"].get("clusterIP"), None);
-    assert!(allocators.addresses.state.lock().taken.is_empty());
+    assert!(taken(allocators.of_family("IPv4")).is_empty());
 }
 
 #[test]
@@ -40,8 +48,8 @@ fn a_dropped_claim_is_free_again() {
     let allocators = allocators();
     let mut service = json!({"spec": {"type": "NodePort", "ports": [{"port": 80}]}});
     drop(allocators.assign(&mut service, None));
-    assert!(allocators.addresses.state.lock().taken.is_empty());
-    assert!(allocators.ports.state.lock().taken.is_empty());
+    assert!(taken(allocators.of_family("IPv4")).is_empty());
+    assert!(taken(Some(&allocators.ports)).is_empty());
 }
 
 #[test]
@@ -56,11 +64,11 @@ fn an_update_keeps_what_it_does_not_mention_and_frees_what_the_type_no_longer_ha
     plain["spec"]["type"] = json!("ClusterIP");
     let plain = check(&allocators, plain, Some(&first)).expect("assigned");
     assert_eq!(plain["spec"]["ports"][0].get("nodePort"), None);
-    assert!(allocators.ports.state.lock().taken.is_empty());
+    assert!(taken(Some(&allocators.ports)).is_empty());
     let external = check(&allocators, json!({"spec": {"type": "ExternalName", "clusterIP": plain["spec"]["clusterIP"]}}), Some(&plain))
         .expect("assigned");
     assert_eq!(external["spec"].get("clusterIP"), None);
-    assert!(allocators.addresses.state.lock().taken.is_empty());
+    assert!(taken(allocators.of_family("IPv4")).is_empty());
 }
 
 #[test]
@@ -74,7 +82,7 @@ fn a_balanced_service_whose_traffic_stays_on_its_node_has_a_port_for_health_chec
     cluster["spec"]["externalTrafficPolicy"] = json!("Cluster");
     let cluster = check(&allocators, cluster, Some(&local)).expect("assigned");
     assert_eq!(cluster["spec"].get("healthCheckNodePort"), None);
-    assert_eq!(allocators.ports.state.lock().taken, [30_000].into());
+    assert_eq!(taken(Some(&allocators.ports)), [30_000]);
     let mut asked = spec("Local");
     asked["spec"]["healthCheckNodePort"] = json!(30_000);
     assert!(check(&allocators, asked, None).expect_err("taken").contains("already allocated"));
@@ -82,7 +90,7 @@ fn a_balanced_service_whose_traffic_stays_on_its_node_has_a_port_for_health_chec
 
 #[test]
 fn ranges_that_are_added_are_used_when_the_first_is_full_and_foreign_addresses_are_taken() {
-    let allocators = Allocators::new((Ipv4Addr::new(10, 96, 0, 0), 30), (30_000, 30_002));
+    let allocators = of_ranges("10.96.0.0/30");
     let range = json!({"kind": "ServiceCIDR", "metadata": {"name": "more"}, "spec": {"cidrs": ["10.97.0.0/29", "fd00::/64"]}});
     let foreign =
         json!({"kind": "IPAddress", "metadata": {"name": "10.97.0.1"}, "spec": {"parentRef": {"resource": "gateways", "name": "g"}}});
@@ -98,4 +106,77 @@ fn ranges_that_are_added_are_used_when_the_first_is_full_and_foreign_addresses_a
     going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     allocators.observe(Some(&range), Some(&going));
     assert!(next().expect_err("full again").contains("range is full"));
+}
+
+/// A row of Services: what is asked for, and families, policy and number of addresses that it comes to, or the field that is refused.
+fn families(allocators: &Allocators, spec: Value, expected: Result<(&[&str], &str, usize), &str>) {
+    let shown = |service: Value| {
+        let spec = service["spec"].as_object().cloned().unwrap_or_default();
+        (texts(&spec, "ipFamilies"), text(&spec, "ipFamilyPolicy").unwrap_or_default().to_owned(), texts(&spec, "clusterIPs").len())
+    };
+    let found = check(allocators, json!({ "spec": spec }), None).map(shown);
+    match (&found, expected) {
+        (Ok((families, policy, count)), Ok(expected)) => assert_eq!(
+            (families, policy.as_str(), *count),
+            (&expected.0.iter().map(|f| (*f).to_owned()).collect(), expected.1, expected.2),
+            "{spec}"
+        ),
+        (Err(error), Err(part)) => assert!(error.contains(part), "{spec}: {error}"),
+        _ => panic!("{spec}: {found:?}"),
+    }
+}
+
+#[test]
+fn families_follow_the_policy_the_addresses_and_the_cluster() {
+    let (one, two) = (allocators(), of_ranges("10.96.0.0/16,fd00::/112"));
+    let policy = |policy: &str| json!({ "ipFamilyPolicy": policy });
+    families(&one, json!({}), Ok((&["IPv4"], "SingleStack", 1)));
+    families(&one, policy("PreferDualStack"), Ok((&["IPv4"], "PreferDualStack", 1)));
+    families(&one, policy("RequireDualStack"), Err("not configured for dual-stack services"));
+    families(&one, json!({ "ipFamilies": ["IPv6"] }), Err("spec.ipFamilies[0]"));
+    families(&one, json!({ "clusterIP": "fd00::5" }), Err("IPv6 is not configured on this cluster"));
+    families(&one, json!({ "clusterIP": "None" }), Ok((&["IPv4", "IPv6"], "RequireDualStack", 1)));
+    families(&one, json!({ "clusterIP": "None", "selector": { "a": "b" } }), Ok((&["IPv4"], "SingleStack", 1)));
+    families(&two, json!({}), Ok((&["IPv4"], "SingleStack", 1)));
+    families(&two, json!({ "ipFamilies": ["IPv6"] }), Ok((&["IPv6"], "SingleStack", 1)));
+    families(&two, json!({ "ipFamilies": ["IPv6"], "ipFamilyPolicy": "PreferDualStack" }), Ok((&["IPv6", "IPv4"], "PreferDualStack", 2)));
+    families(&two, policy("RequireDualStack"), Ok((&["IPv4", "IPv6"], "RequireDualStack", 2)));
+    families(&two, json!({ "ipFamilies": ["IPv4", "IPv6"] }), Err("when multiple IP families are specified"));
+    families(&two, json!({ "clusterIP": "fd00::7" }), Ok((&["IPv6"], "SingleStack", 1)));
+    families(&two, json!({ "clusterIP": "fd00::8", "ipFamilies": ["IPv4"] }), Err("expected an IPv4 value"));
+    families(&two, json!({ "clusterIP": "10.96.0.3", "clusterIPs": ["10.96.0.4"] }), Err("first value must match"));
+    let both =
+        |second: &str| json!({ "clusterIP": "10.96.0.3", "clusterIPs": ["10.96.0.3", second], "ipFamilyPolicy": "RequireDualStack" });
+    families(&two, both("10.96.0.4"), Err("no more than one IP for each IP family"));
+    families(&two, both("fd00::9"), Ok((&["IPv4", "IPv6"], "RequireDualStack", 2)));
+    families(&two, both("fd00::9"), Err("already allocated"));
+    families(
+        &two,
+        json!({ "clusterIP": "None", "selector": { "a": "b" }, "ipFamilyPolicy": "PreferDualStack" }),
+        Ok((&["IPv4", "IPv6"], "PreferDualStack", 1)),
+    );
+}
+
+#[test]
+fn a_second_address_comes_and_goes_and_the_first_stays() {
+    let allocators = of_ranges("10.96.0.0/16,fd00::/112");
+    let first = check(&allocators, json!({"spec": {}}), None).expect("assigned");
+    let mut more = first.clone();
+    more["spec"]["ipFamilyPolicy"] = json!("RequireDualStack");
+    let more = check(&allocators, more, Some(&first)).expect("a second one");
+    assert_eq!(more["spec"]["clusterIPs"], json!(["10.96.1.0", "fd00::100"]));
+    let mut short = more.clone();
+    short["spec"]["clusterIPs"] = json!(["10.96.1.0"]);
+    assert!(
+        check(&allocators, short.clone(), Some(&more))
+            .expect_err("refused")
+            .contains("must be 'SingleStack' to release the secondary cluster IP")
+    );
+    let put = json!({"spec": {"clusterIP": "10.96.1.0"}});
+    assert_eq!(check(&allocators, put, Some(&more)).expect("kept"), more, "who does not speak of the second one keeps it");
+    let mut single = more.clone();
+    single["spec"]["ipFamilyPolicy"] = json!("SingleStack");
+    let single = check(&allocators, single, Some(&more)).expect("one again");
+    assert_eq!(single, first);
+    assert!(taken(allocators.of_family("IPv6")).is_empty());
 }
