@@ -41,7 +41,7 @@ pub async fn fetch(reference: &ImageRef, options: &PullOptions, kept: Option<&Pa
         return Ok(module.into());
     }
     let mut last: Option<Error> = None;
-    for (client, address, auth) in Source::candidates(reference, options).await {
+    for (client, address, auth) in Source::candidates(reference, options).await? {
         let pulled = async {
             let (source, manifest, _) = Source::ask(client, address, auth, reference.to_string()).await?;
             verify(&digest, &manifest)?;
@@ -66,7 +66,7 @@ pub async fn fetch(reference: &ImageRef, options: &PullOptions, kept: Option<&Pa
 /// Whatever a registry can do wrong.
 pub async fn push(reference: &ImageRef, options: &PullOptions, module: Bytes) -> Result<String> {
     let name = reference.to_string();
-    let candidates = Source::candidates(reference, options).await;
+    let candidates = Source::candidates(reference, options).await?;
     let Some((client, address, auth)) = candidates.into_iter().next_back() else { return Err(ImageError::NotFound(name).into()) };
     client.auth(&address, &auth, RegistryOperation::Push).await.map_err(|e| explain(&name, e))?;
     let layers = [ImageLayer::new(module, WASM_TYPES[0].to_owned(), None)];
@@ -95,7 +95,7 @@ fn signatures_of(reference: &ImageRef) -> Result<ImageRef> {
 pub async fn signatures(reference: &ImageRef, options: &PullOptions) -> Result<Vec<Signature>> {
     let tagged = signatures_of(reference)?;
     let mut last: Option<Error> = None;
-    for (client, address, auth) in Source::candidates(&tagged, options).await {
+    for (client, address, auth) in Source::candidates(&tagged, options).await? {
         let (source, manifest, _) = match Source::ask(client, address, auth, tagged.to_string()).await {
             Ok(found) => found,
             Err(Error::Image(ImageError::NotFound(_))) => return Ok(Vec::new()),
@@ -134,7 +134,7 @@ pub async fn sign(reference: &ImageRef, options: &PullOptions, key_pem: &str) ->
         let annotations = BTreeMap::from([(ANNOTATION.to_owned(), signature.signature.clone())]);
         layers.push(ImageLayer::new(decoded(signature)?, PAYLOAD_TYPE.to_owned(), Some(annotations)));
     }
-    let candidates = Source::candidates(&tagged, options).await;
+    let candidates = Source::candidates(&tagged, options).await?;
     let name = tagged.to_string();
     let Some((client, address, auth)) = candidates.into_iter().next_back() else { return Err(ImageError::NotFound(name).into()) };
     client.auth(&address, &auth, RegistryOperation::Push).await.map_err(|e| explain(&name, e))?;

@@ -34,7 +34,10 @@ pub(crate) enum Source {
 
 impl Source {
     /// The registries to ask for `image`, mirrors first.
-    pub(crate) async fn candidates(image: &ImageRef, options: &PullOptions) -> Vec<(Client, Reference, RegistryAuth)> {
+    ///
+    /// # Errors
+    /// [`ImageError::Unreachable`] when this machine cannot speak to any.
+    pub(crate) async fn candidates(image: &ImageRef, options: &PullOptions) -> Result<Vec<(Client, Reference, RegistryAuth)>> {
         let endpoints = options.mirrors.iter().filter(|m| m.registry == image.registry).map(|m| Some(m.endpoint.clone()));
         let auth = match &options.credentials {
             Some(c) => RegistryAuth::Basic(c.username.clone(), c.password.clone()),
@@ -66,7 +69,11 @@ impl Source {
                     read_timeout: Some(READ_TIME),
                     ..ClientConfig::default()
                 };
-                (Client::new(config), reference, auth)
+                // Its `new` ends the process where this one says why, as on a machine without CA certificates.
+                let client = Client::try_from(config);
+                let reason = |e: oci_client::errors::OciDistributionError| format!("{e} (are ca-certificates installed?)");
+                let client = client.map_err(|e| ImageError::Unreachable { reference: image.to_string(), reason: reason(e) })?;
+                Ok((client, reference, auth))
             })
             .collect()
     }

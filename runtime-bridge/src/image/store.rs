@@ -139,7 +139,7 @@ impl Store {
     ) -> Result<ImageId> {
         let _reading = self.shared.removal.read().await;
         let mut last = None;
-        for (client, reference, auth) in Source::candidates(image, options).await {
+        for (client, reference, auth) in Source::candidates(image, options).await? {
             match Source::ask(client, reference, auth, image.to_string()).await {
                 Ok((source, body, digest)) => {
                     let expected = image.digest.clone().unwrap_or(digest);
