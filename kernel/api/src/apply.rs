@@ -256,7 +256,7 @@ fn untyped(resource: &Resource, config: &Value, why: &str) -> ApiError {
     let place = if text("namespace").is_empty() { text("name").to_owned() } else { format!("{}/{}", text("namespace"), text("name")) };
     let kind = format!("{}/{}, Kind={}", resource.group, resource.version, resource.kind);
     // Upstream has no reason for it, and so no better code.
-    ApiError::from_code(500, "", &format!("failed to create typed patch object ({place}; {kind}): {why}"))
+    ApiError::new(500, Reason::Unknown, format!("failed to create typed patch object ({place}; {kind}): {why}"))
 }
 
 /// What client-side apply sent last, as far as the object still says so.

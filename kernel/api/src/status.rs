@@ -108,7 +108,7 @@ impl Reason {
 }
 
 impl ApiError {
-    fn new(code: u16, reason: Reason, message: impl Into<String>) -> ApiError {
+    pub(crate) fn new(code: u16, reason: Reason, message: impl Into<String>) -> ApiError {
         ApiError { code, reason, message: message.into(), details: None, continue_token: None, warnings: None }
     }
 

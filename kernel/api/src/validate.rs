@@ -118,7 +118,14 @@ pub fn update(schema: &Schema, resource: &Resource, new: &Value, old: &Value) ->
     metadata::check(resource, new, &mut failures);
     metadata::check_update(new, old, &mut failures);
     immutable::check(resource, new, old, &mut failures);
-    check_object(schema, resource, new, &mut failures);
+    let mut found = Failures::default();
+    check_object(schema, resource, new, &mut found);
+    if !found.found.is_empty() {
+        // What was stored when the rules were others does not bind who changes something else.
+        let mut before = Failures::default();
+        check_object(schema, resource, old, &mut before);
+        failures.found.extend(found.found.into_iter().filter(|failure| !before.found.contains(failure)));
+    }
     failures.found.extend(resource.custom.iter().flat_map(|version| version.check(new, Some(old))));
     failures.found
 }

@@ -17,6 +17,8 @@ static FIELDS: &[(&str, &str, &[&str])] = &[
     ("apps", "controllerrevisions", &["/data"]),
     ("batch", "jobs", &["/spec/selector", "/spec/completionMode", "/spec/podFailurePolicy", "/spec/backoffLimitPerIndex", "/spec/managedBy", "/spec/successPolicy"]),
     ("", "secrets", &["/type"]),
+    ("", "resourcequotas", &["/spec/scopes"]),
+    ("", "persistentvolumes", &["/spec/volumeMode"]),
     ("discovery.k8s.io", "endpointslices", &["/addressType"]),
     ("networking.k8s.io", "ingressclasses", &["/spec/controller"]),
     ("networking.k8s.io", "ipaddresses", &["/spec/parentRef"]),
@@ -130,8 +132,11 @@ pub(super) fn check(resource: &Resource, new: &Value, old: &Value, failures: &mu
     let fixed = FIELDS.iter().filter(|(group, plural, _)| about(group, plural)).flat_map(|(_, _, fields)| *fields);
     fixed.for_each(|pointer| keep(pointer, new, old, failures));
     let once = ONCE_SET.iter().filter(|(group, plural, _)| about(group, plural)).flat_map(|(_, _, fields)| *fields);
-    once.filter(|pointer| old.pointer(pointer).is_some_and(|v| v.as_str() != Some("")))
-        .for_each(|pointer| keep(pointer, new, old, failures));
+    for pointer in
+        once.filter(|pointer| old.pointer(pointer).is_some_and(|v| v.as_str() != Some("")) && new.pointer(pointer) != old.pointer(pointer))
+    {
+        failures.push(FieldError::forbidden(pointer.trim_start_matches('/').replace('/', "."), "may not change once it has a value"));
+    }
     CHECKS.iter().filter(|(group, plural, _)| about(group, plural)).for_each(|(_, _, check)| check(new, old, failures));
 }
 
@@ -171,19 +176,29 @@ fn remove(value: &mut Value, keys: &[&str]) {
 
 /// Of a pod only a few fields may change: images, the deadline, more tolerations; its gates may open.
 fn pod(new: &Value, old: &Value, failures: &mut Failures) {
-    const MUTABLE: &[&str] = &[
-        "/containers/*/image",
-        "/initContainers/*/image",
-        "/activeDeadlineSeconds",
-        "/terminationGracePeriodSeconds",
-        "/tolerations",
-        "/schedulingGates",
-    ];
+    const MUTABLE: &[&str] =
+        &["/containers/*/image", "/initContainers/*/image", "/activeDeadlineSeconds", "/tolerations", "/schedulingGates"];
     let (new, old) = (&new["spec"], &old["spec"]);
-    let gated = old["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty());
-    let mut mutable = MUTABLE.to_vec();
-    if gated {
+    for list in ["containers", "initContainers"] {
+        if new[list].as_array().map_or(0, Vec::len) != old[list].as_array().map_or(0, Vec::len) {
+            return failures.push(FieldError::forbidden(format!("spec.{list}"), "pod updates may not add or remove containers"));
+        }
+    }
+    let gates = |spec: &Value| spec["schedulingGates"].as_array().cloned().unwrap_or_default();
+    let (was, mut mutable) = (gates(old), MUTABLE.to_vec());
+    if !was.is_empty() {
         mutable.extend(["/nodeSelector", "/affinity"]);
+    }
+    if old["terminationGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds < 0) && new["terminationGracePeriodSeconds"] == 1 {
+        mutable.push("/terminationGracePeriodSeconds");
+    }
+    for (index, gate) in gates(new).iter().enumerate().filter(|(_, gate)| !was.contains(gate)) {
+        let why = format!("only deletion is allowed, but found new scheduling gate '{}'", gate["name"].as_str().unwrap_or_default());
+        failures.push(FieldError::forbidden(format!("spec.schedulingGates[{index}].name"), why));
+    }
+    if old["nodeSelector"].as_object().into_iter().flatten().any(|(key, value)| !was.is_empty() && new["nodeSelector"][key] != *value) {
+        let why = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        failures.push(FieldError::invalid("spec.nodeSelector", new["nodeSelector"].clone(), why));
     }
     if without(new, &mutable) != without(old, &mutable) {
         failures.push(FieldError::forbidden(
@@ -254,7 +269,20 @@ fn kept_in_order(new: &Value, old: &Value, pointer: &str, failures: &mut Failure
 }
 
 fn claim(new: &Value, old: &Value, failures: &mut Failures) {
-    let mutable = ["/resources/requests", "/volumeAttributesClassName", "/volumeName"];
+    let mut mutable = vec!["/volumeName"];
+    if new["status"]["phase"] == "Bound" {
+        mutable.extend(["/resources/requests", "/volumeAttributesClassName"]);
+    }
+    if old["spec"]["storageClassName"].is_null() {
+        mutable.push("/storageClassName");
+    }
+    let size = |claim: &Value, at: &str| claim.pointer(at).and_then(super::amount);
+    if let [Some(now), Some(was)] = [new, old].map(|claim| size(claim, "/spec/resources/requests/storage"))
+        && now.compare(was).is_lt()
+        && size(old, "/status/capacity/storage").is_some_and(|had| now.compare(had).is_le())
+    {
+        failures.push(FieldError::forbidden("spec.resources.requests.storage", "field can not be less than status.capacity"));
+    }
     if without(&new["spec"], &mutable) != without(&old["spec"], &mutable) {
         let why = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
         failures.push(FieldError::forbidden("spec", why));
@@ -262,15 +290,9 @@ fn claim(new: &Value, old: &Value, failures: &mut Failures) {
 }
 
 fn volume(new: &Value, old: &Value, failures: &mut Failures) {
+    #[rustfmt::skip]
     let mutable = [
-        "/capacity",
-        "/accessModes",
-        "/claimRef",
-        "/persistentVolumeReclaimPolicy",
-        "/storageClassName",
-        "/mountOptions",
-        "/volumeAttributesClassName",
-        "/nodeAffinity",
+        "/capacity", "/volumeMode", "/accessModes", "/claimRef", "/persistentVolumeReclaimPolicy", "/storageClassName", "/mountOptions", "/volumeAttributesClassName", "/nodeAffinity",
     ];
     if without(&new["spec"], &mutable) != without(&old["spec"], &mutable) {
         failures.push(FieldError::forbidden("spec.persistentvolumesource", "spec.persistentvolumesource is immutable after creation"));
@@ -278,14 +300,9 @@ fn volume(new: &Value, old: &Value, failures: &mut Failures) {
 }
 
 fn stateful_set(new: &Value, old: &Value, failures: &mut Failures) {
+    #[rustfmt::skip]
     let mutable = [
-        "/replicas",
-        "/ordinals",
-        "/template",
-        "/updateStrategy",
-        "/revisionHistoryLimit",
-        "/persistentVolumeClaimRetentionPolicy",
-        "/minReadySeconds",
+        "/replicas", "/ordinals", "/template", "/updateStrategy", "/revisionHistoryLimit", "/persistentVolumeClaimRetentionPolicy", "/minReadySeconds",
     ];
     if without(&new["spec"], &mutable) != without(&old["spec"], &mutable) {
         let why = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', \

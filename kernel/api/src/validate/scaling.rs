@@ -93,14 +93,12 @@ pub(super) fn scope_values(requirement: &Object, path: &Path<'_>, failures: &mut
 pub(super) fn ordered_limits(item: &Object, path: &Path<'_>, failures: &mut Failures) {
     let read = |field: &str, name: &str| item.get(field).and_then(|amounts| amount(&amounts[name]));
     let names = |field: &str| item.get(field).and_then(Value::as_object).into_iter().flatten();
-    for (less, more, at) in [
-        ("min", "max", "min"),
-        ("min", "defaultRequest", "defaultRequest"),
-        ("min", "default", "default"),
-        ("defaultRequest", "default", "defaultRequest"),
-        ("default", "max", "default"),
-        ("defaultRequest", "max", "defaultRequest"),
-    ] {
+    #[rustfmt::skip]
+    const ORDER: [(&str, &str, &str); 6] = [
+        ("min", "max", "min"), ("min", "defaultRequest", "defaultRequest"), ("min", "default", "default"),
+        ("defaultRequest", "default", "defaultRequest"), ("default", "max", "default"), ("defaultRequest", "max", "defaultRequest"),
+    ];
+    for (less, more, at) in ORDER {
         for (name, _) in names(less) {
             let Some((low, high)) = read(less, name).zip(read(more, name)) else { continue };
             let shown = item[at][name].clone();

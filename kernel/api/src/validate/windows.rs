@@ -7,21 +7,10 @@ use crate::path::Path;
 use crate::status::FieldError;
 
 /// What a pod for Windows cannot have, in the pod and in each container's security context.
+#[rustfmt::skip]
 const LINUX_OF_POD: [&str; 14] = [
-    "hostPID",
-    "hostIPC",
-    "hostUsers",
-    "shareProcessNamespace",
-    "securityContext.appArmorProfile",
-    "securityContext.seLinuxOptions",
-    "securityContext.seccompProfile",
-    "securityContext.fsGroup",
-    "securityContext.fsGroupChangePolicy",
-    "securityContext.sysctls",
-    "securityContext.runAsUser",
-    "securityContext.runAsGroup",
-    "securityContext.supplementalGroups",
-    "securityContext.supplementalGroupsPolicy",
+    "hostPID", "hostIPC", "hostUsers", "shareProcessNamespace", "securityContext.appArmorProfile", "securityContext.seLinuxOptions", "securityContext.seccompProfile",
+    "securityContext.fsGroup", "securityContext.fsGroupChangePolicy", "securityContext.sysctls", "securityContext.runAsUser", "securityContext.runAsGroup", "securityContext.supplementalGroups", "securityContext.supplementalGroupsPolicy",
 ];
 #[rustfmt::skip]
 const LINUX_OF_CONTAINER: [&str; 10] = [

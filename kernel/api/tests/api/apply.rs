@@ -357,6 +357,7 @@ fn configurations_that_cannot_be_are_refused() {
         // Upstream has no reason for a configuration without a type, and so no better code.
         let code = if message.starts_with("failed to create typed") { 500 } else { 400 };
         assert_eq!((error.code, error.message.as_str()), (code, message));
+        assert_eq!(error.reason.as_str(), if code == 500 { "" } else { "BadRequest" });
     }
     assert_eq!(story().try_apply("a", Force::No, "[]").expect_err("a list").code, 400);
     assert_eq!(story().try_apply("a", Force::No, "{").expect_err("broken").code, 400);

@@ -340,6 +340,19 @@ fn rules_judge_what_is_new_and_how_it_changed() {
 }
 
 #[test]
+fn a_rule_that_was_let_in_stays_and_a_new_one_is_judged() {
+    let builtin = Schema::builtin();
+    let resource = builtin.resource("apiextensions.k8s.io", "v1", "customresourcedefinitions").expect("definitions");
+    let dear = json!([{"rule": "self.all(x, self.all(y, x == y))"}]);
+    let of =
+        |name: &str| definition(spec(json!({(name): {"type": "array", "items": {"type": "string"}, "x-kubernetes-validations": dear}})));
+    let (old, mut new) = (of("a"), of("a"));
+    new["metadata"]["labels"] = json!({"changed": "yes"});
+    assert_eq!(validate::update(builtin, resource, &new, &old), []);
+    assert!(validate::update(builtin, resource, &of("b"), &old).iter().any(|failure| failure.detail.contains("exceeds budget")));
+}
+
+#[test]
 fn unknown_fields_are_pruned_with_a_note_and_defaults_filled_in() {
     let (schema, resource) = serve(&definition(spec(json!({
         "size": {"type": "integer", "default": 3},
