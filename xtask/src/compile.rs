@@ -61,6 +61,13 @@ fn adapt() -> Outcome {
     Ok(fs::set_permissions(pintle_tests::programs().join("pintle-adapt"), fs::Permissions::from_mode(0o755))?)
 }
 
+/// The tests of that program, which `cargo test --workspace` does not see.
+pub fn adapt_tests() -> Outcome {
+    let target = pintle_tests::programs().with_file_name("adapt").display().to_string();
+    let manifest = shell::root().join("modules/adapt/Cargo.toml").display().to_string();
+    shell::cargo(&["test", "--release", "--quiet", "--locked", "--manifest-path", &manifest, "--target-dir", &target])
+}
+
 /// The third-party examples, each a workspace of its own, to `target/release/example-modules/`.
 pub fn examples() -> Outcome {
     module_folders(&shell::root().join("examples"))?.iter().try_for_each(|folder| outside(folder))

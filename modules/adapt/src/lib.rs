@@ -108,3 +108,6 @@ fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Ada
 fn unversioned(name: &str) -> &str {
     name.split('@').next().unwrap_or(name)
 }
+
+#[cfg(test)]
+mod tests;

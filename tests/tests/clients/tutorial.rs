@@ -26,6 +26,8 @@ const LANGUAGES: &[Language] = &[
 /// Seconds that a language may take: its tools are fetched and an engine is compiled.
 const SECONDS: &str = "500";
 
+const NODE_MAJOR_MIN: u32 = 20;
+
 /// Where the modules are pushed to.
 const REGISTRY: ([u8; 4], u16) = ([127, 0, 0, 1], 5093);
 
@@ -35,14 +37,23 @@ pub fn trials() -> Vec<Trial> {
         .iter()
         .map(|language| {
             let name = format!("tutorial_{}", language.name);
-            let missing: Vec<&str> = language.needs.iter().copied().filter(|program| !has_program(program)).collect();
+            let missing: Vec<&str> = language.needs.iter().copied().filter(|program| !has_program(program) || is_old(program)).collect();
             if !missing.is_empty() {
-                println!("skipped: {name} needs {}", missing.join(" and "));
+                println!("skipped: {name} needs {} (of Node.js {NODE_MAJOR_MIN} or later)", missing.join(" and "));
                 return Trial::test(name, || Ok(())).with_ignored_flag(true);
             }
             Trial::test(name, || follow(language).map_err(Failed::from))
         })
         .collect()
+}
+
+/// Debian 12 has Node.js 18, which componentize-js does not run on.
+fn is_old(program: &str) -> bool {
+    program == "node" && {
+        let version = Command::new("node").arg("--version").output().map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        let major = version.ok().and_then(|text| text.trim().strip_prefix('v')?.split('.').next()?.parse::<u32>().ok());
+        major.is_none_or(|major| major < NODE_MAJOR_MIN)
+    }
 }
 
 fn follow(language: &Language) -> Result<(), String> {

@@ -1,0 +1,52 @@
+//! What is refused, by name; and what is made of a guest of waPC, checked by a validator. That the whole works is shown by the tutorial's tests.
+
+use super::{AdaptError, adapt, wapc};
+use std::path::Path;
+use wasmparser::{Validator, WasmFeatures};
+
+/// A guest of waPC that does nothing, with more of the text format in it.
+fn guest(more: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(module {more}
+            (import "wapc" "__guest_request" (func (param i32 i32)))
+            (memory (export "memory") 1)
+            (func (export "wapc_init"))
+            (func (export "__guest_call") (param i32 i32) (result i32) (i32.const 1)))"#
+    );
+    wat::parse_str(text).expect("a guest")
+}
+
+fn check_refused(bytes: Vec<u8>, says: &str) {
+    let refused = adapt(bytes, Path::new("nowhere")).map(|_| ()).expect_err("refused").to_string();
+    assert!(refused.contains(says), "{refused}");
+}
+
+#[test]
+fn what_cannot_be_asked_is_refused() {
+    check_refused(b"not wasm".to_vec(), "no WebAssembly that can be adapted");
+    check_refused(wat::parse_str("(module (func (export \"run\")))").expect("a module"), "but run");
+    check_refused(wat::parse_str("(component)").expect("a component"), "exports nothing that Pintle knows");
+}
+
+#[test]
+fn what_wants_more_than_a_module_can_have_is_refused_by_name() {
+    check_refused(guest(r#"(import "env" "system" (func))"#), "imports env/system");
+    check_refused(guest(r#"(import "wapc" "__fly" (func))"#), "imports wapc/__fly");
+    check_refused(guest(r#"(import "env" "table" (table 1 funcref))"#), "imports env/table");
+}
+
+#[test]
+fn a_guest_of_wapc_becomes_a_component() {
+    let more = r#"(import "wasi_snapshot_preview1" "path_open" (func (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+                  (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))
+                  (import "wasi:random/insecure-seed@0.2.9" "insecure-seed" (func (param i32)))"#;
+    let component = wapc::component(&guest(more)).expect("a component");
+    Validator::new_with_features(WasmFeatures::all()).validate_all(&component).expect("valid");
+    let name = b"pintle:module/wapc@1.0.0";
+    assert!(component.windows(name.len()).any(|window| window == name), "it exports the interface");
+}
+
+#[test]
+fn a_guest_needs_its_adapter() {
+    assert!(matches!(adapt(guest(""), Path::new("/nowhere")), Err(AdaptError::Adapter { .. })));
+}
