@@ -32,16 +32,16 @@ fn main() {
 }
 
 fn measure(count: u32) {
-    let cidr = |text: &str| text.parse().expect("a network");
+    let cidr = |text: &str| vec![text.parse().expect("a network")];
     let ground = Ground {
         bridge: Some("pods".into()),
         own_pods: cidr("10.244.0.0/24"),
         all_pods: cidr("10.244.0.0/16"),
         services: cidr("10.96.0.0/12"),
     };
-    let front = |n: u32| Front { address: Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 96, 1, 0)) + n), protocol: 6, port: 80 };
+    let front = |n: u32| Front { address: Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 96, 1, 0)) + n).into(), protocol: 6, port: 80 };
     let back = |last: u32| {
-        let endpoint = |n: u32| (Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 244, 16, 0)) + n), 8080);
+        let endpoint = |n: u32| SocketAddr::from((Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 244, 16, 0)) + n), 8080));
         Back {
             endpoints: vec![endpoint(1), endpoint(2), endpoint(3 + last)],
             affinity: None,
@@ -50,7 +50,7 @@ fn measure(count: u32) {
         }
     };
     let mut all: BTreeMap<Front, Back> = (1..count).map(|n| (front(n), back(n))).collect();
-    all.insert(front(0), Back { endpoints: vec![(Ipv4Addr::new(10, 244, 0, 1), 8080)], ..back(0) });
+    all.insert(front(0), Back { endpoints: vec![SocketAddr::from(([10, 244, 0, 1], 8080))], ..back(0) });
     let socket = Socket::open().expect("a socket");
     let began = Instant::now();
     let (mut ruleset, transaction) = Ruleset::replace(&ground, all, &[]);

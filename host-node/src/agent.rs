@@ -195,9 +195,16 @@ impl node_agent::Server for Agent {
                 Some(sandbox) => Some(self.node.runtime.netns(&sandbox).await?),
                 None => None,
             };
-            let socket = net::tcp_socket_in(namespace).await?;
-            let address = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port));
-            socket.connect(address).await.map_err(|e| bad_request(format!("port {port} of pod {}: {e}", pod.name)))
+            let reach = async |namespace, loopback: std::net::IpAddr| {
+                let connected = net::tcp_socket_in(namespace, loopback).await?.connect((loopback, port).into()).await;
+                connected.map_err(|e| bad_request(format!("port {port} of pod {}: {e}", pod.name)))
+            };
+            let again = namespace.as_ref().map(std::os::fd::OwnedFd::try_clone).transpose().map_err(|e| bad_request(e.to_string()))?;
+            match reach(namespace, std::net::Ipv4Addr::LOCALHOST.into()).await {
+                // Some listen at the loopback address of version 6 alone.
+                Err(error) => reach(again, std::net::Ipv6Addr::LOCALHOST.into()).await.map_err(|_| error),
+                stream => stream,
+            }
         };
         match connected.await {
             Ok(stream) => {

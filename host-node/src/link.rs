@@ -57,9 +57,9 @@ pub struct ClusterConfig {
     pub cluster_dns: String,
     /// How often to renew the lease.
     pub heartbeat: Duration,
-    /// Services' addresses, CIDR.
+    /// Services' addresses, CIDR, or one of each family with a comma between.
     pub service_cidr: String,
-    /// Pods' addresses of the whole cluster, CIDR.
+    /// Pods' addresses of the whole cluster, in the same way.
     pub pod_cidr: String,
 }
 

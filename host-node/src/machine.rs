@@ -3,7 +3,7 @@
 //! Reads /proc and /etc only. Invariant: labels, conditions and resources that others put on the Node are not mentioned here, so
 //! the kernel's merge leaves them alone.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -21,8 +21,8 @@ pub struct Machine {
     max_pods: u32,
     state_dir: PathBuf,
     volumes_dir: PathBuf,
-    /// The InternalIP.
-    pub address: Ipv4Addr,
+    /// The InternalIPs, one of each family that the machine has; never empty.
+    pub addresses: Vec<IpAddr>,
     cpus: usize,
     memory_bytes: u64,
     info: Value,
@@ -72,7 +72,10 @@ impl Machine {
             max_pods: options.max_pods,
             state_dir: options.state_dir.clone(),
             volumes_dir: options.volumes_dir.clone(),
-            address: options.node_ip.or_else(default_address).unwrap_or(Ipv4Addr::LOCALHOST),
+            addresses: match options.node_ip.as_slice() {
+                [] => vec![default_address().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))],
+                given => given.to_vec(),
+            },
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: memory_field("MemTotal:").unwrap_or(0),
             info: node_info(),
@@ -98,6 +101,9 @@ impl Machine {
         for (key, value) in &self.labels {
             labels[key] = json!(value);
         }
+        let mut addresses: Vec<Value> =
+            self.addresses.iter().map(|address| json!({ "type": "InternalIP", "address": address.to_string() })).collect();
+        addresses.push(json!({ "type": "Hostname", "address": self.name }));
         let (disk_total, _) = disk_bytes(&self.state_dir);
         let mut resources = json!({
             "cpu": self.cpus.to_string(),
@@ -113,10 +119,7 @@ impl Machine {
             "metadata": { "name": self.name, "labels": labels, "annotations": { VOLUMES: self.volumes_dir } },
             "status": {
                 "capacity": resources, "allocatable": resources,
-                "addresses": [
-                    { "type": "InternalIP", "address": self.address.to_string() },
-                    { "type": "Hostname", "address": self.name },
-                ],
+                "addresses": addresses,
                 "conditions": self.conditions(pressure, readiness),
                 "nodeInfo": self.info,
                 "runtimeHandlers": [{ "name": "", "features": { "recursiveReadOnlyMounts": true, "userNamespaces": false } }],
@@ -128,8 +131,8 @@ impl Machine {
     pub fn facts(&self) -> crate::container::downward::Facts {
         let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         crate::container::downward::Facts {
-            pod_address: None,
-            host_address: Some(self.address),
+            pod_addresses: Vec::new(),
+            host_addresses: self.addresses.clone(),
             allocatable_cpu_millis: signed(self.cpus as u64 * 1000),
             allocatable_memory_bytes: signed(self.memory_bytes),
             allocatable_storage_bytes: signed(disk_bytes(&self.state_dir).0),
@@ -173,13 +176,10 @@ pub fn architecture() -> &'static str {
 }
 
 /// The source address that a packet to the outside would have: nothing is sent.
-fn default_address() -> Option<Ipv4Addr> {
+fn default_address() -> Option<IpAddr> {
     let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-    match socket.local_addr().ok()?.ip() {
-        std::net::IpAddr::V4(address) if !address.is_unspecified() => Some(address),
-        _ => None,
-    }
+    Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_unspecified())
 }
 
 /// A field of `/proc/meminfo`, such as `MemTotal:`, in bytes.
@@ -260,7 +260,8 @@ mod tests {
 
     #[test]
     fn the_node_object_has_what_schedulers_and_users_look_for() {
-        let words = "host-node --name n1 --kernel k:1 --ca a --cert b --key c --state-dir / --run-dir / --node-ip 10.9.8.7 --label zone=a";
+        let words =
+            "host-node --name n1 --kernel k:1 --ca a --cert b --key c --state-dir / --run-dir / --node-ip 10.9.8.7,fd00::7 --label zone=a";
         let line = <crate::options::Line as clap::Parser>::parse_from(words.split(' '));
         let options = line.into_node().expect("options of a node");
         let short = [("DiskPressure", true, Timestamp::UNIX_EPOCH)];
@@ -268,6 +269,7 @@ mod tests {
         assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
         assert_eq!(node["metadata"]["labels"]["zone"], "a");
         assert_eq!(node["status"]["addresses"][0]["address"], "10.9.8.7");
+        assert_eq!(node["status"]["addresses"][1], json!({ "type": "InternalIP", "address": "fd00::7" }));
         assert_eq!(node["status"]["capacity"]["pods"], "110");
         let reasons: Vec<_> = node["status"]["conditions"].as_array().expect("a list").iter().map(|c| c["reason"].to_string()).collect();
         assert_eq!(reasons.len(), 4);

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use jiff::Timestamp;
 use pintle_runtime_bridge::{Runtime, RuntimeConfig};
+use pintle_values::network::Network as Range;
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
 
@@ -289,23 +290,21 @@ async fn hear_nodes(node: Rc<Node>, mut rows: mpsc::UnboundedReceiver<Row>) {
 }
 
 async fn drop_route(node: &Node, name: &str) {
-    if let Err(error) = node.network.set_route(name, None).await {
+    if let Err(error) = node.network.set_routes(name, Vec::new()).await {
         tracing::warn!(node = name, error = Error::chain(&error), "a route stays");
     }
 }
 
 async fn take_peer(node: &Node, peer: &Peer) -> Result<()> {
-    let cidr = match &peer.pod_cidr {
-        Some(text) => Some(text.parse()?),
-        None => None,
-    };
+    let invalid = |reason| Error::invalid(format!("podCIDRs of {}", peer.name), reason);
+    let ranges = peer.pod_cidrs.iter().map(|text| text.parse().map_err(invalid)).collect::<Result<Vec<Range>>>()?;
     if peer.name == node.options.name {
         node.proxy.tell(Told::Zone(peer.zone.clone()));
-        if let Some(cidr) = cidr {
+        if !ranges.is_empty() {
             let was_ready = node.network_ready();
             match node.cni {
-                None => node.network.set_pod_cidr(cidr).await?,
-                Some(_) => node.network.set_foreign_pod_cidr(cidr).await?,
+                None => node.network.set_pod_cidrs(&ranges).await?,
+                Some(_) => node.network.set_foreign_pod_cidrs(&ranges).await?,
             }
             if !was_ready {
                 node.roster.look_again();
@@ -318,16 +317,18 @@ async fn take_peer(node: &Node, peer: &Peer) -> Result<()> {
         return Ok(());
     }
     // A node with our own address shares our namespace: there is nothing to route.
-    let target = cidr.zip(peer.address.filter(|address| *address != node.machine.address));
-    node.network.set_route(&peer.name, target).await
+    let foreign = || peer.addresses.iter().filter(|address| !node.machine.addresses.contains(address));
+    let through = |range: Range| Some((range, *foreign().find(|address| address.is_ipv4() == range.address().is_ipv4())?));
+    node.network.set_routes(&peer.name, ranges.into_iter().filter_map(through).collect()).await
 }
 
 /// What matters of a Node object.
 struct Peer {
     name: String,
     zone: String,
-    pod_cidr: Option<String>,
-    address: Option<std::net::Ipv4Addr>,
+    pod_cidrs: Vec<String>,
+    /// InternalIPs.
+    addresses: Vec<std::net::IpAddr>,
 }
 
 impl Peer {
@@ -335,11 +336,18 @@ impl Peer {
     fn parse(bytes: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(bytes).ok()?;
         let internal = |a: &&Value| a["type"] == "InternalIP";
+        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        let texts = |all: Vec<Value>| all.iter().filter_map(|text| text.as_str().map(str::to_owned)).collect::<Vec<_>>();
+        let (first, all) = (&value["spec"]["podCIDR"], texts(list(&value["spec"]["podCIDRs"])));
         Some(Self {
             name: value["metadata"]["name"].as_str()?.to_owned(),
             zone: value["metadata"]["labels"]["topology.kubernetes.io/zone"].as_str().unwrap_or_default().to_owned(),
-            pod_cidr: value["spec"]["podCIDR"].as_str().filter(|c| !c.is_empty()).map(str::to_owned),
-            address: value["status"]["addresses"].as_array().and_then(|all| all.iter().find(internal)?["address"].as_str()?.parse().ok()),
+            pod_cidrs: if all.is_empty() { texts(vec![first.clone()]) } else { all },
+            addresses: list(&value["status"]["addresses"])
+                .iter()
+                .filter(internal)
+                .filter_map(|a| a["address"].as_str()?.parse().ok())
+                .collect(),
         })
     }
 }

@@ -3,7 +3,7 @@
 //! Invariant: after [`NodeOptions::check`] every name in here is fit for a path, an interface or a cgroup.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -73,9 +73,9 @@ pub struct NodeOptions {
     /// Where directories that are volumes lie; `purge` leaves them.
     #[arg(long, default_value = "/var/lib/pintle/volumes")]
     pub volumes_dir: PathBuf,
-    /// The node's InternalIP; default: the address of the interface with the default route.
-    #[arg(long)]
-    pub node_ip: Option<Ipv4Addr>,
+    /// The node's InternalIP, or one of each family with a comma between; default: the address of the interface with the default route.
+    #[arg(long, value_delimiter = ',')]
+    pub node_ip: Vec<IpAddr>,
     /// Serve images of one registry from another: docker.io=http://127.0.0.1:5000. May be repeated.
     #[arg(long = "registry-mirror", value_name = "HOST=URL")]
     pub registry_mirrors: Vec<String>,
@@ -159,6 +159,9 @@ impl NodeOptions {
         }
         if self.cgroup_parent().split('/').any(|part| part == ".." || part == ".") {
             return Err(Error::invalid("--cgroup-parent", "no '.' or '..' parts"));
+        }
+        if self.node_ip.len() > 2 || self.node_ip.len() == 2 && self.node_ip[0].is_ipv4() == self.node_ip[1].is_ipv4() {
+            return Err(Error::invalid("--node-ip", "one address, or one of each family"));
         }
         self.housekeeping.check()?;
         self.shutdown.check()?;
@@ -284,6 +287,7 @@ mod tests {
             &["--bridge", "a-name-that-is-too-long"],
             &["--cgroup-parent", "a/../b"],
             &["--label", "x"],
+            &["--node-ip", "192.0.2.1,192.0.2.2"],
             &["--ingress-port", "80=x"],
             &["--dns-stub-domain", "corp.example"],
             &["--dns-stub-domain", "=192.0.2.1"],

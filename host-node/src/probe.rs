@@ -6,7 +6,7 @@
 mod grpc;
 mod tls;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ pub struct Target<'a> {
     /// The container, for named ports.
     pub container: &'a Container,
     /// The pod's address.
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
 }
 
 /// Whether a container has any probe.
@@ -74,7 +74,7 @@ pub fn has_any(container: &Container) -> bool {
 }
 
 /// Probes a container for as long as the task lives; `tell` takes each change.
-pub async fn watch(node: Rc<Node>, pod: Rc<Pod>, container: Container, id: String, address: Option<Ipv4Addr>, tell: impl Fn(Verdict)) {
+pub async fn watch(node: Rc<Node>, pod: Rc<Pod>, container: Container, id: String, address: Option<IpAddr>, tell: impl Fn(Verdict)) {
     let Ok(runtime_id) = ContainerId::parse(&id) else { return };
     let watcher = Watcher { node, pod, container, id, runtime_id, address };
     if let Some(probe) = watcher.container.startup_probe.clone()
@@ -101,7 +101,7 @@ struct Watcher {
     container: Container,
     id: String,
     runtime_id: ContainerId,
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
 }
 
 fn seconds(value: Option<i32>, default: u64) -> Duration {
@@ -205,8 +205,11 @@ async fn connect(target: &Target<'_>, host: Option<&str>, port: &IntOrString) ->
     let own = target.address.map(|a| a.to_string());
     let host =
         host.filter(|h| !h.is_empty()).map(str::to_owned).or(own).ok_or_else(|| Error::invalid("probe", "the pod has no address"))?;
-    let stream = TcpStream::connect((host.as_str(), port)).await.step(|| format!("dial tcp {host}:{port}"))?;
-    Ok((stream, format!("{host}:{port}")))
+    // An address of version 6 stands in brackets, whether or not whoever wrote it put them there.
+    let host = host.trim_matches(['[', ']']);
+    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let stream = TcpStream::connect((host, port)).await.step(|| format!("dial tcp {authority}"))?;
+    Ok((stream, authority))
 }
 
 /// Whether a connection can be made.
@@ -230,7 +233,7 @@ impl Answer {
 /// A GET, with the answer's status line as all that counts.
 pub async fn http(target: &Target<'_>, get: &HTTPGetAction) -> Result<Answer> {
     let (stream, authority) = connect(target, get.host.as_deref(), &get.port).await?;
-    let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
+    let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host).trim_matches(['[', ']']);
     if get.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https")) {
         return exchange(tls::wrap(stream, host).await?, get, &authority).await;
     }

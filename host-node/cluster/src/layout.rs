@@ -1,7 +1,7 @@
 //! Where a cluster keeps its things, and what it calls them on the machine.
 
 use std::{
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Component, Path, PathBuf},
 };
 
@@ -124,6 +124,20 @@ impl Layout {
     /// Address of node number `index` (from 1).
     pub fn node_address(&self, index: u8) -> Ipv4Addr {
         Ipv4Addr::new(10, 88, self.subnet(), 10 + index)
+    }
+
+    /// The machine's address of version 6, where the cluster has both: fd88:0:0:X::1 of a /64.
+    pub fn gateway_v6(&self) -> Ipv6Addr {
+        self.v6(1)
+    }
+
+    /// The same of a node.
+    pub fn node_address_v6(&self, index: u8) -> Ipv6Addr {
+        self.v6(10 + u16::from(index))
+    }
+
+    fn v6(&self, host: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd88, 0, 0, self.subnet().into(), 0, 0, 0, host)
     }
 
     fn subnet(&self) -> u8 {

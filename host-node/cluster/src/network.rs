@@ -12,19 +12,22 @@ fn exists(args: &str) -> bool {
     ip(args).is_ok()
 }
 
-/// Makes the bridge with the machine's address, if it is not there.
-pub fn ensure_bridge(layout: &Layout) -> Result<(), ClusterError> {
+/// Makes the bridge with the machine's address, or one of each family, if it is not there.
+pub fn ensure_bridge(layout: &Layout, dual_stack: bool) -> Result<(), ClusterError> {
     let bridge = layout.bridge();
     if !exists(&format!("link show {bridge}")) {
         ip(&format!("link add {bridge} type bridge"))?;
         ip(&format!("addr add {}/24 dev {bridge}", layout.gateway()))?;
     }
     ip(&format!("link set {bridge} up"))?;
+    if dual_stack {
+        ip(&format!("-6 addr replace {}/64 dev {bridge} nodad", layout.gateway_v6()))?;
+    }
     Ok(())
 }
 
 /// Makes a node's network namespace and its link to the bridge, if they are not there.
-pub fn ensure_node(layout: &Layout, node: &str, index: u8) -> Result<(), ClusterError> {
+pub fn ensure_node(layout: &Layout, node: &str, index: u8, dual_stack: bool) -> Result<(), ClusterError> {
     let (namespace, veth, bridge) = (layout.network_namespace(node), layout.veth(index), layout.bridge());
     if !std::path::Path::new("/run/netns").join(&namespace).exists() {
         ip(&format!("netns add {namespace}"))?;
@@ -39,12 +42,20 @@ pub fn ensure_node(layout: &Layout, node: &str, index: u8) -> Result<(), Cluster
         ip(&format!("-n {namespace} link set lo up"))?;
         ip(&format!("-n {namespace} route add default via {}", layout.gateway()))?;
     }
+    if dual_stack {
+        ip(&format!("-n {namespace} -6 addr replace {}/64 dev eth0 nodad", layout.node_address_v6(index)))?;
+        ip(&format!("-n {namespace} -6 route replace default via {}", layout.gateway_v6()))?;
+    }
     Ok(())
 }
 
 /// Routes a node's pod addresses from the machine itself, so that a user can reach pods directly.
 pub fn route_pods(layout: &Layout, index: u8, pod_cidr: &str) -> Result<(), ClusterError> {
-    ip(&format!("route replace {pod_cidr} via {} dev {}", layout.node_address(index), layout.bridge())).map(drop)
+    let (family, through) = match pod_cidr.contains(':') {
+        true => ("-6", layout.node_address_v6(index).to_string()),
+        false => ("-4", layout.node_address(index).to_string()),
+    };
+    ip(&format!("{family} route replace {pod_cidr} via {through} dev {}", layout.bridge())).map(drop)
 }
 
 /// Removes a node's namespace and link. What is not there is fine.

@@ -19,6 +19,9 @@ pub struct UpArgs {
     /// Where all state is kept.
     #[arg(long, default_value = ".pintle")]
     data_dir: PathBuf,
+    /// Pods, Services and nodes have addresses of IPv4 and of IPv6.
+    #[arg(long)]
+    dual_stack: bool,
     /// Port of the Kubernetes API.
     #[arg(long, default_value_t = 6443)]
     port: u16,
@@ -33,6 +36,10 @@ pub struct UpArgs {
     kernel_arg: Vec<String>,
 }
 
+/// Ranges of a cluster of both families: the usual ones of version 4, and as many addresses of version 6.
+const SERVICES: &str = "10.96.0.0/16,fd00:10:96::/112";
+const PODS: &str = "10.244.0.0/16,fd00:10:244::/48";
+
 /// Starts the cluster and prints how to use it.
 pub async fn up(args: UpArgs) -> Result<(), ClusterError> {
     if !nix::unistd::geteuid().is_root() {
@@ -45,7 +52,7 @@ pub async fn up(args: UpArgs) -> Result<(), ClusterError> {
     let layout = Layout::new(&args.data_dir).map_err(at(&args.data_dir))?;
     fs::create_dir_all(layout.root()).map_err(at(layout.root()))?;
     ensure_run_dir(&layout)?;
-    network::ensure_bridge(&layout)?;
+    network::ensure_bridge(&layout, args.dual_stack)?;
 
     let client = step("kernel", start_kernel(&layout, &args)).await?;
     step("storage class", storage_class(&layout, &client)).await?;
@@ -115,6 +122,9 @@ async fn start_kernel(layout: &Layout, args: &UpArgs) -> Result<Client, ClusterE
         argv.extend(["--kubeconfig".into(), layout.kubeconfig().display().to_string()]);
         argv.extend(["--listen".into(), local.to_string()]);
         argv.extend(["--listen".into(), SocketAddr::from((layout.gateway(), args.port)).to_string()]);
+        if args.dual_stack {
+            argv.extend(["--service-cluster-ip-range", SERVICES, "--cluster-cidr", PODS].map(str::to_owned));
+        }
         argv.extend(args.kernel_arg.iter().cloned());
         processes::start(layout, "kernel", &argv)?;
     }
@@ -137,7 +147,7 @@ async fn start_kernel(layout: &Layout, args: &UpArgs) -> Result<Client, ClusterE
 }
 
 fn start_node(layout: &Layout, args: &UpArgs, node: &str, index: u8) -> Result<(), ClusterError> {
-    network::ensure_node(layout, node, index)?;
+    network::ensure_node(layout, node, index, args.dual_stack)?;
     if processes::running(layout, node).is_some() {
         return Ok(());
     }
@@ -158,7 +168,8 @@ fn start_node(layout: &Layout, args: &UpArgs, node: &str, index: u8) -> Result<(
     flag("state-dir", state.display().to_string());
     flag("run-dir", run.display().to_string());
     flag("volumes-dir", layout.node_volumes(node).display().to_string());
-    flag("node-ip", layout.node_address(index).to_string());
+    let (v4, v6) = (layout.node_address(index), layout.node_address_v6(index));
+    flag("node-ip", if args.dual_stack { format!("{v4},{v6}") } else { v4.to_string() });
     flag("cgroup-parent", layout.cgroup(node));
     for mirror in &args.registry_mirror {
         flag("registry-mirror", mirror.clone());
@@ -191,9 +202,9 @@ async fn nodes_ready(layout: &Layout, client: &Client, count: u8) -> Result<(), 
             }
             if !routed[usize::from(index)]
                 && let Ok(object) = client.get_json(&format!("/api/v1/nodes/{node}")).await
-                && let (true, Some(cidr)) = (is_ready(&object), object["spec"]["podCIDR"].as_str())
+                && let (true, Some(ranges)) = (is_ready(&object), object["spec"]["podCIDRs"].as_array())
             {
-                network::route_pods(layout, index, cidr)?;
+                ranges.iter().filter_map(|range| range.as_str()).try_for_each(|range| network::route_pods(layout, index, range))?;
                 routed[usize::from(index)] = true;
             }
         }

@@ -3,7 +3,7 @@
 //! Pure. What a path may name is a closed list; anything else is refused, as the API server's validation does.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -14,10 +14,10 @@ use crate::error::{Error, Result};
 /// What only the node knows.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// The pod's address.
-    pub pod_address: Option<Ipv4Addr>,
-    /// The node's InternalIP.
-    pub host_address: Option<Ipv4Addr>,
+    /// The pod's addresses.
+    pub pod_addresses: Vec<IpAddr>,
+    /// The node's InternalIPs.
+    pub host_addresses: Vec<IpAddr>,
     /// The node's allocatable CPU, in thousandths: the limit of who has none.
     pub allocatable_cpu_millis: i64,
     /// The node's allocatable memory.
@@ -30,7 +30,8 @@ pub struct Facts {
 pub fn field(pod: &Pod, path: &str, facts: &Facts) -> Result<String> {
     let meta = &pod.metadata;
     let spec = pod.spec.as_ref();
-    let address = |a: Option<Ipv4Addr>| a.map(|a| a.to_string()).unwrap_or_default();
+    let first = |all: &[IpAddr]| all.first().map(IpAddr::to_string);
+    let list = |all: &[IpAddr]| Some(all.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(","));
     let text = match path {
         "metadata.name" => meta.name.clone(),
         "metadata.namespace" => meta.namespace.clone(),
@@ -39,8 +40,10 @@ pub fn field(pod: &Pod, path: &str, facts: &Facts) -> Result<String> {
         "metadata.annotations" => Some(lines(meta.annotations.as_ref())),
         "spec.nodeName" => spec.and_then(|s| s.node_name.clone()),
         "spec.serviceAccountName" => spec.and_then(|s| s.service_account_name.clone()),
-        "status.podIP" | "status.podIPs" => Some(address(facts.pod_address)),
-        "status.hostIP" | "status.hostIPs" => Some(address(facts.host_address)),
+        "status.podIP" => first(&facts.pod_addresses),
+        "status.podIPs" => list(&facts.pod_addresses),
+        "status.hostIP" => first(&facts.host_addresses),
+        "status.hostIPs" => list(&facts.host_addresses),
         other => {
             let keyed = |prefix: &str| other.strip_prefix(prefix).and_then(|r| r.strip_prefix("['")).and_then(|r| r.strip_suffix("']"));
             if let Some(key) = keyed("metadata.labels") {
@@ -111,8 +114,11 @@ mod tests {
 
     #[test]
     fn fields_are_told_as_the_kubelet_tells_them() {
-        let facts =
-            Facts { pod_address: Some(Ipv4Addr::new(10, 0, 0, 5)), host_address: Some(Ipv4Addr::new(1, 2, 3, 4)), ..Facts::default() };
+        let facts = Facts {
+            pod_addresses: vec![[10, 0, 0, 5].into(), std::net::Ipv6Addr::LOCALHOST.into()],
+            host_addresses: vec![[1, 2, 3, 4].into()],
+            ..Facts::default()
+        };
         let check = |path: &str, expected: Option<&str>| assert_eq!(field(&pod(), path, &facts).ok().as_deref(), expected, "{path}");
         check("metadata.name", Some("p"));
         check("metadata.labels", Some("a=\"1\"\nb=\"x\\\"y\""));
@@ -122,6 +128,8 @@ mod tests {
         check("spec.nodeName", Some("n1"));
         check("spec.serviceAccountName", Some("sa"));
         check("status.podIP", Some("10.0.0.5"));
+        check("status.podIPs", Some("10.0.0.5,::1"));
+        check("status.hostIPs", Some("1.2.3.4"));
         check("status.hostIP", Some("1.2.3.4"));
         check("spec.containers", None);
     }

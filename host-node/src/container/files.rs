@@ -2,7 +2,7 @@
 //!
 //! Pure: text in, text out.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -29,7 +29,7 @@ fn full_name(pod: &Pod, cluster: &ClusterConfig, hostname: &str) -> Option<Strin
 }
 
 /// /etc/hosts; `host_file` is the node's own, for pods on the host's network.
-pub fn hosts(pod: &Pod, node: &str, cluster: &ClusterConfig, address: Option<Ipv4Addr>, host_file: &str) -> String {
+pub fn hosts(pod: &Pod, node: &str, cluster: &ClusterConfig, addresses: &[IpAddr], host_file: &str) -> String {
     let mut text = if host_network(pod) {
         format!("# Kubernetes-managed hosts file (host network).\n{host_file}")
     } else {
@@ -37,7 +37,7 @@ pub fn hosts(pod: &Pod, node: &str, cluster: &ClusterConfig, address: Option<Ipv
             fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n"
             .to_owned();
         let hostname = hostname(pod, node);
-        if let Some(address) = address {
+        for address in addresses {
             match full_name(pod, cluster, &hostname) {
                 Some(full) => text.push_str(&format!("{address}\t{full}\t{hostname}\n")),
                 None => text.push_str(&format!("{address}\t{hostname}\n")),
@@ -169,11 +169,11 @@ mod tests {
     fn hosts_name_the_pod_and_its_aliases() {
         let spec =
             json!({ "containers": [], "hostname": "h", "subdomain": "s", "hostAliases": [{ "ip": "1.2.3.4", "hostnames": ["x", "y"] }] });
-        let text = hosts(&pod(spec), "n1", &cluster(""), Some(Ipv4Addr::new(10, 0, 0, 5)), "");
+        let text = hosts(&pod(spec), "n1", &cluster(""), &[[10, 0, 0, 5].into()], "");
         assert!(text.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"), "{text}");
         assert!(text.contains("10.0.0.5\th.s.ns.svc.cluster.local\th\n"), "{text}");
         assert!(text.ends_with("\n# Entries added by HostAliases.\n1.2.3.4\tx\ty\n"), "{text}");
-        let text = hosts(&pod(json!({ "containers": [], "hostNetwork": true })), "n1", &cluster(""), None, "127.0.0.1 me\n");
+        let text = hosts(&pod(json!({ "containers": [], "hostNetwork": true })), "n1", &cluster(""), &[], "127.0.0.1 me\n");
         assert_eq!(text, "# Kubernetes-managed hosts file (host network).\n127.0.0.1 me\n");
     }
 }

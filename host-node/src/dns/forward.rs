@@ -32,10 +32,10 @@ pub struct Upstream {
 
 impl Upstream {
     /// The servers that a resolv.conf names; `own` is left out, because it is us.
-    pub fn from_resolv_conf(text: &str, own: Ipv4Addr) -> Self {
+    pub fn from_resolv_conf(text: &str, own: IpAddr) -> Self {
         let named =
             text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.split_whitespace().next()?.parse::<IpAddr>().ok());
-        Self::new(named.filter(|at| *at != IpAddr::V4(own)).map(|at| SocketAddr::new(at, PORT)).take(3).collect())
+        Self::new(named.filter(|at| *at != own).map(|at| SocketAddr::new(at, PORT)).take(3).collect())
     }
 
     /// These servers.

@@ -9,7 +9,7 @@ pub mod forward;
 pub mod zone;
 
 use std::cell::Cell;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +55,11 @@ pub async fn run(node: Rc<Node>) {
     }
     loop {
         let config = node.kernel.config();
-        let ranges = [&config.service_cidr, &config.pod_cidr].into_iter().filter_map(|text| text.parse().ok()).collect();
+        let ranges = [&config.service_cidr, &config.pod_cidr]
+            .into_iter()
+            .flat_map(|text| text.split(','))
+            .filter_map(|text| text.parse().ok())
+            .collect();
         let zone = Zone::new(&config.cluster_domain, ranges);
         if let Some((zone, address)) = zone.zip(config.cluster_dns.parse().ok()) {
             let host_file = std::fs::read_to_string(&node.options.resolv_conf).unwrap_or_default();
@@ -72,7 +76,7 @@ pub async fn run(node: Rc<Node>) {
 }
 
 impl Resolver {
-    async fn serve(self: Rc<Self>, address: Ipv4Addr) -> Result<()> {
+    async fn serve(self: Rc<Self>, address: IpAddr) -> Result<()> {
         self.node.network.add_own_address(address).await?;
         let udp = Rc::new(UdpSocket::bind((address, PORT)).await.step(|| format!("binding UDP {address}:{PORT}"))?);
         let tcp = TcpListener::bind((address, PORT)).await.step(|| format!("binding TCP {address}:{PORT}"))?;

@@ -1,6 +1,7 @@
 //! The zone against the specification's own examples.
 
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 
 use hickory_proto::rr::Name;
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ fn catalog() -> Catalog {
         service("web", json!({ "clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"], "ports": ports })),
         service("db", json!({ "clusterIP": "None", "ports": ports })),
         service("empty", json!({ "clusterIP": "None" })),
+        service("both", json!({ "clusterIP": "10.96.0.6", "clusterIPs": ["10.96.0.6", "fd00:96::6"], "ports": ports })),
         service("out", json!({ "type": "ExternalName", "externalName": "example.org" })),
         service("in", json!({ "type": "ExternalName", "externalName": "web.default.svc.cluster.local" })),
     ];
@@ -34,13 +36,19 @@ fn catalog() -> Catalog {
         ],
     });
     catalog.take_slice(Row::Put(slice.to_string().into_bytes()), &mut dirty);
+    let mut second = slice;
+    second["metadata"]["name"] = json!("db-2");
+    second["addressType"] = json!("IPv6");
+    second["endpoints"] = json!([{ "addresses": ["fd00:244::2"], "hostname": "db-0", "conditions": { "ready": true } }]);
+    catalog.take_slice(Row::Put(second.to_string().into_bytes()), &mut dirty);
     catalog
 }
 
 /// What the answer shows: its code if it is not well, then every record's data.
 fn check(name: &str, kind: RecordType, expected: Option<&[&str]>) {
     let range = |text: &str| text.parse().expect("a network");
-    let zone = Zone::new("cluster.local", vec![range("10.96.0.0/16"), range("10.244.0.0/16")]).expect("a zone");
+    let zone = Zone::new("cluster.local", ["10.96.0.0/16", "10.244.0.0/16", "fd00:96::/112", "fd00:244::/48"].map(range).to_vec())
+        .expect("a zone");
     let name = Name::from_ascii(name).expect("a name");
     let answer = zone.answer(&catalog(), &name, kind).map(|answer| {
         let code = (answer.code != ResponseCode::NoError).then(|| answer.code.to_string()).into_iter();
@@ -54,6 +62,33 @@ fn check(name: &str, kind: RecordType, expected: Option<&[&str]>) {
 
 const MISSING: Option<&[&str]> = Some(&["Non-Existent Domain"]);
 const NOTHING: Option<&[&str]> = Some(&[]);
+
+#[test]
+fn addresses_of_both_families_have_records_and_the_way_back() {
+    use RecordType::{A, AAAA, PTR, SRV};
+    check("both.default.svc.cluster.local.", A, Some(&["10.96.0.6"]));
+    check("both.default.svc.cluster.local.", AAAA, Some(&["fd00:96::6"]));
+    let reverse = |text: &str| {
+        let digits: Vec<String> = text
+            .parse::<Ipv6Addr>()
+            .expect("an address")
+            .octets()
+            .iter()
+            .flat_map(|o| [o >> 4, o & 15])
+            .map(|d| format!("{d:x}"))
+            .collect();
+        format!("{}.ip6.arpa.", digits.into_iter().rev().collect::<Vec<_>>().join("."))
+    };
+    check(&reverse("fd00:96::6"), PTR, Some(&["both.default.svc.cluster.local."]));
+    check(&reverse("fd00:244::2"), PTR, Some(&["db-0.db.default.svc.cluster.local."]));
+    check(&reverse("fd00:96::7"), PTR, MISSING);
+    check(&reverse("2001:db8::1"), PTR, None);
+    check("db-0.db.default.svc.cluster.local.", A, Some(&["10.244.1.2"]));
+    check("db-0.db.default.svc.cluster.local.", AAAA, Some(&["fd00:244::2"]));
+    check("db.default.svc.cluster.local.", AAAA, Some(&["fd00:244::2"]));
+    check("_http._tcp.both.default.svc.cluster.local.", SRV, Some(&["0 100 80 both.default.svc.cluster.local."]));
+    check("fd00-244--9.default.pod.cluster.local.", AAAA, Some(&["fd00:244::9"]));
+}
 
 #[test]
 fn a_service_with_an_address_has_it_its_ports_and_the_way_back() {

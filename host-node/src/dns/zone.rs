@@ -3,11 +3,13 @@
 //! The contract is the Kubernetes DNS specification 1.1.0
 //! (<https://github.com/kubernetes/dns/blob/master/docs/specification.md>). Names come in lower case.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+use pintle_values::network::Network;
 
 use crate::service::Catalog;
 use crate::service::model::{Endpoint, Service};
@@ -36,12 +38,12 @@ pub struct Zone {
     domain: Name,
     text: String,
     /// Reverse names in these ranges are the cluster's.
-    ranges: Vec<crate::net::addresses::Cidr>,
+    ranges: Vec<Network>,
 }
 
 impl Zone {
     /// The zone of a cluster domain, and of the addresses of pods and Services.
-    pub fn new(domain: &str, ranges: Vec<crate::net::addresses::Cidr>) -> Option<Self> {
+    pub fn new(domain: &str, ranges: Vec<Network>) -> Option<Self> {
         let text = domain.trim_matches('.').to_ascii_lowercase();
         Some(Self { domain: Name::from_ascii(format!("{text}.")).ok()?, text, ranges })
     }
@@ -88,7 +90,7 @@ impl Zone {
     }
 
     fn contains(&self, address: IpAddr) -> bool {
-        matches!(address, IpAddr::V4(address) if self.ranges.iter().any(|range| range.contains(address)))
+        self.ranges.iter().any(|range| range.contains(address))
     }
 
     fn missing(&self) -> Answer {
@@ -106,12 +108,12 @@ impl Zone {
         }
     }
 
-    /// `1-2-3-4.namespace.pod`: the address is in the name.
+    /// `1-2-3-4.namespace.pod`, or with dashes for the colons of version 6: the address is in the name.
     fn pod(&self, catalog: &Catalog, name: &Name, ip: &str, namespace: &str, kind: RecordType) -> Answer {
         let known = catalog.services.iter().any(|(key, _)| key.0 == namespace) || namespace == "default";
-        let address = ip.replace('-', ".").parse::<Ipv4Addr>().ok().filter(|_| known);
+        let address = [".", ":"].iter().find_map(|dash| ip.replace('-', dash).parse::<IpAddr>().ok()).filter(|_| known);
         match address {
-            Some(address) => Answer { records: addresses(name, [IpAddr::V4(address)], kind), ..Answer::default() },
+            Some(address) => Answer { records: addresses(name, [address], kind), ..Answer::default() },
             None => self.missing(),
         }
     }
@@ -129,13 +131,13 @@ impl Zone {
             if kind == RecordType::SRV {
                 return self.headless_ports(catalog, name, found, None);
             }
-            let all = ready.iter().filter_map(|endpoint| endpoint.any_address());
+            let all = ready.iter().filter_map(|endpoint| endpoint.address());
             return Answer { records: addresses(name, all, kind), ..Answer::default() };
         }
         if kind == RecordType::SRV {
             return self.ports_of(name, found, None);
         }
-        Answer { records: addresses(name, cluster_addresses(found), kind), ..Answer::default() }
+        Answer { records: addresses(name, found.cluster_addresses(), kind), ..Answer::default() }
     }
 
     fn external(&self, catalog: &Catalog, name: &Name, service: &Service, kind: RecordType) -> Answer {
@@ -183,7 +185,7 @@ impl Zone {
             }
         }
         if !answer.records.is_empty() {
-            answer.additional = both_addresses(&target, cluster_addresses(service));
+            answer.additional = both_addresses(&target, service.cluster_addresses());
         }
         answer
     }
@@ -195,8 +197,12 @@ impl Zone {
                 let said = (port.name.as_deref().unwrap_or_default(), port.protocol.as_deref().unwrap_or_default());
                 let Some(number) = port.port.filter(|_| is_wanted(wanted, said.0, said.1)) else { continue };
                 for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.conditions.is_ready()) {
-                    let Some((target, address)) = self.endpoint_name(service, endpoint).zip(endpoint.any_address()) else { continue };
-                    answer.records.push(record(name, RData::SRV(SRV::new(0, 100, number, target.clone()))));
+                    let Some((target, address)) = self.endpoint_name(service, endpoint).zip(endpoint.address()) else { continue };
+                    // An endpoint with addresses of both families is said once.
+                    let said = record(name, RData::SRV(SRV::new(0, 100, number, target.clone())));
+                    if !answer.records.contains(&said) {
+                        answer.records.push(said);
+                    }
                     answer.additional.extend(both_addresses(&target, [address]));
                 }
             }
@@ -208,7 +214,7 @@ impl Zone {
         let Some(found) = self.find(catalog, service, namespace).filter(|found| found.is_headless()) else { return self.missing() };
         let ready = self.ready(catalog, found);
         let of_host = ready.iter().filter(|endpoint| host_label(endpoint).as_deref() == Some(host));
-        let found: Vec<IpAddr> = of_host.filter_map(|endpoint| endpoint.any_address()).collect();
+        let found: Vec<IpAddr> = of_host.filter_map(|endpoint| endpoint.address()).collect();
         if found.is_empty() {
             return self.missing();
         }
@@ -216,11 +222,11 @@ impl Zone {
     }
 
     fn pointer(&self, catalog: &Catalog, name: &Name, address: IpAddr, kind: RecordType) -> Answer {
-        let of_service = catalog.services.iter().find(|(_, service)| cluster_addresses(service).any(|at| at == address));
+        let of_service = catalog.services.iter().find(|(_, service)| service.cluster_addresses().any(|at| at == address));
         let target = match of_service {
             Some((_, service)) => self.service_name(service),
             None => catalog.slices.iter().find_map(|(_, slice)| {
-                let endpoint = slice.endpoints.iter().find(|endpoint| endpoint.any_address() == Some(address))?;
+                let endpoint = slice.endpoints.iter().find(|endpoint| endpoint.address() == Some(address))?;
                 let service = catalog.services.get(&slice.service()?).filter(|service| service.is_headless())?;
                 self.endpoint_name(service, endpoint)
             }),
@@ -250,7 +256,7 @@ impl Zone {
 /// An endpoint's own label: its hostname, else its address with dashes.
 fn host_label(endpoint: &Endpoint) -> Option<String> {
     match endpoint.hostname.as_str() {
-        "" => Some(endpoint.any_address()?.to_string().replace(['.', ':'], "-")),
+        "" => Some(endpoint.address()?.to_string().replace(['.', ':'], "-")),
         name => Some(name.to_ascii_lowercase()),
     }
 }
@@ -258,11 +264,6 @@ fn host_label(endpoint: &Endpoint) -> Option<String> {
 fn is_wanted(wanted: Option<(&str, &str)>, name: &str, protocol: &str) -> bool {
     let protocol = if protocol.is_empty() { "TCP" } else { protocol };
     wanted.is_none_or(|(port, proto)| port == name && proto.eq_ignore_ascii_case(protocol))
-}
-
-fn cluster_addresses(service: &Service) -> impl Iterator<Item = IpAddr> {
-    let one = service.spec.cluster_ips.is_empty().then_some(&service.spec.cluster_ip);
-    service.spec.cluster_ips.iter().chain(one).filter_map(|ip| ip.parse().ok())
 }
 
 fn record(name: &Name, data: RData) -> Record {

@@ -16,7 +16,6 @@ pub mod server;
 pub mod table;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +29,7 @@ use tokio::sync::mpsc;
 use crate::error::{Error, Result};
 use crate::follow::{Followed, Key};
 use crate::link::{Kernel, Reference, Row};
+use crate::net::nft::Family;
 use crate::node::Node;
 use crate::service::Catalog;
 use crate::service::frontends::endpoints;
@@ -177,8 +177,13 @@ fn behind(target: &Target, catalog: &Catalog) -> Behind {
     let service = catalog.services.get(&target.service);
     let Some(port) = service.and_then(|service| service.spec.ports.iter().find(wanted)) else { return Behind::default() };
     let speech = if port.app_protocol == "kubernetes.io/h2c" { Speech::H2c } else { Speech::Http1 };
-    let all = endpoints(port, &catalog.slices_of(&target.service), |_| true);
-    Behind { endpoints: all.into_iter().map(SocketAddr::from).collect(), speech }
+    // By the Service's own family, or the other one where nobody is reached by that.
+    let slices = catalog.slices_of(&target.service);
+    let own = service.and_then(|service| service.spec.cluster_ips.first()?.parse().ok()).map_or(Family::V4, Family::of);
+    let mut families = Family::BOTH;
+    families.sort_by_key(|family| *family != own);
+    let found = families.into_iter().map(|family| endpoints(port, family, &slices, |_| true)).find(|all| !all.is_empty());
+    Behind { endpoints: found.unwrap_or_default(), speech }
 }
 
 async fn read(kernel: &Kernel, certificate: &Certificate) -> Result<CertifiedKey> {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use hyper_util::server::conn::auto::Builder;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,7 @@ use super::forward;
 use super::model::Certificate;
 use super::table::{Door, Programme};
 use crate::error::{Error, Result, Step};
+use crate::service::health::everywhere;
 
 /// Longest wait for a connection's first request, its TLS handshake included.
 pub const FIRST_REQUEST: Duration = Duration::from_secs(30);
@@ -129,7 +130,7 @@ fn room() -> usize {
 async fn listen(door: Door, port: u16, states: watch::Receiver<State>, room: Arc<Semaphore>, closing: CancellationToken) {
     let accept = async {
         let listener = loop {
-            match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await {
+            match everywhere(port).await {
                 Ok(listener) => break listener,
                 Err(error) => tracing::warn!(port, %error, "a port of the ingress cannot be opened"),
             }
@@ -150,6 +151,8 @@ async fn listen(door: Door, port: u16, states: watch::Receiver<State>, room: Arc
             let (states, tls, closing) = (states.clone(), tls.clone(), closing.clone());
             tokio::spawn(async move {
                 let _ = stream.set_nodelay(true);
+                // Who came by version 4 to a socket of both is known by that.
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 connection(door, stream, peer, tls, states, closing).await;
                 drop(permit);
             });

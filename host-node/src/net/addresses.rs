@@ -2,128 +2,79 @@
 //!
 //! A file is named by the address and holds the pod's uid, made with O_EXCL: two pods never hold one address, and a crash between
 //! allocation and use loses nothing but an address until its pod is cleaned up. Invariant: the first address (the gateway), the network
-//! and the broadcast address are never given out.
+//! and the broadcast address are never given out. Pools of both families share the directory.
 
 use std::io::Write;
-use std::net::Ipv4Addr;
-use std::path::PathBuf;
-use std::str::FromStr;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use pintle_values::network::{Network, address, number};
 
 use crate::error::{Error, Result, Step};
 use crate::file;
 
-/// An IPv4 network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cidr {
-    /// The network's address.
-    pub network: Ipv4Addr,
-    /// Length of the prefix, 8 to 30.
-    pub prefix: u8,
+/// The bridge's address in a node's network: the first.
+pub fn gateway(network: Network) -> IpAddr {
+    network.nth(1)
 }
 
-impl FromStr for Cidr {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let bad = |reason: &str| Error::invalid(format!("podCIDR {text:?}"), reason);
-        let (address, prefix) = text.split_once('/').ok_or_else(|| bad("no prefix length"))?;
-        let prefix: u8 = prefix.parse().map_err(|_| bad("prefix length is not a number"))?;
-        if !(8..=30).contains(&prefix) {
-            return Err(bad("prefix length outside 8 to 30"));
-        }
-        let address: Ipv4Addr = address.parse().map_err(|_| bad("not an IPv4 network"))?;
-        let network = Ipv4Addr::from(u32::from(address) & mask(prefix));
-        Ok(Self { network, prefix })
-    }
+/// Refuses networks that are too small or too large to give addresses from.
+pub fn usable(network: Network) -> Result<Network> {
+    let lengths = if network.address().is_ipv4() { 8..=30 } else { 16..=126 };
+    let bad = || Error::invalid(format!("podCIDR {network}"), format!("prefix length outside {} to {}", lengths.start(), lengths.end()));
+    lengths.contains(&network.length()).then_some(network).ok_or_else(bad)
 }
 
-impl std::fmt::Display for Cidr {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.network, self.prefix)
-    }
+/// The lowest and the highest address that pods get; version 6 knows no broadcast address.
+fn first_and_last(network: Network) -> (u128, u128) {
+    (network.first() + 2, network.last() - u128::from(network.address().is_ipv4()))
 }
 
-impl Cidr {
-    /// The bridge's address: the first of the network.
-    pub fn gateway(&self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.network) + 1)
-    }
-
-    /// Whether an address belongs to the network.
-    pub fn contains(&self, address: Ipv4Addr) -> bool {
-        u32::from(address) & mask(self.prefix) == u32::from(self.network)
-    }
-
-    fn first_and_last(&self) -> (u32, u32) {
-        let base = u32::from(self.network);
-        (base + 2, (base | !mask(self.prefix)) - 1)
-    }
-}
-
-fn mask(prefix: u8) -> u32 {
-    u32::MAX << (32 - u32::from(prefix))
-}
-
-/// The addresses of one node.
+/// The addresses of one node, of one family.
 #[derive(Debug)]
 pub struct Pool {
     directory: PathBuf,
-    cidr: Cidr,
-    last: u32,
+    network: Network,
+    last: u128,
 }
 
 impl Pool {
     /// Opens the pool kept in `directory`.
-    pub fn open(directory: PathBuf, cidr: Cidr) -> Result<Self> {
+    pub fn open(directory: PathBuf, network: Network) -> Result<Self> {
         file::make_dir(&directory, 0o700)?;
-        let mut pool = Self { directory, cidr, last: 0 };
-        pool.last = pool.holders()?.iter().map(|(address, _)| u32::from(*address)).max().unwrap_or(0);
+        let mut pool = Self { directory, network, last: 0 };
+        let held = pool.holders()?.into_iter().map(|(address, _)| address).filter(|address| network.contains(*address));
+        pool.last = held.map(number).max().unwrap_or(0);
         Ok(pool)
     }
 
     /// The network it gives from.
-    pub fn cidr(&self) -> Cidr {
-        self.cidr
+    pub fn network(&self) -> Network {
+        self.network
     }
 
     /// Gives the pod an address; the same one when it has one already. Addresses go round, so that one just freed is not reused at once.
-    pub fn allocate(&mut self, uid: &str) -> Result<Ipv4Addr> {
-        if let Some((address, _)) = self.holders()?.into_iter().find(|(address, holder)| holder == uid && self.cidr.contains(*address)) {
-            return Ok(address);
+    pub fn allocate(&mut self, uid: &str) -> Result<IpAddr> {
+        if let Some((held, _)) = self.holders()?.into_iter().find(|(address, holder)| holder == uid && self.network.contains(*address)) {
+            return Ok(held);
         }
-        let (first, last) = self.cidr.first_and_last();
+        let (first, last) = first_and_last(self.network);
         let start = if (first..last).contains(&self.last) { self.last + 1 } else { first };
         for candidate in (start..=last).chain(first..start) {
-            if self.claim(Ipv4Addr::from(candidate), uid)? {
+            if self.claim(address(candidate), uid)? {
                 self.last = candidate;
-                return Ok(Ipv4Addr::from(candidate));
+                return Ok(address(candidate));
             }
         }
-        Err(Error::AddressesExhausted(self.cidr.to_string()))
-    }
-
-    /// Frees whatever the pod holds.
-    pub fn release(&mut self, uid: &str) -> Result<()> {
-        for (address, holder) in self.holders()? {
-            if holder == uid {
-                let path = self.directory.join(address.to_string());
-                std::fs::remove_file(&path).step(|| format!("freeing {address}"))?;
-            }
-        }
-        Ok(())
+        Err(Error::AddressesExhausted(self.network.to_string()))
     }
 
     /// All addresses in use and their pods.
-    pub fn holders(&self) -> Result<Vec<(Ipv4Addr, String)>> {
-        let entries = std::fs::read_dir(&self.directory).step(|| format!("reading {}", self.directory.display()))?;
-        let read = |entry: std::fs::DirEntry| {
-            let address = entry.file_name().to_str()?.parse().ok()?;
-            Some((address, std::fs::read_to_string(entry.path()).ok()?))
-        };
-        Ok(entries.filter_map(|entry| read(entry.ok()?)).collect())
+    pub fn holders(&self) -> Result<Vec<(IpAddr, String)>> {
+        holders(&self.directory)
     }
 
-    fn claim(&self, address: Ipv4Addr, uid: &str) -> Result<bool> {
+    fn claim(&self, address: IpAddr, uid: &str) -> Result<bool> {
         let path = self.directory.join(address.to_string());
         match std::fs::OpenOptions::new().write(true).create_new(true).open(&path) {
             Ok(mut file) => file.write_all(uid.as_bytes()).step(|| format!("claiming {address}")).map(|()| true),
@@ -131,6 +82,28 @@ impl Pool {
             Err(error) => Err(Error::io(format!("claiming {address}"), error)),
         }
     }
+}
+
+/// Frees whatever the pod holds, of both families.
+pub fn release(directory: &Path, uid: &str) -> Result<()> {
+    for (address, holder) in holders(directory)? {
+        if holder == uid {
+            std::fs::remove_file(directory.join(address.to_string())).step(|| format!("freeing {address}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn holders(directory: &Path) -> Result<Vec<(IpAddr, String)>> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.step(|| format!("reading {}", directory.display()))?,
+    };
+    let read = |entry: std::fs::DirEntry| {
+        let address = entry.file_name().to_str()?.parse().ok()?;
+        Some((address, std::fs::read_to_string(entry.path()).ok()?))
+    };
+    Ok(entries.filter_map(|entry| read(entry.ok()?)).collect())
 }
 
 #[cfg(test)]
@@ -146,13 +119,29 @@ mod tests {
     #[test]
     fn networks_are_read_strictly() {
         let check = |text: &str, expected: Option<&str>| {
-            assert_eq!(text.parse::<Cidr>().ok().map(|c| c.to_string()), expected.map(str::to_owned), "{text}");
+            let found = text.parse().ok().and_then(|network| usable(network).ok());
+            assert_eq!(found.map(|c| c.to_string()), expected.map(str::to_owned), "{text}");
         };
         check("10.244.1.0/24", Some("10.244.1.0/24"));
         check("10.244.1.77/24", Some("10.244.1.0/24"));
-        for bad in ["10.244.1.0", "10.244.1.0/31", "10.244.1.0/0", "fd00::/64", "x/24", "10.0.0.0/33"] {
+        check("fd00::/64", Some("fd00::/64"));
+        for bad in ["10.244.1.0", "10.244.1.0/31", "10.244.1.0/0", "fd00::/127", "x/24", "10.0.0.0/33"] {
             check(bad, None);
         }
+    }
+
+    #[test]
+    fn pools_of_both_families_share_a_directory() {
+        let (dir, mut first) = pool("10.0.0.0/24");
+        let mut second = Pool::open(dir.0.clone(), "fd00::/64".parse().expect("a network")).expect("a pool");
+        let given = [first.allocate("a"), second.allocate("a"), second.allocate("b")].map(|ip| ip.expect("free").to_string());
+        assert_eq!(given, ["10.0.0.2", "fd00::2", "fd00::3"]);
+        release(&dir.0, "a").expect("released");
+        assert_eq!(second.holders().expect("read").len(), 1, "a pod's addresses of both families are freed together");
+        assert_eq!(
+            Pool::open(dir.0.clone(), "fd00::/64".parse().expect("a network")).expect("a pool").allocate("b").expect("kept").to_string(),
+            "fd00::3"
+        );
     }
 
     #[test]
@@ -161,7 +150,7 @@ mod tests {
         let given: Vec<_> = (0..5).map(|n| pool.allocate(&format!("pod{n}")).expect("free").to_string()).collect();
         assert_eq!(given, ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]);
         assert!(matches!(pool.allocate("pod5"), Err(Error::AddressesExhausted(_))));
-        pool.release("pod2").expect("released");
+        release(&pool.directory, "pod2").expect("released");
         assert_eq!(pool.allocate("pod5").expect("free").to_string(), "10.0.0.4");
     }
 
@@ -170,7 +159,7 @@ mod tests {
         let (dir, mut first) = pool("10.0.0.0/24");
         let a = first.allocate("a").expect("free");
         let b = first.allocate("b").expect("free");
-        first.release("a").expect("released");
+        release(&dir.0, "a").expect("released");
         drop(first);
         let mut second = Pool::open(dir.0.clone(), "10.0.0.0/24".parse().expect("a network")).expect("a pool");
         assert_eq!(second.allocate("b").expect("kept"), b);

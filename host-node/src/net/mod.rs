@@ -1,4 +1,4 @@
-//! The pods' network on this machine: a bridge, a veth pair a pod, routes to other nodes. By netlink only.
+//! The pods' network on this machine: a bridge, a veth pair a pod, routes to other nodes; of one family of addresses or of both. By netlink only.
 //!
 //! The daemon works in whatever network namespace it was started in; several nodes on one machine each have their own. A pod's side
 //! of the pair is moved into its namespace and configured by a netlink socket made inside it.
@@ -10,19 +10,21 @@ pub mod addresses;
 pub mod nft;
 pub mod shape;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use futures::TryStreamExt;
+use pintle_values::network::Network as Range;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute};
-use rtnetlink::packet_route::route::RouteScope;
+use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use tokio::sync::watch;
 
 use crate::error::{Error, Result, Step};
-use addresses::{Cidr, Pool};
+use addresses::{Pool, gateway};
 use shape::Bandwidth;
 
 /// The pod's side of its pair, as the pod sees it.
@@ -32,10 +34,12 @@ const POD_LINK: &str = "eth0";
 pub struct Network {
     bridge: String,
     handle: Handle,
-    pool: RefCell<Option<Pool>>,
-    foreign: Cell<Option<Cidr>>,
+    /// One of each family that the node's pods have; none until they are known.
+    pools: RefCell<Vec<Pool>>,
+    /// The same where plugins plug pods in.
+    foreign: RefCell<Vec<Range>>,
     directory: std::path::PathBuf,
-    routes: RefCell<BTreeMap<String, (Cidr, Ipv4Addr)>>,
+    routes: RefCell<BTreeMap<String, Vec<(Range, IpAddr)>>>,
     ready: watch::Sender<bool>,
 }
 
@@ -47,23 +51,24 @@ impl Network {
         Ok(Self {
             bridge: bridge.to_owned(),
             handle,
-            pool: RefCell::new(None),
-            foreign: Cell::new(None),
+            pools: RefCell::default(),
+            foreign: RefCell::default(),
             directory,
             routes: RefCell::default(),
             ready: watch::channel(false).0,
         })
     }
 
-    /// The node's own part of the pods' addresses, once it is known.
-    pub fn own_pods(&self) -> Option<Cidr> {
-        self.pool.borrow().as_ref().map(Pool::cidr).or(self.foreign.get())
+    /// The node's own parts of the pods' addresses, one of each family; none until they are known.
+    pub fn own_pods(&self) -> Vec<Range> {
+        let own: Vec<Range> = self.pools.borrow().iter().map(Pool::network).collect();
+        if own.is_empty() { self.foreign.borrow().clone() } else { own }
     }
 
     /// Gives the bridge another address, of this machine only.
-    pub async fn add_own_address(&self, address: Ipv4Addr) -> Result<()> {
+    pub async fn add_own_address(&self, address: IpAddr) -> Result<()> {
         let index = require(&self.handle, &self.bridge).await?;
-        add_address(&self.handle, index, address, 32).await
+        add_address(&self.handle, index, address, host_length(address)).await
     }
 
     /// Turns true once addresses can be given.
@@ -71,44 +76,59 @@ impl Network {
         self.ready.subscribe()
     }
 
-    /// Takes the node's podCIDR: makes the bridge and opens the pool. A later, different one is refused.
-    pub async fn set_pod_cidr(&self, cidr: Cidr) -> Result<()> {
-        if let Some(pool) = &*self.pool.borrow() {
-            return match pool.cidr() == cidr {
+    /// Takes the node's podCIDRs: makes the bridge and opens the pools. Later, different ones are refused.
+    pub async fn set_pod_cidrs(&self, ranges: &[Range]) -> Result<()> {
+        let own = self.own_pods();
+        if !own.is_empty() {
+            return match own == ranges {
                 true => Ok(()),
-                false => Err(Error::invalid("podCIDR", format!("changed from {} to {cidr}; restart the node", pool.cidr()))),
+                false => Err(Error::invalid("podCIDRs", format!("changed from {} to {}; restart the node", shown(&own), shown(ranges)))),
             };
         }
+        ranges.iter().try_for_each(|range| addresses::usable(*range).map(drop))?;
         // Pods on one machine speak through it, not beside it, so it would tell each of the shorter way.
         let machine = [("ip_forward", "1"), ("conf/all/rp_filter", "0"), ("conf/default/rp_filter", "0"), ("conf/all/send_redirects", "0")];
-        set_ipv4(&machine.map(|(key, value)| (key.to_owned(), value)));
-        let index = self.make_bridge(cidr).await?;
+        set("ipv4", &machine.map(|(key, value)| (key.to_owned(), value)));
+        let both = ranges.iter().any(|range| range.address().is_ipv6());
+        if both {
+            forward_ipv6(&self.bridge);
+        }
+        let index = self.make_bridge(ranges).await?;
+        if both {
+            // No pod tells its machine where to send.
+            set("ipv6", &[(format!("conf/{}/accept_ra", self.bridge), "0")]);
+        }
         let bridge = ["send_redirects", "route_localnet"].map(|key| format!("conf/{}/{key}", self.bridge));
-        set_ipv4(&bridge.into_iter().zip(["0", "1"]).collect::<Vec<_>>());
+        set("ipv4", &bridge.into_iter().zip(["0", "1"]).collect::<Vec<_>>());
         set_bridged_packets_seen("0");
-        tracing::info!(bridge = self.bridge, index, %cidr, "the pods' network is ready");
-        *self.pool.borrow_mut() = Some(Pool::open(self.directory.clone(), cidr)?);
+        tracing::info!(bridge = self.bridge, index, ranges = shown(ranges), "the pods' network is ready");
+        *self.pools.borrow_mut() = ranges.iter().map(|range| Pool::open(self.directory.clone(), *range)).collect::<Result<_>>()?;
         self.ready.send_replace(true);
         Ok(())
     }
 
-    /// Takes the node's podCIDR where plugins plug pods in: the machine forwards, and the bridge only bears this node's own addresses.
-    pub async fn set_foreign_pod_cidr(&self, cidr: Cidr) -> Result<()> {
-        if self.foreign.replace(Some(cidr)).is_some() {
+    /// Takes the node's podCIDRs where plugins plug pods in: the machine forwards, and the bridge only bears this node's own addresses.
+    pub async fn set_foreign_pod_cidrs(&self, ranges: &[Range]) -> Result<()> {
+        if !self.foreign.replace(ranges.to_vec()).is_empty() {
             return Ok(());
         }
-        set_ipv4(&[("ip_forward".to_owned(), "1")]);
+        set("ipv4", &[("ip_forward".to_owned(), "1")]);
+        if ranges.iter().any(|range| range.address().is_ipv6()) {
+            forward_ipv6(&self.bridge);
+        }
         // Plugins that bridge have pods speak to each other within the bridge, which the rules are to see.
         set_bridged_packets_seen("1");
         self.make_link().await?;
-        tracing::info!(%cidr, "the pods' network is the plugins'");
+        tracing::info!(ranges = shown(ranges), "the pods' network is the plugins'");
         self.ready.send_replace(true);
         Ok(())
     }
 
-    async fn make_bridge(&self, cidr: Cidr) -> Result<u32> {
+    async fn make_bridge(&self, ranges: &[Range]) -> Result<u32> {
         let index = self.make_link().await?;
-        add_address(&self.handle, index, cidr.gateway(), cidr.prefix).await?;
+        for range in ranges {
+            add_address(&self.handle, index, gateway(*range), range.length()).await?;
+        }
         Ok(index)
     }
 
@@ -123,13 +143,15 @@ impl Network {
         Ok(index)
     }
 
-    /// Gives the pod an address and plugs its namespace into the bridge. Repeating it is harmless.
-    pub async fn attach(&self, uid: &str, inside: OwnedFd, bandwidth: Bandwidth) -> Result<Ipv4Addr> {
-        let (address, cidr) = {
-            let mut pool = self.pool.borrow_mut();
-            let pool = pool.as_mut().ok_or(Error::NoPodCidr)?;
-            (pool.allocate(uid)?, pool.cidr())
-        };
+    /// Gives the pod an address of each family and plugs its namespace into the bridge. Repeating it is harmless.
+    pub async fn attach(&self, uid: &str, inside: OwnedFd, bandwidth: Bandwidth) -> Result<Vec<IpAddr>> {
+        let mut given = Vec::new();
+        for pool in self.pools.borrow_mut().iter_mut() {
+            given.push((pool.allocate(uid)?, gateway(pool.network())));
+        }
+        if given.is_empty() {
+            return Err(Error::NoPodCidr);
+        }
         let name = link_name(uid);
         self.remove_link(&name).await?;
         let bridge = require(&self.handle, &self.bridge).await?;
@@ -149,17 +171,15 @@ impl Network {
         if let Some(bits) = bandwidth.ingress {
             shape::limit(&self.handle, index, bits).await?;
         }
-        configure_inside(inside, address, cidr, bandwidth.egress).await?;
-        Ok(address)
+        configure_inside(inside, given.clone(), bandwidth.egress).await?;
+        Ok(given.into_iter().map(|(address, _)| address).collect())
     }
 
-    /// Unplugs the pod and frees its address.
+    /// Unplugs the pod and frees its addresses.
     pub async fn detach(&self, uid: &str) -> Result<()> {
         self.remove_link(&link_name(uid)).await?;
-        match self.pool.borrow_mut().as_mut() {
-            Some(pool) => pool.release(uid),
-            None => Pool::open(self.directory.clone(), Cidr { network: Ipv4Addr::UNSPECIFIED, prefix: 8 })?.release(uid),
-        }
+        // What a pod holds is found by its uid, whatever the network.
+        addresses::release(&self.directory, uid)
     }
 
     async fn remove_link(&self, name: &str) -> Result<()> {
@@ -169,25 +189,21 @@ impl Network {
         }
     }
 
-    /// Routes another node's podCIDR through its address; `None` when the node is gone.
-    pub async fn set_route(&self, node: &str, target: Option<(Cidr, Ipv4Addr)>) -> Result<()> {
-        let known = self.routes.borrow().get(node).copied();
-        if known == target {
-            return Ok(());
-        }
-        if let Some((cidr, gateway)) = known {
-            let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(cidr.network, cidr.prefix).gateway(gateway).build();
-            if let Err(error) = self.handle.route().del(route).execute().await {
-                tracing::debug!(node, %cidr, %error, "route was gone already");
+    /// Routes another node's podCIDRs, each through its address of that family; none when the node is gone.
+    pub async fn set_routes(&self, node: &str, targets: Vec<(Range, IpAddr)>) -> Result<()> {
+        let known = self.routes.borrow().get(node).cloned().unwrap_or_default();
+        for (range, through) in known.iter().filter(|known| !targets.contains(known)) {
+            if let Err(error) = self.handle.route().del(route(*range, *through)?).execute().await {
+                tracing::debug!(node, %range, %error, "route was gone already");
             }
-            self.routes.borrow_mut().remove(node);
+            self.routes.borrow_mut().entry(node.to_owned()).or_default().retain(|known| known != &(*range, *through));
         }
-        if let Some((cidr, gateway)) = target {
-            let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(cidr.network, cidr.prefix).gateway(gateway).build();
-            let added = self.handle.route().add(route).replace().execute().await;
-            added.map_err(netlink(format!("routing {cidr} through {gateway}")))?;
-            self.routes.borrow_mut().insert(node.to_owned(), (cidr, gateway));
+        for (range, through) in targets.into_iter().filter(|target| !known.contains(target)) {
+            let added = self.handle.route().add(route(range, through)?).replace().execute().await;
+            added.map_err(netlink(format!("routing {range} through {through}")))?;
+            self.routes.borrow_mut().entry(node.to_owned()).or_default().push((range, through));
         }
+        self.routes.borrow_mut().retain(|_, routes| !routes.is_empty());
         Ok(())
     }
 }
@@ -211,9 +227,12 @@ pub async fn purge(bridge: &str) -> Result<()> {
     Ok(())
 }
 
-/// A TCP socket that lives in a network namespace (`None`: the daemon's own), not yet connected.
-pub async fn tcp_socket_in(namespace: Option<OwnedFd>) -> Result<tokio::net::TcpSocket> {
-    let make = || tokio::net::TcpSocket::new_v4().step(|| "making a socket".into());
+/// A TCP socket to reach an address from a network namespace (`None`: the daemon's own), not yet connected.
+pub async fn tcp_socket_in(namespace: Option<OwnedFd>, to: IpAddr) -> Result<tokio::net::TcpSocket> {
+    let make = move || {
+        let made = if to.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() };
+        made.step(|| "making a socket".into())
+    };
     match namespace {
         None => make(),
         Some(namespace) => inside_namespace(namespace, make).await,
@@ -233,8 +252,18 @@ async fn inside_namespace<T: Send + 'static>(namespace: OwnedFd, make: impl FnOn
     receiver.await.map_err(|_| Error::io("entering the pod's network", std::io::Error::other("the thread ended")))?
 }
 
-async fn configure_inside(namespace: OwnedFd, address: Ipv4Addr, cidr: Cidr, egress: Option<u64>) -> Result<()> {
-    let open = || rtnetlink::new_connection().step(|| "opening netlink in the pod".into());
+/// `given`: the pod's addresses, each with its gateway.
+async fn configure_inside(namespace: OwnedFd, given: Vec<(IpAddr, IpAddr)>, egress: Option<u64>) -> Result<()> {
+    let both = given.iter().any(|(address, _)| address.is_ipv6());
+    let open = move || {
+        if both {
+            // Whatever the machine's default is; and addresses are ours to give, so nobody need be asked whether they are taken.
+            let settings = [("conf/all/disable_ipv6", "0"), ("conf/lo/disable_ipv6", "0"), ("conf/eth0/disable_ipv6", "0")];
+            let more = [("conf/eth0/accept_dad", "0"), ("conf/eth0/accept_ra", "0")];
+            set("ipv6", &[&settings[..], &more[..]].concat().iter().map(|(key, value)| ((*key).to_owned(), *value)).collect::<Vec<_>>());
+        }
+        rtnetlink::new_connection().step(|| "opening netlink in the pod".into())
+    };
     let (connection, handle, _messages) = inside_namespace(namespace, open).await?;
     let connection = tokio::spawn(connection);
     let result = async {
@@ -246,27 +275,64 @@ async fn configure_inside(namespace: OwnedFd, address: Ipv4Addr, cidr: Cidr, egr
         if let Some(bits) = egress {
             shape::limit(&handle, index, bits).await?;
         }
-        add_address(&handle, index, address, 32).await?;
+        for (address, _) in &given {
+            add_address(&handle, index, *address, host_length(*address)).await?;
+        }
         let up = handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await;
         up.map_err(netlink("raising eth0 in the pod"))?;
-        let on_link = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(cidr.gateway(), 32).output_interface(index);
-        let on_link = on_link.scope(RouteScope::Link).build();
-        handle.route().add(on_link).replace().execute().await.map_err(netlink("the pod's route to its gateway"))?;
-        let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(cidr.gateway()).output_interface(index).build();
-        handle.route().add(route).replace().execute().await.map_err(netlink("the pod's default route"))
+        for (_, gateway) in given {
+            let fail = |_| Error::invalid("gateway", format!("{gateway} cannot be routed to"));
+            let on_link = RouteMessageBuilder::<IpAddr>::new().destination_prefix(gateway, host_length(gateway)).map_err(fail)?;
+            let on_link = on_link.output_interface(index).scope(if gateway.is_ipv4() { RouteScope::Link } else { RouteScope::Universe });
+            handle.route().add(on_link.build()).replace().execute().await.map_err(netlink("the pod's route to its gateway"))?;
+            let anywhere = nft::Family::of(gateway).unspecified();
+            let route = RouteMessageBuilder::<IpAddr>::new().destination_prefix(anywhere, 0).and_then(|route| route.gateway(gateway));
+            let route = route.map_err(fail)?.output_interface(index).build();
+            handle.route().add(route).replace().execute().await.map_err(netlink("the pod's default route"))?;
+        }
+        Ok(())
     }
     .await;
     connection.abort();
     result
 }
 
-fn set_ipv4(settings: &[(String, &str)]) {
+/// Sets what is below `/proc/sys/net/FAMILY`.
+fn set(family: &str, settings: &[(String, &str)]) {
     for (key, value) in settings {
-        let path = format!("/proc/sys/net/ipv4/{key}");
+        let path = format!("/proc/sys/net/{family}/{key}");
         if let Err(error) = std::fs::write(&path, value) {
             tracing::warn!(%path, %error, "cannot set");
         }
     }
+}
+
+/// Has the machine pass packets of version 6 on. A machine that does would not listen to routers any more: the links that it has go on doing so, and
+/// those to come, pods' among them, do not.
+fn forward_ipv6(bridge: &str) {
+    let of_all = ["all", "default", "lo", bridge].map(std::ffi::OsStr::new);
+    let links = std::fs::read_dir("/proc/sys/net/ipv6/conf").into_iter().flatten().flatten();
+    let listening = links.filter(|link| !of_all.contains(&link.file_name().as_os_str()));
+    let listening = listening.filter(|link| std::fs::read_to_string(link.path().join("accept_ra")).is_ok_and(|said| said.trim() == "1"));
+    let mut settings: Vec<_> = listening.filter_map(|link| Some((format!("conf/{}/accept_ra", link.file_name().to_str()?), "2"))).collect();
+    settings.push(("conf/all/forwarding".to_owned(), "1"));
+    set("ipv6", &settings);
+}
+
+/// Networks as people read them.
+fn shown(ranges: &[Range]) -> String {
+    ranges.iter().map(Range::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The length of the network that is one address.
+fn host_length(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+fn route(range: Range, through: IpAddr) -> Result<RouteMessage> {
+    let fail = |_| Error::invalid("route", format!("{range} cannot lead through {through}"));
+    let builder = RouteMessageBuilder::<IpAddr>::new().destination_prefix(range.address(), range.length()).map_err(fail)?;
+    Ok(builder.gateway(through).map_err(fail)?.build())
 }
 
 /// Whether the machine's rules see what a bridge carries from port to port. On our own it goes without: what pods of one machine send each
@@ -281,9 +347,13 @@ fn set_bridged_packets_seen(value: &str) {
     }
 }
 
-async fn add_address(handle: &Handle, index: u32, address: Ipv4Addr, prefix: u8) -> Result<()> {
-    let added = handle.address().add(index, IpAddr::V4(address), prefix).replace().execute().await;
-    added.map_err(netlink(format!("adding address {address}/{prefix}")))
+/// Adds an address, to be used at once: nobody is asked whether it is taken.
+async fn add_address(handle: &Handle, index: u32, address: IpAddr, prefix: u8) -> Result<()> {
+    let mut request = handle.address().add(index, address, prefix).replace();
+    if address.is_ipv6() {
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+    }
+    request.execute().await.map_err(netlink(format!("adding address {address}/{prefix}")))
 }
 
 async fn link_index(handle: &Handle, name: &str) -> Result<Option<u32>> {

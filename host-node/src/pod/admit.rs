@@ -3,28 +3,30 @@
 //!
 //! Only ports of the machine are asked for here, and whether it is short of something; what pods ask for of processor and memory is the scheduler's affair alone.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod};
 
 use super::record::{Record, Verdict, all_containers};
 use super::status::qos_class;
 use crate::housekeeping::ranking;
+use crate::net::nft::Family;
 use crate::service::frontends::{Front, host_ports};
 
 /// Why a new pod does not fit beside the others, if it does not.
 pub fn refusal<'a>(pod: &Pod, others: impl Iterator<Item = (&'a Pod, &'a Record)>) -> Option<Verdict> {
-    let wanted = host_ports(pod, Ipv4Addr::UNSPECIFIED);
+    let somewhere: [IpAddr; 2] = Family::BOTH.map(Family::unspecified);
+    let wanted = host_ports(pod, &somewhere);
     if wanted.is_empty() {
         return None;
     }
     let meet = |a: &Front, b: &Front| {
         let everywhere = a.address.is_unspecified() || b.address.is_unspecified();
-        (a.protocol, a.port) == (b.protocol, b.port) && (everywhere || a.address == b.address)
+        (a.family(), a.protocol, a.port) == (b.family(), b.protocol, b.port) && (everywhere || a.address == b.address)
     };
     let taken = others
         .filter(|(pod, record)| holds(pod, record))
-        .any(|(pod, _)| host_ports(pod, Ipv4Addr::UNSPECIFIED).keys().any(|theirs| wanted.keys().any(|ours| meet(ours, theirs))));
+        .any(|(pod, _)| host_ports(pod, &somewhere).keys().any(|theirs| wanted.keys().any(|ours| meet(ours, theirs))));
     let message = "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
     taken.then(|| Verdict::new("NodePorts", message))
 }

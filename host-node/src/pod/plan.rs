@@ -428,8 +428,13 @@ mod tests {
     fn state(pod: &Value, containers: &str, live: &str, sandbox: bool) -> (Pod, Record, Live) {
         let pod: Pod = serde_json::from_value(pod.clone()).expect("a pod");
         let mut record = Record::new(at(NOW - 100));
-        record.sandbox =
-            sandbox.then(|| SandboxRecord { id: "s".into(), address: None, ready_at: at(NOW - 90), images: Vec::new(), resources: None });
+        record.sandbox = sandbox.then(|| SandboxRecord {
+            id: "s".into(),
+            addresses: Vec::new(),
+            ready_at: at(NOW - 90),
+            images: Vec::new(),
+            resources: None,
+        });
         for item in containers.split_whitespace() {
             let (name, what) = item.split_once('=').expect("name=what");
             let (what, ago) = what.split_once('@').map_or((what, 0), |(w, ago)| (w, ago.parse().expect("seconds")));

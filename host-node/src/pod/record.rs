@@ -4,7 +4,7 @@
 //! as they were. [`Live`] is rebuilt by looking.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -27,10 +27,25 @@ pub struct Record {
     pub containers: BTreeMap<String, ContainerRecord>,
     /// The node has decided that the pod ends as Failed.
     pub verdict: Option<Verdict>,
-    /// The last address, kept for the final status.
-    pub address: Option<Ipv4Addr>,
+    /// The last addresses, kept for the final status.
+    #[serde(default, alias = "address", deserialize_with = "one_or_all")]
+    pub addresses: Vec<IpAddr>,
     /// The pod reached Succeeded or Failed: never to be left again.
     pub ended: Option<Ending>,
+}
+
+/// Records of daemons that knew one address have it alone.
+fn one_or_all<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<IpAddr>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Said {
+        All(Vec<IpAddr>),
+        One(Option<IpAddr>),
+    }
+    Ok(match Said::deserialize(from)? {
+        Said::All(all) => all,
+        Said::One(one) => one.into_iter().collect(),
+    })
 }
 
 /// How a pod ended for good.
@@ -47,8 +62,9 @@ pub enum Ending {
 pub struct SandboxRecord {
     /// The runtime's id.
     pub id: String,
-    /// The pod's address (the node's own on the host's network).
-    pub address: Option<Ipv4Addr>,
+    /// The pod's addresses, one of each family (the node's own on the host's network).
+    #[serde(default, alias = "address", deserialize_with = "one_or_all")]
+    pub addresses: Vec<IpAddr>,
     /// When it was ready.
     pub ready_at: Timestamp,
     /// Ids of images that its volumes show.
@@ -237,7 +253,15 @@ pub struct Waiting {
 impl Record {
     /// A pod that was just accepted.
     pub fn new(now: Timestamp) -> Self {
-        Self { accepted_at: now, sandbox: None, sandbox_attempt: 0, containers: BTreeMap::new(), verdict: None, address: None, ended: None }
+        Self {
+            accepted_at: now,
+            sandbox: None,
+            sandbox_attempt: 0,
+            containers: BTreeMap::new(),
+            verdict: None,
+            addresses: Vec::new(),
+            ended: None,
+        }
     }
 
     /// The attempt that bears a runtime id.

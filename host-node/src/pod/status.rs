@@ -3,7 +3,7 @@
 //! Pure. The phase is computed from container states by the kubelet's rules; conditions that others own are carried over untouched, and a
 //! condition's lastTransitionTime moves only with its status. Invariant: a phase of Succeeded or Failed is never left again.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -38,8 +38,8 @@ pub struct Inputs<'a> {
     pub record: &'a Record,
     /// What is in flight.
     pub live: &'a Live,
-    /// The node's InternalIP.
-    pub host_address: Ipv4Addr,
+    /// The node's InternalIPs.
+    pub host_addresses: &'a [IpAddr],
     /// The conditions that this node reported last.
     pub reported: &'a [PodCondition],
     /// The time.
@@ -53,8 +53,8 @@ pub fn compute(inputs: &Inputs<'_>) -> PodStatus {
     let mains: Vec<_> = main_containers(pod).iter().map(|c| container_status(inputs, c, false)).collect();
     let ephemeral: Vec<_> = ephemeral_containers(pod).iter().map(|c| container_status(inputs, c, false)).collect();
     let phase = phase(inputs, &inits, &mains);
-    let address = inputs.record.address.map(|a| a.to_string());
-    let host = inputs.host_address.to_string();
+    let texts = |all: &[IpAddr]| all.iter().map(IpAddr::to_string).collect::<Vec<_>>();
+    let (own, host) = (texts(&inputs.record.addresses), texts(inputs.host_addresses));
     let old = pod.status.as_ref();
     PodStatus {
         conditions: Some(conditions(inputs, phase, &inits, &mains)),
@@ -62,10 +62,10 @@ pub fn compute(inputs: &Inputs<'_>) -> PodStatus {
         reason: inputs.record.verdict.as_ref().map(|v| v.reason.clone()),
         observed_generation: pod.metadata.generation,
         phase: Some(phase.to_owned()),
-        host_ip: Some(host.clone()),
-        host_ips: Some(vec![HostIP { ip: host }]),
-        pod_ips: address.clone().map(|ip| vec![PodIP { ip }]),
-        pod_ip: address,
+        host_ip: host.first().cloned(),
+        host_ips: Some(host.into_iter().map(|ip| HostIP { ip }).collect()),
+        pod_ip: own.first().cloned(),
+        pod_ips: (!own.is_empty()).then(|| own.into_iter().map(|ip| PodIP { ip }).collect()),
         qos_class: old.and_then(|s| s.qos_class.clone()).or_else(|| Some(qos_class(pod).to_owned())),
         start_time: Some(Time(inputs.record.accepted_at)),
         init_container_statuses: (!inits.is_empty()).then_some(inits),
@@ -397,8 +397,9 @@ mod tests {
 
     fn situation(pod: Pod) -> Situation {
         let mut record = Record::new(at(1));
-        record.sandbox = Some(SandboxRecord { id: "s".into(), address: None, ready_at: at(2), images: Vec::new(), resources: None });
-        record.address = Some(Ipv4Addr::new(10, 0, 0, 5));
+        record.sandbox =
+            Some(SandboxRecord { id: "s".into(), addresses: Vec::new(), ready_at: at(2), images: Vec::new(), resources: None });
+        record.addresses = vec![[10, 0, 0, 5].into(), std::net::Ipv6Addr::LOCALHOST.into()];
         Situation { pod, record, live: Live::default() }
     }
 
@@ -424,7 +425,7 @@ mod tests {
                 pod: &self.pod,
                 record: &self.record,
                 live: &self.live,
-                host_address: Ipv4Addr::new(1, 2, 3, 4),
+                host_addresses: &[IpAddr::from([1, 2, 3, 4])],
                 reported: &[],
                 now: at(30),
             };
@@ -524,7 +525,7 @@ mod tests {
         running.live.containers.get_mut("a").expect("there").condemned = Some(Condemned { why: String::new(), grace_seconds: None });
         let status = running.status();
         assert_eq!(status["podIP"], "10.0.0.5");
-        assert_eq!(status["podIPs"][0]["ip"], "10.0.0.5");
+        assert_eq!(status["podIPs"], json!([{ "ip": "10.0.0.5" }, { "ip": "::1" }]));
         assert_eq!(status["hostIP"], "1.2.3.4");
         assert_eq!(status["startTime"], "1970-01-01T00:00:01Z");
         assert_eq!(status["observedGeneration"], 3);

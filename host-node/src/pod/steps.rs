@@ -2,7 +2,7 @@
 //!
 //! Steps may be repeated after a crash in their middle: each begins by making sure that what it makes does not exist twice.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -87,7 +87,7 @@ pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
         return Err(Error::invalid("spec.hostUsers", "false, and this node has no user namespaces for pods"));
     }
     file::make_dir(&paths.dir, 0o700)?;
-    let facts = facts(node, pod, None);
+    let facts = facts(node, pod, &[]);
     let workshop = Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts, trust: &node.trust, volumes: &node.volumes };
     volume::prepare(pod, &workshop).await?;
     let images = show_images(node, pod, &paths).await?;
@@ -97,9 +97,9 @@ pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
     let plugged = plug_in(node, pod, &paths, &sandbox).await;
     clock.passed("network");
     match plugged {
-        Ok(address) => Ok(SandboxRecord {
+        Ok(addresses) => Ok(SandboxRecord {
             id: sandbox.id.to_string(),
-            address: Some(address),
+            addresses,
             ready_at: Timestamp::now(),
             images,
             resources: crate::container::pod_level(pod).cloned(),
@@ -135,31 +135,33 @@ async fn show_images(node: &Node, pod: &Pod, paths: &Paths) -> Result<Vec<String
     Ok(shown)
 }
 
-async fn plug_in(node: &Node, pod: &Pod, paths: &Paths, sandbox: &Sandbox) -> Result<Ipv4Addr> {
+async fn plug_in(node: &Node, pod: &Pod, paths: &Paths, sandbox: &Sandbox) -> Result<Vec<IpAddr>> {
     let cluster = node.kernel.config();
     let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
     let resolv = files::resolv_conf(pod, &cluster, &read(&node.options.resolv_conf));
-    let address = match (host_network(pod), &node.cni) {
-        (true, _) => node.machine.address,
+    let addresses = match (host_network(pod), &node.cni) {
+        (true, _) => node.machine.addresses.clone(),
         (false, None) => node.network.attach(uid(pod), node.runtime.netns(&sandbox.id).await?, Bandwidth::of(pod)?).await?,
         (false, Some(cni)) => {
             let netns = sandbox.netns_path.as_deref().ok_or_else(|| Error::invalid("sandbox", "no network namespace"))?;
             let addresses = cni.attach(pod, sandbox.id.as_str(), netns, &resolv).await?;
-            let first = addresses.iter().find_map(|address| if let IpAddr::V4(address) = address { Some(*address) } else { None });
-            first.ok_or_else(|| Error::invalid("result of the network's plugins", "no IPv4 address"))?
+            if addresses.is_empty() {
+                return Err(Error::invalid("result of the network's plugins", "no address"));
+            }
+            addresses
         }
     };
-    let hosts = files::hosts(pod, &node.options.name, &cluster, Some(address), &read(Path::new("/etc/hosts")));
+    let hosts = files::hosts(pod, &node.options.name, &cluster, &addresses, &read(Path::new("/etc/hosts")));
     file::replace(&paths.dir.join("hosts"), hosts.as_bytes(), 0o644)?;
     file::replace(&paths.dir.join("resolv.conf"), resolv.as_bytes(), 0o644)?;
     let hostname = format!("{}\n", files::hostname(pod, &node.options.name));
     file::replace(&paths.dir.join("hostname"), hostname.as_bytes(), 0o644)?;
-    Ok(address)
+    Ok(addresses)
 }
 
-fn facts(node: &Node, pod: &Pod, pod_address: Option<Ipv4Addr>) -> Facts {
+fn facts(node: &Node, pod: &Pod, own: &[IpAddr]) -> Facts {
     let mut facts = node.machine.facts();
-    facts.pod_address = pod_address.or(host_network(pod).then_some(node.machine.address));
+    facts.pod_addresses = if own.is_empty() && host_network(pod) { node.machine.addresses.clone() } else { own.to_vec() };
     facts
 }
 
@@ -167,8 +169,8 @@ fn facts(node: &Node, pod: &Pod, pod_address: Option<Ipv4Addr>) -> Facts {
 pub async fn keep_fresh(node: Rc<Node>, view: Rc<View>) {
     loop {
         tokio::time::sleep(Duration::from_millis(node.options.sync_period_ms)).await;
-        let (pod, address) = (view.pod.borrow().clone(), view.record.borrow().address);
-        let facts = facts(&node, &pod, address);
+        let (pod, addresses) = (view.pod.borrow().clone(), view.record.borrow().addresses.clone());
+        let facts = facts(&node, &pod, &addresses);
         let paths = node.paths(&pod);
         let workshop = Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts, trust: &node.trust, volumes: &node.volumes };
         match volume::refresh(&pod, &workshop).await {
@@ -189,7 +191,7 @@ pub async fn create(node: &Node, start: &Start) -> Result<Attempt> {
     };
     let clock = Clock::new(pod);
     let paths = node.paths(pod);
-    let facts = facts(node, pod, sandbox.address);
+    let facts = facts(node, pod, &sandbox.addresses);
     let sources = fetch_sources(node, pod, container).await?;
     let services = services(node, pod).await;
     let env = environment(pod, container, &services, &sources, &facts)?;
@@ -399,7 +401,7 @@ pub async fn start(
     pod: &Pod,
     container: &Container,
     attempt: &Attempt,
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
     started: impl FnOnce(),
 ) -> StartEnd {
     let clock = Clock::new(pod);
@@ -428,7 +430,7 @@ async fn run_hook(
     container: &Container,
     id: &ContainerId,
     hook: &LifecycleHandler,
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
 ) -> Result<()> {
     if let Some(exec) = &hook.exec {
         let (exit, output) = exec_quietly(node, id, exec.command.clone().unwrap_or_default()).await?;
@@ -483,7 +485,7 @@ pub async fn exec_quietly(node: &Node, id: &ContainerId, command: Vec<String>) -
 }
 
 /// preStop, stop signal, and SIGKILL when `grace` is over.
-pub async fn stop(node: &Node, pod: &Pod, container: &Container, id: &str, grace: Duration, address: Option<Ipv4Addr>) -> Result<Exit> {
+pub async fn stop(node: &Node, pod: &Pod, container: &Container, id: &str, grace: Duration, address: Option<IpAddr>) -> Result<Exit> {
     let id = ContainerId::parse(id)?;
     let began = tokio::time::Instant::now();
     let hook = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());

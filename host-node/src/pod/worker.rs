@@ -126,11 +126,12 @@ impl Worker {
 
     /// Ports of this machine lead to the pod from now on.
     fn open_ports(&self) {
-        let (pod, address) = (self.pod(), self.view.record.borrow().address);
+        let pod = self.pod();
         if self.node.cni.as_ref().is_some_and(|cni| cni.maps_ports(uid(&pod))) {
             return;
         }
-        let ports = address.filter(|_| !super::record::host_network(&pod)).map(|at| frontends::host_ports(&pod, at)).unwrap_or_default();
+        let addresses = if super::record::host_network(&pod) { Vec::new() } else { self.view.record.borrow().addresses.clone() };
+        let ports = frontends::host_ports(&pod, &addresses);
         if !ports.is_empty() {
             self.node.proxy.tell(Told::Pod(uid(&pod).to_owned(), ports));
         }
@@ -356,7 +357,7 @@ impl Worker {
         let pod = self.pod();
         self.node.roster.own(&attempt.id, uid(&pod));
         self.live(&container.name).doing = Doing::Starting;
-        let address = self.view.record.borrow().address;
+        let address = self.view.record.borrow().addresses.first().copied();
         let (node, notes) = (self.node.clone(), self.notes.clone());
         tokio::task::spawn_local(async move {
             let tell = notes.clone();
@@ -374,7 +375,7 @@ impl Worker {
         self.say(Some(name), Kind::Normal, "Killing", why);
         let kill_at = Timestamp::now().saturating_add(grace).unwrap_or(Timestamp::MAX);
         self.live(name).doing = Doing::Stopping(kill_at);
-        let address = self.view.record.borrow().address;
+        let address = self.view.record.borrow().addresses.first().copied();
         let (node, notes) = (self.node.clone(), self.notes.clone());
         let grace = Duration::try_from(grace).unwrap_or_default();
         tokio::task::spawn_local(async move {
@@ -530,7 +531,7 @@ impl Worker {
                 (self.live.set_up_failures, self.live.set_up_after) = (0, None);
                 {
                     let mut record = self.view.record.borrow_mut();
-                    record.address = sandbox.address;
+                    record.addresses.clone_from(&sandbox.addresses);
                     record.sandbox = Some(sandbox);
                 }
                 self.keep_fresh();
@@ -742,7 +743,7 @@ impl Worker {
         let tell = move |verdict| {
             let _ = notes.send(Note::Probe(verdict));
         };
-        let address = self.view.record.borrow().address;
+        let address = self.view.record.borrow().addresses.first().copied();
         let task = probe::watch(self.node.clone(), self.pod(), container.clone(), id.to_owned(), address, tell);
         let handle = tokio::task::spawn_local(task).abort_handle();
         if let Some(old) = self.probes.insert(container.name.clone(), handle) {
@@ -803,7 +804,7 @@ impl Worker {
             pod: &pod,
             record: &self.view.record.borrow(),
             live: &self.live,
-            host_address: self.node.machine.address,
+            host_addresses: &self.node.machine.addresses,
             reported: &self.reported,
             now: Timestamp::now(),
         })

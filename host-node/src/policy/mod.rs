@@ -7,7 +7,7 @@ pub mod plan;
 pub mod ruleset;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
 use crate::link::Row;
-use crate::net::nft::Transaction;
 use crate::net::nft::wire::Socket;
+use crate::net::nft::{self, Family, Transaction};
 use crate::node::Node;
 use plan::{Known, Limits};
 
@@ -36,7 +36,7 @@ pub enum Told {
 /// Follows for ever.
 pub async fn run(node: Rc<Node>, mut told: mpsc::UnboundedReceiver<Told>) {
     let mut known = Known::default();
-    let mut installed: Option<BTreeMap<Ipv4Addr, Limits>> = None;
+    let mut installed: Option<BTreeMap<IpAddr, Limits>> = None;
     let mut retry = false;
     loop {
         let first = match retry {
@@ -62,7 +62,10 @@ pub async fn run(node: Rc<Node>, mut told: mpsc::UnboundedReceiver<Told>) {
         if installed.as_ref() == Some(&limits) {
             continue;
         }
-        let outcome = commit(ruleset::table(&limits, node.kernel.config().cluster_dns.parse().ok())).await;
+        // Before the node's addresses are known its pods have none.
+        let mut families: Vec<Family> = node.network.own_pods().iter().map(|own| Family::of(own.address())).collect();
+        families.extend(families.is_empty().then_some(Family::V4));
+        let outcome = commit(ruleset::tables(&families, &limits, node.kernel.config().cluster_dns.parse().ok())).await;
         retry = outcome.is_err();
         match outcome {
             Ok(()) => {
@@ -81,5 +84,5 @@ async fn commit(transaction: Transaction) -> Result<()> {
 
 /// Removes the rules. Used by `purge`.
 pub fn purge() -> Result<()> {
-    Socket::open()?.commit(ruleset::table(&BTreeMap::new(), None).into_messages())
+    nft::remove_tables(ruleset::TABLE)
 }

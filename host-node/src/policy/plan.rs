@@ -4,11 +4,12 @@
 //! anything in it; one that some select may do what any of them allows. Pods on the host's network are nobody's business here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use pintle_values::network::{Network, family, number};
 use serde::Deserialize;
 
 use crate::follow::{Followed, Key};
@@ -64,13 +65,23 @@ struct PodStatus {
     phase: String,
     #[serde(rename = "podIP")]
     pod_ip: String,
+    #[serde(rename = "podIPs")]
+    pod_ips: Vec<PodIp>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+struct PodIp {
+    ip: String,
 }
 
 impl Pod {
-    /// Its address, while it has one that is its own.
-    fn address(&self) -> Option<Ipv4Addr> {
+    /// Its addresses, while it has some that are its own.
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         let over = matches!(self.status.phase.as_str(), "Succeeded" | "Failed");
-        if over || self.spec.host_network { None } else { self.status.pod_ip.parse().ok() }
+        let one = self.status.pod_ips.is_empty().then_some(&self.status.pod_ip);
+        let all = self.status.pod_ips.iter().map(|ip| &ip.ip).chain(one);
+        all.filter(move |_| !over && !self.spec.host_network).filter_map(|ip| ip.parse().ok())
     }
 
     fn port(&self, name: &str, wanted: u8) -> Option<u16> {
@@ -90,13 +101,13 @@ pub struct Known {
     pub namespaces: Followed<Namespace>,
 }
 
-/// Addresses from the first to the last.
-pub type Range = (Ipv4Addr, Ipv4Addr);
+/// Addresses from the first to the last, by their numbers ([`number`]).
+pub type Range = (u128, u128);
 
 /// One thing that is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Allowed {
-    /// With whom; `None` for anybody. Sorted, apart from one another.
+    /// With whom; `None` for anybody. Of one family, sorted, apart from one another.
     pub peers: Option<Vec<Range>>,
     /// By which protocol, to which ports; `None` for any.
     pub ports: Option<(u8, Option<(u16, u16)>)>,
@@ -111,9 +122,9 @@ pub struct Limits {
     pub egress: Option<BTreeSet<Allowed>>,
 }
 
-/// The limits of this node's pods, by their addresses. Pods without limits are not in it.
-pub fn plan(known: &Known, node: &str) -> BTreeMap<Ipv4Addr, Limits> {
-    let mut limits: BTreeMap<Ipv4Addr, Limits> = BTreeMap::new();
+/// The limits of this node's pods, by their addresses of each family. Pods without limits are not in it.
+pub fn plan(known: &Known, node: &str) -> BTreeMap<IpAddr, Limits> {
+    let mut limits: BTreeMap<IpAddr, Limits> = BTreeMap::new();
     for ((namespace, _), policy) in known.policies.iter() {
         let Some(spec) = &policy.spec else { continue };
         let types = spec.policy_types.clone().unwrap_or_default();
@@ -122,19 +133,26 @@ pub fn plan(known: &Known, node: &str) -> BTreeMap<Ipv4Addr, Limits> {
         let egress = named("Egress") || types.is_empty() && spec.egress.is_some();
         let everybody = LabelSelector::default();
         let selector = spec.pod_selector.as_ref().unwrap_or(&everybody);
-        for (key, pod) in known.pods.iter().filter(|(key, pod)| key.0 == *namespace && pod.spec.node_name == node) {
-            let Some(address) = pod.address().filter(|_| matches(selector, &pod.metadata.labels)) else { continue };
+        let here = known.pods.iter().filter(|(key, pod)| key.0 == *namespace && pod.spec.node_name == node);
+        let selected = here.filter(|(_, pod)| matches(selector, &pod.metadata.labels));
+        for (key, pod, address) in selected.flat_map(|(key, pod)| pod.addresses().map(move |address| (key, pod, address))) {
+            let family = family(address);
             let limits = limits.entry(address).or_default();
             if ingress {
                 let allowed = limits.ingress.get_or_insert_default();
                 for rule in spec.ingress.iter().flatten() {
-                    add(allowed, known, key, &Rule { peers: rule.from.as_deref(), ports: rule.ports.as_deref(), target: Some(pod) });
+                    add(
+                        allowed,
+                        known,
+                        key,
+                        &Rule { family, peers: rule.from.as_deref(), ports: rule.ports.as_deref(), target: Some(pod) },
+                    );
                 }
             }
             if egress {
                 let allowed = limits.egress.get_or_insert_default();
                 for rule in spec.egress.iter().flatten() {
-                    add(allowed, known, key, &Rule { peers: rule.to.as_deref(), ports: rule.ports.as_deref(), target: None });
+                    add(allowed, known, key, &Rule { family, peers: rule.to.as_deref(), ports: rule.ports.as_deref(), target: None });
                 }
             }
         }
@@ -142,8 +160,9 @@ pub fn plan(known: &Known, node: &str) -> BTreeMap<Ipv4Addr, Limits> {
     limits
 }
 
-/// A rule of a policy, of either direction.
+/// A rule of a policy, of either direction, for addresses of one family.
 struct Rule<'a> {
+    family: &'static str,
     peers: Option<&'a [NetworkPolicyPeer]>,
     ports: Option<&'a [NetworkPolicyPort]>,
     /// Whose ports are meant by name; `None`: those of each peer.
@@ -152,12 +171,16 @@ struct Rule<'a> {
 
 fn add(allowed: &mut BTreeSet<Allowed>, known: &Known, of: &Key, rule: &Rule<'_>) {
     let ranges = |pods: &[&Pod], blocks: Vec<Range>| {
-        let single = pods.iter().filter_map(|pod| pod.address()).map(|address| (address, address));
+        let of_family = pods.iter().flat_map(|pod| pod.addresses()).filter(|address| family(*address) == rule.family);
+        let single = of_family.map(|address| (number(address), number(address)));
         merge(single.chain(blocks).collect())
     };
     let everybody = rule.peers.is_none_or(<[_]>::is_empty);
-    let (pods, blocks) =
-        if everybody { (known.pods.iter().map(|(_, pod)| pod).collect(), Vec::new()) } else { peers(known, of, rule.peers.unwrap_or(&[])) };
+    let (pods, blocks) = if everybody {
+        (known.pods.iter().map(|(_, pod)| pod).collect(), Vec::new())
+    } else {
+        peers(known, of, rule.family, rule.peers.unwrap_or(&[]))
+    };
     let all = if everybody { None } else { Some(ranges(&pods, blocks)) };
     let Some(ports) = rule.ports.filter(|ports| !ports.is_empty()) else {
         allowed.insert(Allowed { peers: all, ports: None });
@@ -195,12 +218,12 @@ fn add(allowed: &mut BTreeSet<Allowed>, known: &Known, of: &Key, rule: &Rule<'_>
     }
 }
 
-fn peers<'a>(known: &'a Known, of: &Key, list: &[NetworkPolicyPeer]) -> (Vec<&'a Pod>, Vec<Range>) {
+fn peers<'a>(known: &'a Known, of: &Key, family: &str, list: &[NetworkPolicyPeer]) -> (Vec<&'a Pod>, Vec<Range>) {
     let (mut pods, mut blocks) = (Vec::new(), Vec::new());
     for peer in list {
         if let Some(block) = &peer.ip_block {
-            blocks.extend(network(&block.cidr).into_iter().flat_map(|whole| {
-                let holes = merge(block.except.iter().flatten().filter_map(|text| network(text)).collect());
+            blocks.extend(network(&block.cidr, family).into_iter().flat_map(|whole| {
+                let holes = merge(block.except.iter().flatten().filter_map(|text| network(text, family)).collect());
                 without(whole, &holes)
             }));
             continue;
@@ -235,21 +258,19 @@ pub fn matches(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> b
         })
 }
 
-/// An IPv4 network; others have no part in what is enforced here.
-fn network(text: &str) -> Option<Range> {
-    let (address, prefix) = text.split_once('/')?;
-    let (address, prefix): (Ipv4Addr, u32) = (address.parse().ok()?, prefix.parse().ok().filter(|prefix| *prefix <= 32)?);
-    let hosts = u32::MAX.checked_shr(prefix).unwrap_or(0);
-    Some((Ipv4Addr::from(u32::from(address) & !hosts), Ipv4Addr::from(u32::from(address) | hosts)))
+/// A network of the family; others have no part in what holds for addresses of it.
+fn network(text: &str, family: &str) -> Option<Range> {
+    let network: Network = text.parse().ok()?;
+    (network.family() == family).then(|| (network.first(), network.last()))
 }
 
 /// Sorted, and those that overlap or touch as one.
 fn merge(mut ranges: Vec<Range>) -> Vec<Range> {
-    ranges.sort();
+    ranges.sort_unstable();
     let mut merged: Vec<Range> = Vec::new();
     for (first, last) in ranges {
         match merged.last_mut() {
-            Some(before) if u32::from(first) <= u32::from(before.1).saturating_add(1) => before.1 = before.1.max(last),
+            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
             _ => merged.push((first, last)),
         }
     }
@@ -262,9 +283,9 @@ fn without((first, last): Range, holes: &[Range]) -> Vec<Range> {
     for (from, to) in holes.iter().filter(|(from, to)| *to >= first && *from <= last) {
         let Some(start) = at else { break };
         if *from > start {
-            rest.push((start, Ipv4Addr::from(u32::from(*from) - 1)));
+            rest.push((start, from - 1));
         }
-        at = u32::from(*to).checked_add(1).map(Ipv4Addr::from);
+        at = to.checked_add(1);
     }
     rest.extend(at.filter(|start| *start <= last).map(|start| (start, last)));
     rest
@@ -283,7 +304,7 @@ mod tests {
             json!({
                 "metadata": { "namespace": namespace, "name": name, "labels": { "app": app } },
                 "spec": { "nodeName": "n1", "containers": [{ "ports": [{ "name": "web", "containerPort": port }] }] },
-                "status": { "phase": "Running", "podIP": address },
+                "status": { "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }, { "ip": address.replace("10.0.0.", "fd00::") }] },
             })
         };
         let pods = [pod("a", "x", "10.0.0.1", "x", 80), pod("a", "y", "10.0.0.2", "y", 81), pod("b", "z", "10.0.0.3", "x", 82)];
@@ -300,10 +321,16 @@ mod tests {
 
     /// What may reach `10.0.0.1`, and where it may go, each as text; `-` for anything.
     fn check(policies: &[Value], ingress: &str, egress: &str) {
-        let limits = plan(&known(policies), "n1").remove(&Ipv4Addr::new(10, 0, 0, 1)).unwrap_or_default();
+        check_at("10.0.0.1", policies, ingress, egress);
+    }
+
+    fn check_at(address: &str, policies: &[Value], ingress: &str, egress: &str) {
+        let limits = plan(&known(policies), "n1").remove(&address.parse().expect("an address")).unwrap_or_default();
         let show = |allowed: Option<BTreeSet<Allowed>>| {
             let one = |allowed: Allowed| {
-                let range = |(first, last): &Range| if first == last { first.to_string() } else { format!("{first}-{last}") };
+                let ip = pintle_values::network::address;
+                let range =
+                    |(first, last): &Range| if first == last { ip(*first).to_string() } else { format!("{}-{}", ip(*first), ip(*last)) };
                 let peers = allowed.peers.map_or("any".to_owned(), |peers| peers.iter().map(range).collect::<Vec<_>>().join("+"));
                 match allowed.ports {
                     None => peers,
@@ -335,6 +362,23 @@ mod tests {
         let both = json!({ "namespaceSelector": {}, "podSelector": { "matchExpressions": [{ "key": "app", "operator": "In", "values": ["x"] }] } });
         check(&[from(both)], "10.0.0.1+10.0.0.3", "-");
         check(&[from(json!({ "podSelector": { "matchLabels": { "app": "none" } } }))], "", "-");
+    }
+
+    #[test]
+    fn addresses_of_version_6_have_limits_of_their_own() {
+        let from = |peer: Value| json!({ "podSelector": { "matchLabels": { "app": "x" } }, "ingress": [{ "from": [peer] }] });
+        check_at("fd00::1", &[from(json!({ "namespaceSelector": {} }))], "fd00::1-fd00::3", "-");
+        check_at("fd00::1", &[from(json!({ "ipBlock": { "cidr": "10.1.0.0/16" } }))], "", "-");
+        let block = from(json!({ "ipBlock": { "cidr": "2001:db8::/32", "except": ["2001:db8:0:1::/64"] } }));
+        check_at(
+            "fd00::1",
+            &[block.clone()],
+            "2001:db8::-2001:db8::ffff:ffff:ffff:ffff+2001:db8:0:2::-2001:db8:ffff:ffff:ffff:ffff:ffff:ffff",
+            "-",
+        );
+        check(&[block], "", "-");
+        let all = json!({ "podSelector": {}, "policyTypes": ["Egress"], "egress": [{ "to": [{ "ipBlock": { "cidr": "::/0" } }] }] });
+        check_at("fd00::1", &[all], "-", "::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff");
     }
 
     #[test]

@@ -5,30 +5,39 @@
 //! served by all. Where all ready endpoints have hints, and some hint at this node or its zone, those serve it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::Pod;
+
+use crate::net::nft::Family;
 
 use super::model::{Endpoint, Hints, Named, Service, ServicePort, Slice, protocol};
 
 /// What a packet is addressed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Front {
-    /// The address; unspecified for any of this machine's.
-    pub address: Ipv4Addr,
+    /// The address; unspecified for any of this machine's of the family.
+    pub address: IpAddr,
     /// IP's number of the protocol.
     pub protocol: u8,
     /// The port.
     pub port: u16,
 }
 
+impl Front {
+    /// Which version of IP its packets are of.
+    pub fn family(&self) -> Family {
+        Family::of(self.address)
+    }
+}
+
 /// Who stands behind it, and how packets get there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Back {
-    /// Sorted; empty only if there are insiders.
-    pub endpoints: Vec<(Ipv4Addr, u16)>,
+    /// Of the frontend's family, sorted; empty only if there are insiders.
+    pub endpoints: Vec<SocketAddr>,
     /// Who serves those that ask from this machine or from a pod, if it is somebody else. Never empty, sorted.
-    pub insiders: Option<Vec<(Ipv4Addr, u16)>>,
+    pub insiders: Option<Vec<SocketAddr>>,
     /// For how long a client stays with its endpoint, seconds.
     pub affinity: Option<u64>,
     /// Whose source address is replaced by this machine's, so that answers come back this way.
@@ -37,7 +46,7 @@ pub struct Back {
 
 impl Back {
     /// All who may be sent to.
-    pub fn all(&self) -> impl Iterator<Item = &(Ipv4Addr, u16)> {
+    pub fn all(&self) -> impl Iterator<Item = &SocketAddr> {
         self.endpoints.iter().chain(self.insiders.iter().flatten())
     }
 }
@@ -72,11 +81,11 @@ pub fn frontends(service: &Service, slices: &[&Slice], place: Place<'_>) -> Fron
         return all;
     }
     let affinity = service.affinity_seconds();
-    for port in &service.spec.ports {
+    for (family, port) in Family::BOTH.into_iter().flat_map(|family| service.spec.ports.iter().map(move |port| (family, port))) {
         let Some(protocol) = protocol(&port.protocol) else { continue };
-        let near = near(port, slices, place);
-        let here = endpoints(port, slices, |endpoint| endpoint.node_name == place.node);
-        let mut add = |address: Ipv4Addr, port: u16, endpoints: &[(Ipv4Addr, u16)], masquerade: Masquerade| {
+        let near = near(port, family, slices, place);
+        let here = endpoints(port, family, slices, |endpoint| endpoint.node_name == place.node);
+        let mut add = |address: IpAddr, port: u16, endpoints: &[SocketAddr], masquerade: Masquerade| {
             let insiders = (masquerade == Masquerade::Never && near != endpoints && !near.is_empty()).then(|| near.clone());
             if !endpoints.is_empty() || insiders.is_some() {
                 all.insert(Front { address, protocol, port }, Back { endpoints: endpoints.to_vec(), insiders, affinity, masquerade });
@@ -87,38 +96,39 @@ pub fn frontends(service: &Service, slices: &[&Slice], place: Place<'_>) -> Fron
             true => (&here, Masquerade::Never),
             false => (&near, Masquerade::Always),
         };
-        for address in service.cluster_addresses() {
+        for address in service.cluster_addresses().filter(|address| Family::of(*address) == family) {
             add(address, port.port, inner, Masquerade::Outsiders);
         }
-        for address in outer_addresses(service) {
+        for address in outer_addresses(service).filter(|address| Family::of(*address) == family) {
             add(address, port.port, outer, outside);
         }
         if port.node_port != 0 && matches!(service.spec.r#type.as_str(), "NodePort" | "LoadBalancer") {
-            add(Ipv4Addr::UNSPECIFIED, port.node_port, outer, outside);
+            add(family.unspecified(), port.node_port, outer, outside);
         }
     }
     all
 }
 
 /// externalIPs and the load balancer's, unless packets must pass the balancer itself.
-fn outer_addresses(service: &Service) -> impl Iterator<Item = Ipv4Addr> {
+fn outer_addresses(service: &Service) -> impl Iterator<Item = IpAddr> {
     let balanced = service.status.load_balancer.ingress.iter().filter(|ingress| ingress.ip_mode != "Proxy").map(|ingress| &ingress.ip);
     service.spec.external_ips.iter().chain(balanced).filter_map(|ip| ip.parse().ok())
 }
 
-/// Everybody behind a port of a Service, and where.
-fn behind<'a>(port: &ServicePort, slices: &'a [&Slice]) -> impl Iterator<Item = (&'a Endpoint, (Ipv4Addr, u16))> {
+/// Everybody behind a port of a Service who has an address of the family, and where.
+fn behind<'a>(port: &ServicePort, family: Family, slices: &'a [&Slice]) -> impl Iterator<Item = (&'a Endpoint, SocketAddr)> {
     let name = port.name.clone();
-    slices.iter().filter(|slice| slice.address_type == "IPv4").flat_map(move |slice| {
+    slices.iter().filter(|slice| slice.address_type != "FQDN").flat_map(move |slice| {
         let number = slice.ports.iter().find(|port| port.name.as_deref().unwrap_or_default() == name).and_then(|port| port.port);
-        slice.endpoints.iter().filter_map(move |endpoint| Some((endpoint, (endpoint.address()?, number?))))
+        let at = move |endpoint: &Endpoint| Some(SocketAddr::new(endpoint.address().filter(|ip| Family::of(*ip) == family)?, number?));
+        slice.endpoints.iter().filter_map(move |endpoint| Some((endpoint, at(endpoint)?)))
     })
 }
 
 /// The endpoints of a port of a Service: those that are ready, or else those that go but still serve.
-pub fn endpoints(port: &ServicePort, slices: &[&Slice], wanted: impl Fn(&Endpoint) -> bool) -> Vec<(Ipv4Addr, u16)> {
+pub fn endpoints(port: &ServicePort, family: Family, slices: &[&Slice], wanted: impl Fn(&Endpoint) -> bool) -> Vec<SocketAddr> {
     let (mut ready, mut last_resort) = (BTreeSet::new(), BTreeSet::new());
-    for (endpoint, at) in behind(port, slices).filter(|(endpoint, _)| wanted(endpoint)) {
+    for (endpoint, at) in behind(port, family, slices).filter(|(endpoint, _)| wanted(endpoint)) {
         if endpoint.conditions.is_ready() {
             ready.insert(at);
         } else if endpoint.conditions.is_last_resort() {
@@ -130,40 +140,43 @@ pub fn endpoints(port: &ServicePort, slices: &[&Slice], wanted: impl Fn(&Endpoin
 }
 
 /// Those that hints send this node to, or all of them.
-fn near(port: &ServicePort, slices: &[&Slice], place: Place<'_>) -> Vec<(Ipv4Addr, u16)> {
+fn near(port: &ServicePort, family: Family, slices: &[&Slice], place: Place<'_>) -> Vec<SocketAddr> {
     let hints: Vec<&Hints> =
-        behind(port, slices).filter(|(endpoint, _)| endpoint.conditions.is_ready()).map(|(endpoint, _)| &endpoint.hints).collect();
+        behind(port, family, slices).filter(|(endpoint, _)| endpoint.conditions.is_ready()).map(|(endpoint, _)| &endpoint.hints).collect();
     let names = |list: &[Named], name: &str| list.iter().any(|named| named.name == name);
     let hinted = |list: fn(&Hints) -> &[Named], name: &str| {
         hints.iter().all(|hints| !list(hints).is_empty()) && hints.iter().any(|hints| names(list(hints), name))
     };
     if hinted(|hints| &hints.for_nodes, place.node) {
-        endpoints(port, slices, |endpoint| names(&endpoint.hints.for_nodes, place.node))
+        endpoints(port, family, slices, |endpoint| names(&endpoint.hints.for_nodes, place.node))
     } else if hinted(|hints| &hints.for_zones, place.zone) {
-        endpoints(port, slices, |endpoint| names(&endpoint.hints.for_zones, place.zone))
+        endpoints(port, family, slices, |endpoint| names(&endpoint.hints.for_zones, place.zone))
     } else {
-        endpoints(port, slices, |_| true)
+        endpoints(port, family, slices, |_| true)
     }
 }
 
-/// How many ready endpoints of a Service are on a node, for who asks at its health check port.
+/// How many ready endpoints of a Service are on a node, for who asks at its health check port. One with addresses of both families counts once.
 pub fn local_count(slices: &[&Slice], node: &str) -> usize {
-    let all = slices.iter().flat_map(|slice| &slice.endpoints).filter(|endpoint| endpoint.conditions.is_ready());
-    all.filter(|endpoint| endpoint.node_name == node).filter_map(Endpoint::any_address).collect::<BTreeSet<_>>().len()
+    let family = |slice: &&&Slice| slice.address_type == slices.first().map_or("", |first| &first.address_type);
+    let all = slices.iter().filter(family).flat_map(|slice| &slice.endpoints).filter(|endpoint| endpoint.conditions.is_ready());
+    all.filter(|endpoint| endpoint.node_name == node).filter_map(Endpoint::address).collect::<BTreeSet<_>>().len()
 }
 
-/// The ports of this machine that a pod asks for.
-pub fn host_ports(pod: &Pod, address: Ipv4Addr) -> Frontends {
+/// The ports of this machine that a pod asks for; `addresses` are the pod's, of each family.
+pub fn host_ports(pod: &Pod, addresses: &[IpAddr]) -> Frontends {
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-    let opened = containers.flat_map(|container| container.ports.iter().flatten()).filter_map(|port| {
+    let asked = containers.flat_map(|container| container.ports.iter().flatten());
+    let each = asked.flat_map(|port| addresses.iter().map(move |address| (port, *address)));
+    let opened = each.filter_map(|(port, address)| {
         let number = |port: i32| u16::try_from(port).ok().filter(|port| *port != 0);
         let at = match port.host_ip.as_deref() {
-            None | Some("") => Ipv4Addr::UNSPECIFIED,
-            Some(text) => text.parse().ok()?,
+            None | Some("") => Family::of(address).unspecified(),
+            Some(text) => text.parse().ok().filter(|at| Family::of(*at) == Family::of(address))?,
         };
         let front =
             Front { address: at, protocol: protocol(port.protocol.as_deref().unwrap_or_default())?, port: number(port.host_port?)? };
-        let endpoints = vec![(address, number(port.container_port)?)];
+        let endpoints = vec![SocketAddr::new(address, number(port.container_port)?)];
         Some((front, Back { endpoints, insiders: None, affinity: None, masquerade: Masquerade::Never }))
     });
     opened.collect()
@@ -184,8 +197,8 @@ mod tests {
         let shown: Vec<_> = found
             .iter()
             .map(|(front, back)| {
-                let endpoints: Vec<String> = back.endpoints.iter().map(|(a, p)| format!("{a}:{p}")).collect();
-                let inside = back.insiders.iter().flatten().map(|(a, p)| format!("inside {a}:{p}"));
+                let endpoints: Vec<String> = back.endpoints.iter().map(SocketAddr::to_string).collect();
+                let inside = back.insiders.iter().flatten().map(|at| format!("inside {at}"));
                 (format!("{}:{}", front.address, front.port), endpoints.into_iter().chain(inside).collect::<Vec<_>>(), back.masquerade)
             })
             .collect();
@@ -233,6 +246,24 @@ mod tests {
     }
 
     #[test]
+    fn each_family_leads_to_its_own_endpoints() {
+        let both = json!({ "clusterIPs": ["10.96.0.5", "fd00::5"], "externalIPs": ["2001:db8::7"] });
+        let all = json!([endpoint("10.0.1.1", "n1", true, true, false), endpoint("fd00:1::1", "n1", true, true, false)]);
+        let (four, six): (&[&str], &[&str]) = (&["10.0.1.1:8080"], &["[fd00:1::1]:8080"]);
+        check(
+            service("NodePort", both),
+            all,
+            &[
+                ("0.0.0.0:30000", four, Masquerade::Always),
+                ("10.96.0.5:80", four, Masquerade::Outsiders),
+                (":::30000", six, Masquerade::Always),
+                ("2001:db8::7:80", six, Masquerade::Always),
+                ("fd00::5:80", six, Masquerade::Outsiders),
+            ],
+        );
+    }
+
+    #[test]
     fn hints_are_followed_where_all_have_them_and_some_are_for_here() {
         use Masquerade::Outsiders;
         let hinted = |address: &str, node: &str, zone: Option<&str>, for_node: bool| {
@@ -272,9 +303,12 @@ mod tests {
             { "containerPort": 81 },
         ]);
         let pod = serde_json::from_value(json!({ "spec": { "containers": [{ "name": "c", "ports": ports }] } })).expect("a pod");
-        let found: Vec<_> =
-            host_ports(&pod, Ipv4Addr::new(10, 0, 0, 5)).into_iter().map(|(f, b)| (f.address, f.protocol, b.endpoints[0].1)).collect();
-        assert_eq!(found, [(Ipv4Addr::UNSPECIFIED, 6, 80), (Ipv4Addr::LOCALHOST, 17, 53)]);
+        let found: Vec<_> = host_ports(&pod, &[[10, 0, 0, 5].into(), std::net::Ipv6Addr::LOCALHOST.into()])
+            .into_iter()
+            .map(|(f, b)| (f.address.to_string(), f.protocol, b.endpoints[0].to_string()))
+            .collect();
+        let shown = |at: &str, protocol, to: &str| (at.to_owned(), protocol, to.to_owned());
+        assert_eq!(found, [shown("0.0.0.0", 6, "10.0.0.5:80"), shown("127.0.0.1", 17, "10.0.0.5:53"), shown("::", 6, "[::1]:80")]);
     }
 
     #[test]

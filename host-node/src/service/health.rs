@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -68,9 +68,20 @@ impl HealthChecks {
     }
 }
 
+/// A listener at every address of this machine, of both families where it has both.
+///
+/// # Errors
+/// The port is taken.
+pub async fn everywhere(port: u16) -> std::io::Result<TcpListener> {
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
+        outcome => outcome,
+    }
+}
+
 async fn listen(key: Key, port: u16, count: Rc<Cell<usize>>) {
     let listener = loop {
-        match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await {
+        match everywhere(port).await {
             Ok(listener) => break listener,
             Err(error) => tracing::warn!(port, service = key.1, %error, "a health check port cannot be opened"),
         }

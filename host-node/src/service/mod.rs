@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
+use pintle_values::network::Network;
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
@@ -23,7 +24,7 @@ use crate::follow::{Followed, Key};
 use crate::ingress;
 use crate::link::Row;
 use crate::net::nft::wire::{Messages, Socket};
-use crate::net::nft::{self, Transaction, conntrack};
+use crate::net::nft::{self, Family, Transaction, conntrack};
 use crate::node::Node;
 use frontends::{Back, Front, Frontends, Place};
 use health::HealthChecks;
@@ -216,9 +217,9 @@ fn ground(node: &Node) -> Option<Ground> {
     let config = node.kernel.config();
     Some(Ground {
         bridge: node.cni.is_none().then(|| node.options.bridge.clone()),
-        own_pods: node.network.own_pods()?,
-        all_pods: config.pod_cidr.parse().ok()?,
-        services: config.service_cidr.parse().ok()?,
+        own_pods: Some(node.network.own_pods()).filter(|own| !own.is_empty())?,
+        all_pods: Network::list(&config.pod_cidr).ok()?,
+        services: Network::list(&config.service_cidr).ok()?,
     })
 }
 
@@ -226,8 +227,12 @@ async fn replace(ground: Ground, all: BTreeMap<Front, Back>) -> Result<(Ground, 
     let udp: BTreeMap<Front, Option<Back>> =
         all.iter().filter(|(front, _)| front.protocol == conntrack::UDP).map(|(front, back)| (*front, Some(back.clone()))).collect();
     // Whom affinity has sent where is known to the kernel alone.
-    let clients = tokio::task::spawn_blocking(|| nft::lasting_elements(&Socket::open()?, TABLE, CLIENTS)).await;
-    let clients = clients.map_err(|e| Error::io("reading rules", std::io::Error::other(e)))??;
+    let families = ground.families();
+    let read = move || -> Result<Vec<_>> {
+        let socket = Socket::open()?;
+        families.into_iter().map(|family| Ok((family, nft::lasting_elements(&socket, family, TABLE, CLIENTS)?))).collect()
+    };
+    let clients = tokio::task::spawn_blocking(read).await.map_err(|e| Error::io("reading rules", std::io::Error::other(e)))??;
     let (ruleset, transaction) = Ruleset::replace(&ground, all, &clients);
     let count = ruleset.len();
     commit(transaction.into_messages(), udp).await?;
@@ -260,8 +265,9 @@ async fn commit(messages: Messages, udp: BTreeMap<Front, Option<Back>>) -> Resul
             return Ok(());
         }
         let forgotten = conntrack::forget(&socket, |asked, answering| {
-            let front = |address| Front { address, protocol: conntrack::UDP, port: asked.destination.1 };
-            let fronts = [front(asked.destination.0), front(std::net::Ipv4Addr::UNSPECIFIED)];
+            let front = |address| Front { address, protocol: conntrack::UDP, port: asked.destination.port() };
+            let asked_for = asked.destination.ip();
+            let fronts = [front(asked_for), front(Family::of(asked_for).unspecified())];
             let Some(back) = fronts.iter().find_map(|front| udp.get(front)) else { return false };
             // A port of this machine may be asked for at an address that is no frontend: only what was translated is stale then.
             let translated = answering.source != asked.destination;
@@ -278,7 +284,5 @@ async fn commit(messages: Messages, udp: BTreeMap<Front, Option<Back>>) -> Resul
 
 /// Removes the rules. Used by `purge`.
 pub fn purge() -> Result<()> {
-    let mut transaction = Transaction::on(TABLE);
-    transaction.remove_table();
-    Socket::open()?.commit(transaction.into_messages())
+    nft::remove_tables(TABLE)
 }

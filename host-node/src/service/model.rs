@@ -1,7 +1,7 @@
 //! What is read of Services and EndpointSlices, and by which name they go.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use serde::Deserialize;
 
@@ -204,8 +204,8 @@ impl Service {
         self.spec.cluster_ip == "None"
     }
 
-    /// Its own IPv4 addresses.
-    pub fn cluster_addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+    /// Its own addresses.
+    pub fn cluster_addresses(&self) -> impl Iterator<Item = IpAddr> {
         let one = self.spec.cluster_ips.is_empty().then_some(&self.spec.cluster_ip);
         self.spec.cluster_ips.iter().chain(one).filter_map(|ip| ip.parse().ok())
     }
@@ -226,13 +226,8 @@ impl Slice {
 }
 
 impl Endpoint {
-    /// Its address, if it is of version 4.
-    pub fn address(&self) -> Option<Ipv4Addr> {
-        self.addresses.first()?.parse().ok()
-    }
-
-    /// Its address of whatever version.
-    pub fn any_address(&self) -> Option<IpAddr> {
+    /// Its address.
+    pub fn address(&self) -> Option<IpAddr> {
         self.addresses.first()?.parse().ok()
     }
 }

@@ -12,11 +12,12 @@
 //! Services are forty thousand chains, and changing one takes the kernel the longer the more there are.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
+
+use pintle_values::network::Network;
 
 use super::frontends::{Back, Front, Masquerade};
-use crate::net::addresses::Cidr;
-use crate::net::nft::{Field, Hook, Is, Lasting, Leads, Rule, Set, Transaction, Update, Value, Verdict, types};
+use crate::net::nft::{Family, Field, Hook, Is, Lasting, Leads, Rule, Set, Transaction, Update, Value, Verdict, octets, types};
 
 /// The table's name.
 pub const TABLE: &str = "pintle-services";
@@ -42,17 +43,51 @@ const HAIRPINS: &str = "hairpins";
 pub struct Ground {
     /// The bridge of the pods; `None` where plugins plug them in.
     pub bridge: Option<String>,
-    /// The node's pods.
-    pub own_pods: Cidr,
+    /// The node's pods, of each family that they have.
+    pub own_pods: Vec<Network>,
     /// All pods.
-    pub all_pods: Cidr,
+    pub all_pods: Vec<Network>,
     /// All Services.
-    pub services: Cidr,
+    pub services: Vec<Network>,
+}
+
+impl Ground {
+    /// The families that there are rules of: those that pods of this node have.
+    pub fn families(&self) -> Vec<Family> {
+        self.own_pods.iter().map(|network| Family::of(network.address())).collect()
+    }
+
+    fn is_own(&self, address: IpAddr) -> bool {
+        self.own_pods.iter().any(|network| network.contains(address))
+    }
+}
+
+/// Those of a family.
+fn of(family: Family, networks: &[Network]) -> impl Iterator<Item = Network> {
+    networks.iter().copied().filter(move |network| Family::of(network.address()) == family)
+}
+
+/// Where what a rule works with lies: 0 on the frontend's address, then these.
+struct Registers {
+    protocol: u32,
+    port: u32,
+    /// The number drawn, or for affinity the client.
+    drawn: u32,
+    /// Its address, then its port.
+    endpoint: u32,
+}
+
+impl Registers {
+    fn of(family: Family) -> Self {
+        let words = family.words();
+        Self { protocol: words, port: words + 1, drawn: words + 2, endpoint: 2 * words + 2 }
+    }
 }
 
 /// A chain that picks an endpoint, shared by all frontends of this description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Pick {
+    family: Family,
     /// How many endpoints there are to pick from.
     count: u32,
     /// Seconds that a client stays with its endpoint.
@@ -66,11 +101,11 @@ struct Pick {
 
 impl Pick {
     /// Those that a frontend needs, each with the map that leads to it, the number of its first endpoint and its endpoints.
-    fn of<'a>(front: &Front, back: &'a Back) -> impl Iterator<Item = (Self, &'static str, u32, &'a [(Ipv4Addr, u16)])> {
-        let any_address = front.address.is_unspecified();
-        let pick = move |endpoints: &[(Ipv4Addr, u16)], masquerade, inside| {
+    fn of<'a>(front: &Front, back: &'a Back) -> impl Iterator<Item = (Self, &'static str, u32, &'a [SocketAddr])> {
+        let (family, any_address) = (front.family(), front.address.is_unspecified());
+        let pick = move |endpoints: &[SocketAddr], masquerade, inside| {
             let count = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
-            Self { count, affinity: back.affinity, masquerade, any_address, inside }
+            Self { family, count, affinity: back.affinity, masquerade, any_address, inside }
         };
         let outside = Some(&back.endpoints[..]).filter(|endpoints| !endpoints.is_empty());
         let outside = outside.map(|endpoints| (pick(endpoints, back.masquerade, false), SERVICES, 0, endpoints));
@@ -98,18 +133,21 @@ pub struct Ruleset {
     /// Chains that were made, and their numbers.
     picks: BTreeMap<Pick, u32>,
     /// How many endpoints of this node's pods have this address: they may meet themselves.
-    hairpins: BTreeMap<Ipv4Addr, usize>,
+    hairpins: BTreeMap<IpAddr, usize>,
 }
 
 impl Ruleset {
     /// Everything anew, in one transaction: whatever was in the table goes, but for the clients that affinity remembers.
-    pub fn replace(ground: &Ground, fronts: BTreeMap<Front, Back>, clients: &[Lasting]) -> (Self, Transaction) {
+    pub fn replace(ground: &Ground, fronts: BTreeMap<Front, Back>, clients: &[(Family, Vec<Lasting>)]) -> (Self, Transaction) {
         let mut transaction = Transaction::on(TABLE);
-        base(&mut transaction, ground);
+        ground.families().into_iter().for_each(|family| base(&mut transaction, family, ground));
         let mut ruleset = Self::default();
         let changes = fronts.into_iter().map(|(front, back)| (front, Some(back))).collect();
         ruleset.change(ground, changes, &mut transaction);
-        transaction.add_lasting(CLIENTS, clients);
+        for (family, clients) in clients {
+            transaction.turn_to(*family);
+            transaction.add_lasting(CLIENTS, clients);
+        }
         (ruleset, transaction)
     }
 
@@ -117,7 +155,9 @@ impl Ruleset {
     /// transaction is carried out: if it is not, start anew.
     pub fn change(&mut self, ground: &Ground, changes: BTreeMap<Front, Option<Back>>, transaction: &mut Transaction) {
         let (mut gone, mut come) = (Elements::default(), Elements::default());
-        for (front, back) in changes {
+        let families = ground.families();
+        for (front, back) in changes.into_iter().filter(|(front, _)| families.contains(&front.family())) {
+            transaction.turn_to(front.family());
             let before = self.installed.get(&front);
             if before == back.as_ref() {
                 continue;
@@ -136,31 +176,35 @@ impl Ruleset {
             let is = back.as_ref().map(|back| elements(&front, back, &self.picks)).unwrap_or_default();
             gone.extend(was.iter().filter(|(key, value)| is.get(*key) != Some(*value)).map(|(k, v)| (k.clone(), v.clone())));
             come.extend(is.iter().filter(|(key, value)| was.get(*key) != Some(*value)).map(|(k, v)| (k.clone(), v.clone())));
-            for (address, _) in before.into_iter().flat_map(Back::all).filter(|(a, _)| ground.own_pods.contains(*a)) {
-                let count = self.hairpins.entry(*address).or_default();
+            for address in before.into_iter().flat_map(Back::all).map(SocketAddr::ip).filter(|address| ground.is_own(*address)) {
+                let count = self.hairpins.entry(address).or_default();
                 *count = count.saturating_sub(1);
             }
-            for (address, _) in back.iter().flat_map(Back::all).filter(|(a, _)| ground.own_pods.contains(*a)) {
-                *self.hairpins.entry(*address).or_default() += 1;
-                come.entry((HAIRPINS, pair(*address))).or_insert(Value::None);
+            for address in back.iter().flat_map(Back::all).map(SocketAddr::ip).filter(|address| ground.is_own(*address)) {
+                *self.hairpins.entry(address).or_default() += 1;
+                come.entry(((front.family(), HAIRPINS), pair(address))).or_insert(Value::None);
             }
             match back {
                 Some(back) => drop(self.installed.insert(front, back)),
                 None => drop(self.installed.remove(&front)),
             }
         }
-        let alone: Vec<Ipv4Addr> = self.hairpins.iter().filter(|(_, count)| **count == 0).map(|(address, _)| *address).collect();
+        let alone: Vec<IpAddr> = self.hairpins.iter().filter(|(_, count)| **count == 0).map(|(address, _)| *address).collect();
         for address in alone {
             self.hairpins.remove(&address);
-            come.remove(&(HAIRPINS, pair(address)));
-            gone.insert((HAIRPINS, pair(address)), Value::None);
+            let hairpin = ((Family::of(address), HAIRPINS), pair(address));
+            come.remove(&hairpin);
+            gone.insert(hairpin, Value::None);
         }
         // An element that goes may make room for one of the same key: out first, then in, all at one instant.
-        for set in [SERVICES, INSIDERS, ENDPOINTS, STANDING, HAIRPINS] {
-            transaction.remove(set, gone.iter().filter(|((of, _), _)| *of == set).map(|((_, key), _)| &key[..]));
-        }
-        for set in [ENDPOINTS, STANDING, HAIRPINS, INSIDERS, SERVICES] {
-            transaction.add(set, come.iter().filter(|((of, _), _)| *of == set).map(|((_, key), value)| (&key[..], value)));
+        for family in families {
+            transaction.turn_to(family);
+            for set in [SERVICES, INSIDERS, ENDPOINTS, STANDING, HAIRPINS] {
+                transaction.remove(set, gone.iter().filter(|((of, _), _)| *of == (family, set)).map(|((_, key), _)| &key[..]));
+            }
+            for set in [ENDPOINTS, STANDING, HAIRPINS, INSIDERS, SERVICES] {
+                transaction.add(set, come.iter().filter(|((of, _), _)| *of == (family, set)).map(|((_, key), value)| (&key[..], value)));
+            }
         }
     }
 
@@ -181,46 +225,48 @@ impl Ruleset {
 }
 
 fn pick_chain(pick: Pick, ground: &Ground, transaction: &mut Transaction) {
-    // Registers: 0 to 2 the frontend, 3 the number drawn, or for affinity the client; 4 and 5 the endpoint.
-    let name = pick.chain();
+    let (name, family) = (pick.chain(), pick.family);
+    let at = Registers::of(family);
+    let rule = || Rule::of(family);
     transaction.chain(&name, None);
     match pick.masquerade {
         Masquerade::Never => {}
-        Masquerade::Always => transaction.rule(&name, Rule::default().mark(!MASQUERADE_BIT, MASQUERADE_BIT)),
+        Masquerade::Always => transaction.rule(&name, rule().mark(!MASQUERADE_BIT, MASQUERADE_BIT)),
         Masquerade::Outsiders => {
-            let pods = ground.all_pods;
-            let outside = Rule::default().within(Field::Source, Is::Different, pods.network, pods.prefix);
+            let outside = of(family, &ground.all_pods).fold(rule(), |rule, pods| rule.within(Field::Source, Is::Different, pods));
             transaction.rule(&name, outside.mark(!MASQUERADE_BIT, MASQUERADE_BIT));
         }
     }
     let front = || {
-        let rule = Rule::default();
-        let rule = if pick.any_address { rule.constant(&[0; 4], 0) } else { rule.load(Field::Destination, 0) };
-        rule.protocol(1).load(Field::Port, 2)
+        let any = octets(family.unspecified());
+        let rule = if pick.any_address { rule().constant(&any, 0) } else { rule().load(Field::Destination, 0) };
+        rule.protocol(at.protocol).load(Field::Port, at.port)
     };
     let first = if pick.inside { INSIDERS_FIRST } else { 0 };
-    let drawn = || front().random(pick.count, first, 3).look_up(ENDPOINTS, 0, Some(4));
+    let drawn = || front().random(pick.count, first, at.drawn).look_up(ENDPOINTS, 0, Some(at.endpoint));
     if let Some(seconds) = pick.affinity {
         let timeout = seconds.saturating_mul(1000);
-        let client = || front().load(Field::Source, 3);
+        let client = || front().load(Field::Source, at.drawn);
+        let known = || client().look_up(CLIENTS, 0, Some(at.endpoint));
         // The endpoint goes behind the frontend, over the client, to see whether it still stands there.
-        let standing = client().look_up(CLIENTS, 0, Some(3)).look_up(STANDING, 0, None);
-        let again = standing.load(Field::Source, 3).look_up(CLIENTS, 0, Some(4));
-        transaction.rule(&name, again.update(Update::Refresh, CLIENTS, 0, 4, timeout).redirect(4));
-        transaction.rule(&name, client().look_up(CLIENTS, 0, Some(4)).update(Update::Delete, CLIENTS, 0, 4, timeout));
-        let remembered = drawn().load(Field::Source, 3).update(Update::Refresh, CLIENTS, 0, 4, timeout);
-        transaction.rule(&name, remembered.redirect(4));
+        let standing = client().look_up(CLIENTS, 0, Some(at.drawn)).look_up(STANDING, 0, None);
+        let again = standing.load(Field::Source, at.drawn).look_up(CLIENTS, 0, Some(at.endpoint));
+        transaction.rule(&name, again.update(Update::Refresh, CLIENTS, 0, at.endpoint, timeout).redirect(at.endpoint));
+        transaction.rule(&name, known().update(Update::Delete, CLIENTS, 0, at.endpoint, timeout));
+        let remembered = drawn().load(Field::Source, at.drawn).update(Update::Refresh, CLIENTS, 0, at.endpoint, timeout);
+        transaction.rule(&name, remembered.redirect(at.endpoint));
     }
     // Twice: a draw may fall between two states of the maps.
-    transaction.rule(&name, drawn().redirect(4));
-    transaction.rule(&name, drawn().redirect(4));
-    transaction.rule(&name, Rule::default().verdict(&Verdict::Drop));
+    transaction.rule(&name, drawn().redirect(at.endpoint));
+    transaction.rule(&name, drawn().redirect(at.endpoint));
+    transaction.rule(&name, rule().verdict(&Verdict::Drop));
 }
 
-type Elements = BTreeMap<(&'static str, Vec<u8>), Value>;
+/// By table and set, and by key.
+type Elements = BTreeMap<((Family, &'static str), Vec<u8>), Value>;
 
 fn key(front: &Front) -> Vec<u8> {
-    let mut key = front.address.octets().to_vec();
+    let mut key = octets(front.address);
     key.extend([front.protocol, 0, 0, 0]);
     key.extend(port(front.port));
     key
@@ -231,36 +277,38 @@ fn port(number: u16) -> [u8; 4] {
     [high, low, 0, 0]
 }
 
-fn pair(address: Ipv4Addr) -> Vec<u8> {
-    [address.octets(), address.octets()].concat()
+fn pair(address: IpAddr) -> Vec<u8> {
+    [octets(address), octets(address)].concat()
 }
 
 fn elements(front: &Front, back: &Back, picks: &BTreeMap<Pick, u32>) -> Elements {
     let mut all = Elements::new();
-    let key = key(front);
+    let (key, family) = (key(front), front.family());
     for (pick, map, first, endpoints) in Pick::of(front, back) {
         if let Some(number) = picks.get(&pick) {
-            all.insert((map, key.clone()), Value::Bytes(number.to_ne_bytes().to_vec()));
+            all.insert(((family, map), key.clone()), Value::Bytes(number.to_ne_bytes().to_vec()));
         }
-        for (number, (address, target)) in (first..).zip(endpoints) {
-            let endpoint = [address.octets(), port(*target)].concat();
+        for (number, target) in (first..).zip(endpoints) {
+            let endpoint = [&octets(target.ip())[..], &port(target.port())[..]].concat();
             if back.affinity.is_some() {
-                all.insert((STANDING, [&key[..], &endpoint[..]].concat()), Value::None);
+                all.insert(((family, STANDING), [&key[..], &endpoint[..]].concat()), Value::None);
             }
-            all.insert((ENDPOINTS, [&key[..], &number.to_ne_bytes()[..]].concat()), Value::Bytes(endpoint));
+            all.insert(((family, ENDPOINTS), [&key[..], &number.to_ne_bytes()[..]].concat()), Value::Bytes(endpoint));
         }
     }
     all
 }
 
-/// The table without frontends: maps, hooks, and what is true of all of them.
-fn base(transaction: &mut Transaction, ground: &Ground) {
-    use types::{ADDRESS, NUMBER, PORT, PROTOCOL, concat};
+/// A family's table without frontends: maps, hooks, and what is true of all of them.
+fn base(transaction: &mut Transaction, family: Family, ground: &Ground) {
+    use types::{NUMBER, PORT, PROTOCOL, concat};
+    transaction.turn_to(family);
     transaction.table_anew();
-    let front = [ADDRESS, PROTOCOL, PORT];
+    let address = family.address_type();
+    let front = [address, PROTOCOL, PORT];
     let set = |name: &str, key: &[u32], leads: Leads| Set {
         name: name.to_owned(),
-        key_bytes: u32::try_from(key.len() * 4).unwrap_or(0),
+        key_bytes: key.iter().map(|part| if *part == address { 4 * family.words() } else { 4 }).sum(),
         key_type: concat(key),
         leads,
         ..Set::default()
@@ -269,56 +317,64 @@ fn base(transaction: &mut Transaction, ground: &Ground) {
     transaction.set(&set(INSIDERS, &front, Leads::Number));
     transaction.set(&set(PICKS, &[NUMBER], Leads::Verdict));
     transaction.set(&set(ENDPOINTS, &[&front[..], &[NUMBER]].concat(), Leads::AddressAndPort));
-    transaction.set(&set(STANDING, &[&front[..], &[ADDRESS, PORT]].concat(), Leads::Nowhere));
-    transaction.set(&set(HAIRPINS, &[ADDRESS, ADDRESS], Leads::Nowhere));
-    let clients = set(CLIENTS, &[&front[..], &[ADDRESS]].concat(), Leads::AddressAndPort);
+    transaction.set(&set(STANDING, &[&front[..], &[address, PORT]].concat(), Leads::Nowhere));
+    transaction.set(&set(HAIRPINS, &[address, address], Leads::Nowhere));
+    let clients = set(CLIENTS, &[&front[..], &[address]].concat(), Leads::AddressAndPort);
     transaction.set(&Set { timeout_ms: Some(10_800_000), size: Some(CLIENTS_MAX), ..clients });
 
+    let (at, rule) = (Registers::of(family), || Rule::of(family));
     for (chain, map) in [("find", SERVICES), ("find-inside", INSIDERS)] {
         transaction.chain(chain, None);
-        let find = |rule: Rule| rule.protocol(1).load(Field::Port, 2).look_up(map, 0, Some(4)).dispatch(PICKS, 4);
-        transaction.rule(chain, find(Rule::default().load(Field::Destination, 0)));
-        transaction.rule(chain, find(Rule::default().destination_local(Is::Equal).constant(&[0; 4], 0)));
+        let find = |rule: Rule| {
+            let front = rule.protocol(at.protocol).load(Field::Port, at.port);
+            front.look_up(map, 0, Some(at.endpoint)).dispatch(PICKS, at.endpoint)
+        };
+        transaction.rule(chain, find(rule().load(Field::Destination, 0)));
+        transaction.rule(chain, find(rule().destination_local(Is::Equal).constant(&octets(family.unspecified()), 0)));
     }
-    let pods = ground.all_pods;
-    let from_pods = Rule::default().within(Field::Source, Is::Equal, pods.network, pods.prefix);
-    for (name, number, inside) in [("arriving", 0, from_pods), ("leaving", 3, Rule::default())] {
+    for (name, number) in [("arriving", 0), ("leaving", 3)] {
         transaction.chain(name, Some(Hook { kind: "nat", number, priority: -100 }));
-        transaction.rule(name, inside.verdict(&Verdict::Jump("find-inside".to_owned())));
-        transaction.rule(name, Rule::default().verdict(&Verdict::Jump("find".to_owned())));
+        let inside = |rule: Rule| rule.verdict(&Verdict::Jump("find-inside".to_owned()));
+        match name {
+            "arriving" => {
+                of(family, &ground.all_pods).for_each(|pods| transaction.rule(name, inside(rule().within(Field::Source, Is::Equal, pods))))
+            }
+            _ => transaction.rule(name, inside(rule())),
+        }
+        transaction.rule(name, rule().verdict(&Verdict::Jump("find".to_owned())));
     }
     // What is still addressed to a Service after translation has nobody to go to.
     for (name, number) in [("forwarded", 2), ("sent", 3)] {
         transaction.chain(name, Some(Hook { kind: "filter", number, priority: 0 }));
-        let unserved = || {
-            let rule = Rule::default().within(Field::Destination, Is::Equal, ground.services.network, ground.services.prefix);
-            rule.destination_local(Is::Different)
-        };
-        transaction.rule(name, unserved().protocol(0).compare(0, Is::Equal, &[6]).reject(true));
-        transaction.rule(name, unserved().reject(false));
+        for services in of(family, &ground.services) {
+            let unserved = || rule().within(Field::Destination, Is::Equal, services).destination_local(Is::Different);
+            transaction.rule(name, unserved().protocol(0).compare(0, Is::Equal, &[6]).reject(true));
+            transaction.rule(name, unserved().reject(false));
+        }
     }
-    source_translation(transaction, ground);
+    source_translation(transaction, family, ground);
 }
 
 /// Whose source address becomes this machine's: who asked for it by the mark, who meets itself, and pods that leave the cluster.
-fn source_translation(transaction: &mut Transaction, ground: &Ground) {
-    let name = "going-out";
+fn source_translation(transaction: &mut Transaction, family: Family, ground: &Ground) {
+    let (name, rule) = ("going-out", || Rule::of(family));
     transaction.chain(name, Some(Hook { kind: "nat", number: 4, priority: 100 }));
-    let marked = Rule::default().meta(3, 0).bits(0, MASQUERADE_BIT.to_ne_bytes(), [0; 4]).compare(0, Is::Different, &[0; 4]);
+    let marked = rule().meta(3, 0).bits(0, &MASQUERADE_BIT.to_ne_bytes(), &[0; 4]).compare(0, Is::Different, &[0; 4]);
     transaction.rule(name, marked.mark(u32::MAX, MASQUERADE_BIT).masquerade());
-    let itself = Rule::default().load(Field::Source, 0).load(Field::Destination, 1).look_up(HAIRPINS, 0, None);
+    let itself = rule().load(Field::Source, 0).load(Field::Destination, family.words()).look_up(HAIRPINS, 0, None);
     transaction.rule(name, itself.masquerade());
-    let (own, all) = (ground.own_pods, ground.all_pods);
     // Who plugs pods in says whether they leave under the machine's address.
     let Some(bridge) = &ground.bridge else { return };
-    let out = Rule::default().within(Field::Source, Is::Equal, own.network, own.prefix);
-    let out = out.within(Field::Destination, Is::Different, all.network, all.prefix).interface(7, Is::Different, bridge);
-    transaction.rule(name, out.masquerade());
-    // A port of a pod on the machine's loopback address: from here only.
-    let loopback = Ipv4Addr::new(127, 0, 0, 0);
-    let local = Rule::default().within(Field::Source, Is::Equal, loopback, 8).interface(7, Is::Equal, bridge);
+    for own in of(family, &ground.own_pods) {
+        let from = rule().within(Field::Source, Is::Equal, own);
+        let out = of(family, &ground.all_pods).fold(from, |rule, all| rule.within(Field::Destination, Is::Different, all));
+        transaction.rule(name, out.interface(7, Is::Different, bridge).masquerade());
+    }
+    // A port of a pod on the machine's loopback address: from here only. Version 6 routes that address nowhere.
+    let Some(loopback) = Network::new(IpAddr::from([127, 0, 0, 0]), 8).filter(|_| family == Family::V4) else { return };
+    let local = rule().within(Field::Source, Is::Equal, loopback).interface(7, Is::Equal, bridge);
     transaction.rule(name, local.masquerade());
     transaction.chain("foreign", Some(Hook { kind: "filter", number: 0, priority: -300 }));
-    let foreign = Rule::default().within(Field::Destination, Is::Equal, loopback, 8).interface(6, Is::Equal, bridge);
+    let foreign = rule().within(Field::Destination, Is::Equal, loopback).interface(6, Is::Equal, bridge);
     transaction.rule("foreign", foreign.verdict(&Verdict::Drop));
 }

@@ -50,7 +50,9 @@ pub fn echo(uid: &str, port: u16) -> Result<Echo, String> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = stop.clone();
     inside(uid, move || {
-        let socket = UdpSocket::bind(("0.0.0.0", port)).and_then(|socket| socket.set_read_timeout(Some(LOOK)).map(|()| socket));
+        // A socket of version 6 hears both, where there is version 6.
+        let both = UdpSocket::bind(("::", port)).or_else(|_| UdpSocket::bind(("0.0.0.0", port)));
+        let socket = both.and_then(|socket| socket.set_read_timeout(Some(LOOK)).map(|()| socket));
         let told = bound.send(socket.as_ref().map(drop).map_err(ToString::to_string));
         let (Ok(socket), Ok(())) = (socket, told) else { return };
         let mut block = [0; 64];
@@ -73,7 +75,7 @@ pub fn answering(uid: &str, targets: Vec<(String, u16)>) -> Result<JoinHandle<Ve
         let asked: Vec<_> = targets
             .into_iter()
             .filter_map(|target| {
-                let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+                let socket = UdpSocket::bind(if target.0.contains(':') { "[::]:0" } else { "0.0.0.0:0" }).ok()?;
                 socket.connect((target.0.as_str(), target.1)).ok()?;
                 socket.set_read_timeout(Some(PATIENCE)).ok()?;
                 socket.send(b"x").ok();

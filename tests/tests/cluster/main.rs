@@ -10,6 +10,7 @@
 //! - `nodes`: spreading, killed containers, killed and stopped nodes;
 //! - `services`: Services of every type and their names, with real packets from every node and pod;
 //! - `ingress`: the HTTP proxy of every node, programmed by Ingresses;
+//! - `dual`: both families of addresses;
 //! - `network`: health checks, traffic that stays near, address objects, bandwidth;
 //! - `policies`: who may reach whom, probed for every pair;
 //! - `datagrams`: UDP from inside pods;
@@ -23,6 +24,7 @@
 mod crash;
 mod datagrams;
 mod disk;
+mod dual;
 mod ingress;
 mod input;
 mod modules;
@@ -50,6 +52,9 @@ fn main() {
     if let Some(reason) = &missing {
         println!("skipped: the whole-system tests need {reason}");
     }
+    if !dual::is_there() {
+        println!("skipped: what needs IPv6, without PINTLE_DUAL_STACK=1 or without IPv6 on this machine");
+    }
     let trials = [
         web::TESTS,
         workloads::TESTS,
@@ -57,6 +62,7 @@ fn main() {
         nodes::TESTS,
         services::TESTS,
         ingress::TESTS,
+        dual::TESTS,
         network::TESTS,
         policies::TESTS,
         crash::TESTS,
@@ -73,7 +79,11 @@ fn main() {
             let setup = Setup::get().map_err(Failed::from)?;
             test(setup).map_err(|e| Failed::from(e.to_string()))
         })
-        .with_ignored_flag(missing.is_some() || name.starts_with(streams::PREFIX) && streams::missing())
+        .with_ignored_flag(
+            missing.is_some()
+                || name.starts_with(streams::PREFIX) && streams::missing()
+                || name.starts_with(dual::PREFIX) && !dual::is_there(),
+        )
     })
     .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);

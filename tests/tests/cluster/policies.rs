@@ -1,4 +1,5 @@
-//! Network policies: the matrix of who may reach whom, worked out from the policies and probed for every pair of pods, both protocols and every port.
+//! Network policies: the matrix of who may reach whom, worked out from the policies and probed for every pair of pods, both protocols, every port
+//! and each family of addresses that pods have.
 
 use crate::{Outcome, Test, datagrams, setup::Setup};
 use pintle_tests::{
@@ -134,10 +135,11 @@ fn probe(setup: &Setup, pods: &[Pod]) -> Result<BTreeSet<String>, String> {
         .into_iter()
         .map(|(namespace, color, _)| {
             let mut script = String::new();
-            for (to, Pod { address, .. }) in PODS.iter().zip(pods).filter(|(to, _)| (to.0, to.1) != (namespace, color)) {
-                for (_, port) in PORTS.iter().filter(|(protocol, _)| *protocol == "TCP") {
-                    let line = line((namespace, color), (to.0, to.1), ("TCP", *port));
-                    let _ = write!(script, "(timeout 2 wget -q -O /dev/null http://{address}:{port}/ 2>/dev/null && echo '{line}') & ");
+            for (to, pod) in PODS.iter().zip(pods).filter(|(to, _)| (to.0, to.1) != (namespace, color)) {
+                for (address, (_, port)) in pod.addresses.iter().flat_map(|a| PORTS.iter().filter(|p| p.0 == "TCP").map(move |p| (a, p))) {
+                    let line = line((namespace, color), (to.0, to.1), ("TCP", *port), family(address));
+                    let host = if address.contains(':') { format!("[{address}]") } else { address.clone() };
+                    let _ = write!(script, "(timeout 2 wget -q -O /dev/null http://{host}:{port}/ 2>/dev/null && echo '{line}') & ");
                 }
             }
             script.push_str("wait");
@@ -149,15 +151,16 @@ fn probe(setup: &Setup, pods: &[Pod]) -> Result<BTreeSet<String>, String> {
     for (from, pod) in PODS.iter().zip(pods) {
         let others = pods.iter().filter(|other| other.uid != pod.uid);
         let ports = || PORTS.iter().filter(|(protocol, _)| *protocol == "UDP").map(|(_, port)| *port);
-        let targets = others.flat_map(|other| ports().map(|port| (other.address.clone(), port))).collect();
+        let addresses = others.flat_map(|other| &other.addresses);
+        let targets = addresses.flat_map(|address| ports().map(|port| (address.clone(), port))).collect();
         datagrams.push((from, datagrams::answering(&pod.uid, targets)?));
     }
     let printed = threads.into_iter().filter_map(|thread| thread.join().ok());
     let mut all: BTreeSet<String> = printed.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
     for (from, thread) in datagrams {
         for (address, port) in thread.join().map_err(|_| "a prober panicked")? {
-            let to = PODS.iter().zip(pods).find(|(_, pod)| pod.address == address).map(|(to, _)| to);
-            all.extend(to.map(|to| line((from.0, from.1), (to.0, to.1), ("UDP", port))));
+            let to = PODS.iter().zip(pods).find(|(_, pod)| pod.addresses.contains(&address)).map(|(to, _)| to);
+            all.extend(to.map(|to| line((from.0, from.1), (to.0, to.1), ("UDP", port), family(&address))));
         }
     }
     Ok(all)
@@ -165,20 +168,25 @@ fn probe(setup: &Setup, pods: &[Pod]) -> Result<BTreeSet<String>, String> {
 
 /// A pod as it runs.
 struct Pod {
-    address: String,
+    /// One of each family.
+    addresses: Vec<String>,
     uid: String,
 }
 
-fn line(from: (&str, &str), to: (&str, &str), (protocol, port): (&str, u16)) -> String {
-    format!("{}/{} > {}/{} : {protocol} {port}", from.0, from.1, to.0, to.1)
+fn family(address: &str) -> &'static str {
+    if address.contains(':') { "IPv6" } else { "IPv4" }
 }
 
-fn expected(policies: &[Policy]) -> BTreeSet<String> {
+fn line(from: (&str, &str), to: (&str, &str), (protocol, port): (&str, u16), family: &str) -> String {
+    format!("{}/{} > {}/{} : {protocol} {port} {family}", from.0, from.1, to.0, to.1)
+}
+
+fn expected(policies: &[Policy], families: &[&str]) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for from in PODS {
         for to in PODS.into_iter().filter(|to| *to != from) {
             for port in PORTS.into_iter().filter(|port| allowed(policies, from, to, *port)) {
-                all.insert(line((from.0, from.1), (to.0, to.1), port));
+                all.extend(families.iter().map(|family| line((from.0, from.1), (to.0, to.1), port, family)));
             }
         }
     }
@@ -191,12 +199,15 @@ fn matrix(setup: &Setup) -> Outcome {
     for (namespace, color, _) in PODS {
         let pod = setup.kubectl.get(&["pod", "-n", namespace, color])?;
         let text = |value: &serde_json::Value| value.as_str().map(str::to_owned).ok_or("no address or no uid");
-        let pod = Pod { address: text(&pod["status"]["podIP"])?, uid: text(&pod["metadata"]["uid"])? };
+        let ips = pod["status"]["podIPs"].as_array().into_iter().flatten();
+        let addresses = ips.map(|ip| text(&ip["ip"])).collect::<Result<Vec<_>, _>>()?;
+        let pod = Pod { addresses, uid: text(&pod["metadata"]["uid"])? };
         for (_, port) in PORTS.iter().filter(|(protocol, _)| *protocol == "UDP") {
             servers.push(datagrams::echo(&pod.uid, *port)?);
         }
         pods.push(pod);
     }
+    let families: Vec<&str> = pods[0].addresses.iter().map(|address| family(address)).collect();
     for (number, policies) in steps().iter().enumerate() {
         let text: String = policies.iter().enumerate().map(|(n, policy)| manifest(n, policy)).collect();
         setup.kubectl.run(&["delete", "networkpolicies", "--all", "-n", "pol-a"])?;
@@ -204,7 +215,7 @@ fn matrix(setup: &Setup) -> Outcome {
         if !text.is_empty() {
             setup.kubectl.apply(&text)?;
         }
-        let wanted = expected(policies);
+        let wanted = expected(policies, &families);
         eventually("every pair is as the policies say", MINUTE, || {
             let seen = probe(setup, &pods)?;
             let (more, less): (Vec<_>, Vec<_>) = (seen.difference(&wanted).collect(), wanted.difference(&seen).collect());
@@ -214,7 +225,7 @@ fn matrix(setup: &Setup) -> Outcome {
                 Err(format!("step {number}: wrongly open {more:?}, wrongly closed {less:?}"))
             }
         })?;
-        println!("step {number}: {} of {} pairs are open", wanted.len(), PODS.len() * (PODS.len() - 1) * PORTS.len());
+        println!("step {number}: {} of {} pairs are open", wanted.len(), PODS.len() * (PODS.len() - 1) * PORTS.len() * families.len());
     }
     setup.kubectl.run(&["delete", "namespace", "pol-a", "pol-b", "--timeout=60s"])?;
     Ok(())

@@ -68,7 +68,8 @@ fn up(cluster: &Cluster) -> Result<(), Error> {
     let modules = format!("--kernel-arg=--module-dir={}", programs().join("example-modules").display());
     // Tests do not wait ten seconds for a first restart.
     let backoff = "--node-arg=--crash-backoff-ms=500";
-    cluster.up(NODES, &["--registry-mirror", &mirror, &modules, backoff]).map(drop)
+    let dual_stack = crate::dual::is_there().then_some("--dual-stack");
+    cluster.up(NODES, &["--registry-mirror", &mirror, &modules, backoff].into_iter().chain(dual_stack).collect::<Vec<_>>()).map(drop)
 }
 
 /// Stops the registry, and the cluster if a test started it and the last test did not stop it, unless `PINTLE_KEEP` is set.

@@ -7,8 +7,9 @@
 pub mod conntrack;
 pub mod wire;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use pintle_values::network::{self, Network};
 use wire::{APPEND, Attrs, CREATE, DUMP, Messages, NFTABLES, Socket, attr, attrs};
 
 use crate::error::{Error, Result};
@@ -25,6 +26,75 @@ const DELETE_ELEMENT: u16 = 14;
 const ELEMENTS_MAX: usize = 400;
 const REGISTER_FIRST: u32 = 8;
 const VERDICT_TYPE: u32 = 0xffff_ff00;
+
+/// Which packets a table sees: those of one version of IP. Tables of both have the same name and shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// Version 4.
+    V4,
+    /// Version 6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// Of an address.
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// The operating system's number.
+    fn number(self) -> u8 {
+        (match self {
+            Self::V4 => nix::libc::AF_INET,
+            Self::V6 => nix::libc::AF_INET6,
+        }) as u8
+    }
+
+    /// Registers that an address takes.
+    pub fn words(self) -> u32 {
+        match self {
+            Self::V4 => 1,
+            Self::V6 => 4,
+        }
+    }
+
+    /// `nft`'s number for the type of an address.
+    pub fn address_type(self) -> u32 {
+        match self {
+            Self::V4 => types::ADDRESS,
+            Self::V6 => types::ADDRESS_V6,
+        }
+    }
+
+    /// The address that is none.
+    pub fn unspecified(self) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+            Self::V6 => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+        }
+    }
+
+    fn highest(self) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(std::net::Ipv4Addr::BROADCAST),
+            Self::V6 => IpAddr::V6(std::net::Ipv6Addr::from_bits(u128::MAX)),
+        }
+    }
+
+    /// The bytes of a number of an address of this family ([`network::number`]).
+    fn bytes(self, number: u128) -> Vec<u8> {
+        let all = number.to_be_bytes();
+        all[16 - 4 * self.words() as usize..].to_vec()
+    }
+}
+
+/// An address as the kernel has it.
+pub fn octets(address: IpAddr) -> Vec<u8> {
+    Family::of(address).bytes(network::number(address))
+}
 
 /// Where a base chain hangs.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +151,7 @@ pub enum Leads {
     Verdict,
     /// A number of four bytes in the machine's order.
     Number,
-    /// An address and a port: eight bytes.
+    /// An address of the table's family and a port.
     AddressAndPort,
 }
 
@@ -89,6 +159,8 @@ pub enum Leads {
 pub mod types {
     /// An IPv4 address.
     pub const ADDRESS: u32 = 7;
+    /// An IPv6 address.
+    pub const ADDRESS_V6: u32 = 8;
     /// A protocol of IP.
     pub const PROTOCOL: u32 = 12;
     /// A port.
@@ -113,9 +185,10 @@ pub enum Value {
     Bytes(Vec<u8>),
 }
 
-/// Changes of one table, carried out together.
+/// Changes of the tables of one name, carried out together.
 pub struct Transaction {
     table: &'static str,
+    family: Family,
     messages: Messages,
     sets: u32,
 }
@@ -123,7 +196,12 @@ pub struct Transaction {
 impl Transaction {
     /// Nothing yet.
     pub fn on(table: &'static str) -> Self {
-        Self { table, messages: Messages::default(), sets: 0 }
+        Self { table, family: Family::V4, messages: Messages::default(), sets: 0 }
+    }
+
+    /// What follows is about the table of this family; about that of version 4 until it is said.
+    pub fn turn_to(&mut self, family: Family) {
+        self.family = family;
     }
 
     /// What is to be sent.
@@ -132,7 +210,7 @@ impl Transaction {
     }
 
     fn say(&mut self, step: &'static str, message: u16, flags: u16, attrs: &Attrs) {
-        self.messages.push(step, NFTABLES, message, flags, attrs);
+        self.messages.push(step, (NFTABLES, message), flags, self.family.number(), attrs);
     }
 
     /// Makes the table, empty: what was in it goes.
@@ -177,7 +255,9 @@ impl Transaction {
             Leads::Nowhere => attrs,
             Leads::Verdict => attrs.number(6, VERDICT_TYPE),
             Leads::Number => attrs.number(6, types::NUMBER).number(7, 4),
-            Leads::AddressAndPort => attrs.number(6, types::concat(&[types::ADDRESS, types::PORT])).number(7, 8),
+            Leads::AddressAndPort => {
+                attrs.number(6, types::concat(&[self.family.address_type(), types::PORT])).number(7, 4 * self.family.words() + 4)
+            }
         };
         if let Some(size) = set.size {
             attrs = attrs.nested(9, Attrs::default().number(1, size));
@@ -205,13 +285,14 @@ impl Transaction {
         self.elements("adding what lasts", NEW_ELEMENT, set, elements.iter().map(one).collect());
     }
 
-    /// Adds ranges, last key included, to a set of intervals. They must not overlap.
-    pub fn add_ranges(&mut self, set: &str, ranges: &[(Ipv4Addr, Ipv4Addr)]) {
+    /// Adds ranges of addresses by their numbers, the last included, to a set of intervals. They must not overlap, and be of the table's family.
+    pub fn add_ranges(&mut self, set: &str, ranges: &[(u128, u128)]) {
+        let highest = network::number(self.family.highest());
         let mut elements = Vec::new();
         for (first, last) in ranges {
-            elements.push(element(&first.octets(), &Value::None, 0));
-            if let Some(end) = u32::from(*last).checked_add(1) {
-                elements.push(element(&end.to_be_bytes(), &Value::None, 1));
+            elements.push(element(&self.family.bytes(*first), &Value::None, 0));
+            if *last < highest {
+                elements.push(element(&self.family.bytes(last + 1), &Value::None, 1));
             }
         }
         self.elements("adding ranges", NEW_ELEMENT, set, elements);
@@ -235,6 +316,21 @@ impl Transaction {
     }
 }
 
+/// Removes the tables of a name; a machine without version 6 has none of it.
+pub fn remove_tables(table: &'static str) -> Result<()> {
+    let socket = Socket::open()?;
+    for family in Family::BOTH {
+        let mut transaction = Transaction::on(table);
+        transaction.turn_to(family);
+        transaction.remove_table();
+        match socket.commit(transaction.into_messages()) {
+            Err(error) if family == Family::V6 => tracing::debug!(error = Error::chain(&error), "no rules of version 6"),
+            outcome => outcome?,
+        }
+    }
+    Ok(())
+}
+
 /// An element of a map that packets write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lasting {
@@ -244,13 +340,13 @@ pub struct Lasting {
     rest: Option<Vec<u8>>,
 }
 
-/// The elements of a map that packets write, with the time that each has left; none when there is no such map.
+/// The elements of a family's map that packets write, with the time that each has left; none when there is no such map.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn lasting_elements(socket: &Socket, table: &str, set: &str) -> Result<Vec<Lasting>> {
+pub fn lasting_elements(socket: &Socket, family: Family, table: &str, set: &str) -> Result<Vec<Lasting>> {
     let mut request = Messages::default();
-    request.push("reading elements", NFTABLES, GET_ELEMENT, DUMP, &Attrs::default().text(1, table).text(2, set));
+    request.push("reading elements", (NFTABLES, GET_ELEMENT), DUMP, family.number(), &Attrs::default().text(1, table).text(2, set));
     let mut all = Vec::new();
     let read = socket.dump(&request, |bytes| {
         for (_, element) in attr(bytes, 3).into_iter().flat_map(attrs) {
@@ -296,9 +392,8 @@ fn verdict(verdict: &Verdict) -> Attrs {
     Attrs::default().nested(2, inner)
 }
 
-/// The expressions of a rule, in order. A comparison that fails ends the rule.
-#[derive(Default)]
-pub struct Rule(Attrs);
+/// The expressions of a rule of a family's table, in order. A comparison that fails ends the rule.
+pub struct Rule(Attrs, Family);
 
 /// How two values compare.
 #[derive(Clone, Copy)]
@@ -318,6 +413,8 @@ pub enum Field {
     Destination,
     /// The port that it goes to: two bytes.
     Port,
+    /// What a message of ICMP is: one byte.
+    IcmpType,
 }
 
 /// What a rule does to a set that packets write.
@@ -330,17 +427,25 @@ pub enum Update {
 }
 
 impl Rule {
+    /// No expression yet.
+    pub fn of(family: Family) -> Self {
+        Self(Attrs::default(), family)
+    }
+
     fn expression(self, name: &str, attrs: Attrs) -> Self {
-        Self(self.0.nested(1, Attrs::default().text(1, name).nested(2, attrs)))
+        Self(self.0.nested(1, Attrs::default().text(1, name).nested(2, attrs)), self.1)
     }
 
     /// Loads a field.
     #[must_use]
     pub fn load(self, field: Field, register: u32) -> Self {
-        let (base, offset, bytes) = match field {
-            Field::Source => (1, 12, 4),
-            Field::Destination => (1, 16, 4),
-            Field::Port => (2, 2, 2),
+        let (base, offset, bytes) = match (field, self.1) {
+            (Field::Source, Family::V4) => (1, 12, 4),
+            (Field::Destination, Family::V4) => (1, 16, 4),
+            (Field::Source, Family::V6) => (1, 8, 16),
+            (Field::Destination, Family::V6) => (1, 24, 16),
+            (Field::Port, _) => (2, 2, 2),
+            (Field::IcmpType, _) => (2, 0, 1),
         };
         let attrs = Attrs::default().number(1, REGISTER_FIRST + register).number(2, base).number(3, offset).number(4, bytes);
         self.expression("payload", attrs)
@@ -383,17 +488,19 @@ impl Rule {
 
     /// `(register & mask) ^ xor`, in place.
     #[must_use]
-    pub fn bits(self, register: u32, mask: [u8; 4], xor: [u8; 4]) -> Self {
+    pub fn bits(self, register: u32, mask: &[u8], xor: &[u8]) -> Self {
         let register = REGISTER_FIRST + register;
-        let attrs = Attrs::default().number(1, register).number(2, register).number(3, 4).nested(4, data(&mask)).nested(5, data(&xor));
+        let length = u32::try_from(mask.len()).unwrap_or(0);
+        let attrs = Attrs::default().number(1, register).number(2, register).number(3, length).nested(4, data(mask)).nested(5, data(xor));
         self.expression("bitwise", attrs)
     }
 
     /// Goes on when a field is in a network, or when it is not.
     #[must_use]
-    pub fn within(self, field: Field, is: Is, network: Ipv4Addr, prefix: u8) -> Self {
-        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0).to_be_bytes();
-        self.load(field, 0).bits(0, mask, [0; 4]).compare(0, is, &network.octets())
+    pub fn within(self, field: Field, is: Is, network: Network) -> Self {
+        let octets = octets(network.address());
+        let mask = self.1.bytes(!(network.last() ^ network.first()));
+        self.load(field, 0).bits(0, &mask, &vec![0; octets.len()]).compare(0, is, &octets)
     }
 
     /// Goes on when the packet came by (6) or leaves by (7) this interface, or does not.
@@ -416,7 +523,7 @@ impl Rule {
     #[must_use]
     pub fn connection(self, key: u32, bits: u32) -> Self {
         let loaded = self.expression("ct", Attrs::default().number(1, REGISTER_FIRST).number(2, key));
-        loaded.bits(0, bits.to_ne_bytes(), [0; 4]).compare(0, Is::Different, &[0; 4])
+        loaded.bits(0, &bits.to_ne_bytes(), &[0; 4]).compare(0, Is::Different, &[0; 4])
     }
 
     /// A random number from `first` on, one of `modulus`, in the machine's order.
@@ -459,15 +566,15 @@ impl Rule {
     /// Sets bits of the mark, or with `xor` alone flips them.
     #[must_use]
     pub fn mark(self, keep: u32, xor: u32) -> Self {
-        let loaded = self.meta(3, 0).bits(0, keep.to_ne_bytes(), xor.to_ne_bytes());
+        let loaded = self.meta(3, 0).bits(0, &keep.to_ne_bytes(), &xor.to_ne_bytes());
         loaded.expression("meta", Attrs::default().number(3, REGISTER_FIRST).number(2, 3))
     }
 
-    /// Sends the connection to the address in a register and the port in the next.
+    /// Sends the connection to the address in the registers from this one on and the port in the next.
     #[must_use]
     pub fn redirect(self, register: u32) -> Self {
-        let (address, port) = (REGISTER_FIRST + register, REGISTER_FIRST + register + 1);
-        let attrs = Attrs::default().number(1, 1).number(2, nix::libc::AF_INET as u32).number(3, address).number(4, address);
+        let (address, port) = (REGISTER_FIRST + register, REGISTER_FIRST + register + self.1.words());
+        let attrs = Attrs::default().number(1, 1).number(2, self.1.number().into()).number(3, address).number(4, address);
         self.expression("nat", attrs.number(5, port).number(6, port).number(7, 3))
     }
 
@@ -480,7 +587,11 @@ impl Rule {
     /// Answers that nobody is there: a reset to TCP, else port unreachable.
     #[must_use]
     pub fn reject(self, tcp: bool) -> Self {
-        let attrs = if tcp { Attrs::default().number(1, 1).bytes(2, &[0]) } else { Attrs::default().number(1, 0).bytes(2, &[3]) };
+        let unreachable = match self.1 {
+            Family::V4 => 3,
+            Family::V6 => 4,
+        };
+        let attrs = if tcp { Attrs::default().number(1, 1).bytes(2, &[0]) } else { Attrs::default().number(1, 0).bytes(2, &[unreachable]) };
         self.expression("reject", attrs)
     }
 

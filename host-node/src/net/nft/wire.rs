@@ -99,9 +99,9 @@ impl Messages {
         self.steps.is_empty()
     }
 
-    /// Adds a message about IPv4 things.
-    pub fn push(&mut self, step: &'static str, subsystem: u16, message: u16, flags: u16, attrs: &Attrs) {
-        self.raw(step, (subsystem << 8) | message, flags, [nix::libc::AF_INET as u8, 0, 0, 0], &attrs.0);
+    /// Adds a message about things of a family; 0 is any.
+    pub fn push(&mut self, step: &'static str, (subsystem, message): (u16, u16), flags: u16, family: u8, attrs: &Attrs) {
+        self.raw(step, (subsystem << 8) | message, flags, [family, 0, 0, 0], &attrs.0);
     }
 
     fn raw(&mut self, step: &'static str, kind: u16, flags: u16, family: [u8; 4], attrs: &[u8]) {
