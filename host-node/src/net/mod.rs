@@ -198,10 +198,13 @@ impl Network {
             }
             self.routes.borrow_mut().entry(node.to_owned()).or_default().retain(|known| known != &(*range, *through));
         }
-        for (range, through) in targets.into_iter().filter(|target| !known.contains(target)) {
+        // One that stands is set again, too: it goes when the link that it leads over goes down.
+        for (range, through) in targets {
             let added = self.handle.route().add(route(range, through)?).replace().execute().await;
             added.map_err(netlink(format!("routing {range} through {through}")))?;
-            self.routes.borrow_mut().entry(node.to_owned()).or_default().push((range, through));
+            if !known.contains(&(range, through)) {
+                self.routes.borrow_mut().entry(node.to_owned()).or_default().push((range, through));
+            }
         }
         self.routes.borrow_mut().retain(|_, routes| !routes.is_empty());
         Ok(())

@@ -280,7 +280,9 @@ impl<'s> Walk<'s> {
                 let each = 1 + text(left.item().size);
                 (1 + left.size.saturating_mul(each), left)
             }
-            // What is left goes through its text once: conversions, parsers of addresses, quantities and versions, changes of case.
+            // Numbers and times are made of text in one step, however long that may be.
+            "duration" | "timestamp" | "int" | "uint" | "double" | "bool" if parts.len() == 1 => (1, Most::ONE),
+            // What is left goes through its text once: other conversions, parsers of addresses, quantities and versions, changes of case.
             _ => (1 + text(all), Most { schema: &UNKNOWN, ..left }),
         };
         (before.saturating_add(own), most)
@@ -325,6 +327,8 @@ mod tests {
         assert!(cost("self.all(k, self[k] > 1)", &names) < 100);
         assert!(cost("self.all(k, v, v > 1)", &names) < 100);
         assert!(cost("true ? true : false", &names) < 10);
+        let times = json!({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}});
+        assert!(cost("duration(self.a) != duration('0s') && duration(self.b) > duration(self.a)", &times) < 30);
     }
 
     #[test]

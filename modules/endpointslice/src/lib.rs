@@ -8,6 +8,7 @@ mod endpoints;
 mod model;
 mod plan;
 mod slices;
+mod topology;
 
 use pintle_sdk::prelude::*;
 
@@ -23,8 +24,11 @@ impl Controller for EndpointSlices {
         let endpoints = request.related::<model::Endpoints>("endpoints")?.into_iter().next();
         match request.object::<model::Service>()? {
             Some(service) => {
-                let zones = model::zones(request.related("nodes")?);
-                plan::plan(request.attempt, &service, &request.related("pods")?, &zones, &request.related("slices")?, endpoints)
+                let nodes = request.related("nodes")?;
+                let zones = model::zones(&nodes);
+                let processors = topology::is_wanted(&service).then(|| topology::processors(&nodes, &zones));
+                let around = plan::Around { zones: &zones, processors: processors.as_ref() };
+                plan::plan(request.attempt, &service, &request.related("pods")?, around, &request.related("slices")?, endpoints)
             }
             None => Ok(plan::gone(endpoints)),
         }

@@ -28,20 +28,47 @@ pub struct ServiceSpec {
     pub traffic_distribution: String,
 }
 
-/// A node, for its zone.
+/// A node, for its zone and its processors.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Node {
     pub metadata: Metadata,
+    pub status: NodeStatus,
+}
+
+/// What is read of a node's status.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NodeStatus {
+    pub allocatable: Allocatable,
+    pub conditions: Vec<Value>,
+}
+
+/// What pods may have of a node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Allocatable {
+    pub cpu: String,
+}
+
+impl Node {
+    /// Whether its Ready condition holds.
+    pub fn is_ready(&self) -> bool {
+        holds(&self.status.conditions, "Ready")
+    }
+}
+
+fn holds(conditions: &[Value], kind: &str) -> bool {
+    conditions.iter().any(|condition| condition["type"] == kind && condition["status"] == "True")
 }
 
 /// Zones of nodes by their names.
 pub type Zones = BTreeMap<String, String>;
 
 /// The zones that nodes say they are in.
-pub fn zones(nodes: Vec<Node>) -> Zones {
-    let zone = |mut node: Node| Some((node.metadata.name, node.metadata.labels.remove("topology.kubernetes.io/zone")?));
-    nodes.into_iter().filter_map(zone).filter(|(_, zone)| !zone.is_empty()).collect()
+pub fn zones(nodes: &[Node]) -> Zones {
+    let zone = |node: &Node| Some((node.metadata.name.clone(), node.metadata.labels.get("topology.kubernetes.io/zone")?.clone()));
+    nodes.iter().filter_map(zone).filter(|(_, zone)| !zone.is_empty()).collect()
 }
 
 /// A Service's port.
@@ -152,7 +179,7 @@ impl Pod {
 
     /// Whether its Ready condition holds.
     pub fn is_ready(&self) -> bool {
-        self.status.conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+        holds(&self.status.conditions, "Ready")
     }
 
     /// The number that a Service's port leads to in this pod; `None` when it names a port that the pod does not have.

@@ -7,6 +7,7 @@ use pintle_sdk::serde_json::Value;
 
 use crate::model::{Endpoints, Pod, Service, Slice, Zones, protocol};
 use crate::slices::Said;
+use crate::topology::{self, Hints, Processors};
 use crate::{endpoints, slices};
 
 /// Pods that share the numbers of all ports, by those ports as JSON text.
@@ -20,8 +21,17 @@ pub struct Group<'a> {
     pub members: Vec<(&'a Pod, &'a str)>,
 }
 
+/// The nodes around a Service.
+#[derive(Clone, Copy)]
+pub struct Around<'a> {
+    /// Their zones.
+    pub zones: &'a Zones,
+    /// Their processors, for a Service that has its endpoints shared by them.
+    pub processors: Option<&'a Processors>,
+}
+
 /// What a Service's slices and Endpoints lack.
-pub fn plan(attempt: u32, service: &Service, pods: &[Pod], zones: &Zones, existing: &[Slice], old: Option<Endpoints>) -> Result<Plan> {
+pub fn plan(attempt: u32, service: &Service, pods: &[Pod], around: Around<'_>, existing: &[Slice], old: Option<Endpoints>) -> Result<Plan> {
     if service.metadata.is_terminating() {
         return Ok(Plan::new());
     }
@@ -35,13 +45,23 @@ pub fn plan(attempt: u32, service: &Service, pods: &[Pod], zones: &Zones, existi
     let mut losing = Vec::new();
     for family in families {
         let groups = groups(service, pods, family);
-        let changes = slices::plan(attempt, &Said { service, zones }, family, &groups, existing)?;
+        // `None`: not asked for; hints that cannot be had are none.
+        let shared = around.processors.map(|processors| share(service, processors, around.zones, &groups));
+        let said = Said { service, zones: around.zones, shared: shared.as_ref() };
+        let changes = slices::plan(attempt, &said, family, &groups, existing)?;
         plan = plan.then(changes.gaining);
         losing.extend(changes.losing);
     }
     losing.extend(existing.iter().filter(|s| !families.contains(&s.address_type)).map(|slice| Write::delete(slices::target(slice))));
     plan.writes.extend(losing);
     Ok(plan.then(endpoints::plan(service, &groups(service, pods, &families[0]), old)?))
+}
+
+fn share(service: &Service, processors: &Processors, zones: &Zones, groups: &Groups<'_>) -> Hints {
+    let members = groups.values().flat_map(|group| &group.members).map(|(pod, _)| *pod);
+    let ready = members.filter(|pod| slices::is_ready(service, pod));
+    let placed = ready.map(|pod| (pod.metadata.uid.clone(), zones.get(&pod.spec.node_name).cloned())).collect();
+    topology::hints(processors, &placed).unwrap_or_default()
 }
 
 /// A Service that is gone leaves no Endpoints; its slices go with their owner.

@@ -7,6 +7,7 @@ use pintle_sdk::serde_json::{Map, Value};
 
 use crate::model::{Pod, Service, Slice, Zones};
 use crate::plan::{Group, Groups};
+use crate::topology::Hints;
 
 /// Endpoints of one slice (upstream's default).
 const ENDPOINTS_MAX: usize = 100;
@@ -22,6 +23,8 @@ pub const HEADLESS: &str = "service.kubernetes.io/headless";
 pub struct Said<'a> {
     pub service: &'a Service,
     pub zones: &'a Zones,
+    /// The zones that endpoints are to serve, where they are shared out.
+    pub shared: Option<&'a Hints>,
 }
 
 /// Writes in two parts: those that add endpoints or change them, and those that take slices away.
@@ -105,12 +108,17 @@ fn fill<'a>(said: &Said<'_>, group: &Group<'_>, same: &[&'a Slice]) -> Vec<(Plac
     }
 }
 
-fn endpoint(Said { service, zones }: &Said<'_>, pod: &Pod, address: &str) -> Value {
+/// Whether an endpoint is said to be ready.
+pub fn is_ready(service: &Service, pod: &Pod) -> bool {
+    service.spec.publish_not_ready_addresses || pod.is_ready() && !pod.metadata.is_terminating()
+}
+
+fn endpoint(Said { service, zones, shared }: &Said<'_>, pod: &Pod, address: &str) -> Value {
     let (ready, going) = (pod.is_ready(), pod.metadata.is_terminating());
     let mut endpoint = json!({
         "addresses": [address],
         "conditions": {
-            "ready": service.spec.publish_not_ready_addresses || ready && !going,
+            "ready": is_ready(service, pod),
             "serving": ready, "terminating": going,
         },
         "targetRef": { "kind": "Pod", "namespace": pod.metadata.namespace, "name": pod.metadata.name, "uid": pod.metadata.uid },
@@ -121,9 +129,13 @@ fn endpoint(Said { service, zones }: &Said<'_>, pod: &Pod, address: &str) -> Val
     if let Some(zone) = zones.get(&pod.spec.node_name) {
         endpoint["zone"] = json!(zone);
     }
-    let near = ["PreferSameNode", "PreferSameZone", "PreferClose"].contains(&service.spec.traffic_distribution.as_str());
+    let to = |name: Value| json!([{ "name": name }]);
+    if let Some(zone) = shared.and_then(|shared| shared.get(&pod.metadata.uid)) {
+        endpoint["hints"]["forZones"] = to(json!(zone));
+    }
+    let near =
+        shared.is_none() && ["PreferSameNode", "PreferSameZone", "PreferClose"].contains(&service.spec.traffic_distribution.as_str());
     if near && endpoint["conditions"]["ready"] == true {
-        let to = |name: Value| json!([{ "name": name }]);
         if let Some(zone) = zones.get(&pod.spec.node_name) {
             endpoint["hints"]["forZones"] = to(json!(zone));
         }

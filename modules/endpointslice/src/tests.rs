@@ -215,3 +215,31 @@ fn traffic_that_is_to_stay_near_gets_hints_at_what_is_ready() -> Result<()> {
     check(json!("PreferClose"), &[json!({"forZones": zone}), Value::Null])?;
     check(json!("PreferSameNode"), &[json!({"forZones": zone, "forNodes": [{"name": "n1"}]}), Value::Null])
 }
+
+#[test]
+fn a_service_that_asks_for_it_has_its_endpoints_shared_by_processors() -> Result<()> {
+    let mut kernel = kernel(web(json!([{"port": 80}])))?;
+    kernel.edit("/services", "shop", "web", |service| {
+        service["metadata"]["annotations"] = json!({"service.kubernetes.io/topology-mode": "Auto"})
+    });
+    for (name, zone) in [("n1", "a"), ("n2", "b")] {
+        let status = json!({"allocatable": {"cpu": "4"}, "conditions": [{"type": "Ready", "status": "True"}]});
+        let labels = json!({"topology.kubernetes.io/zone": zone});
+        kernel.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}, "status": status}))?;
+    }
+    let hints = |kernel: &FakeKernel| {
+        let all = kernel.list(SLICES)[0]["endpoints"].as_array().cloned().unwrap_or_default();
+        let mut zones: Vec<String> = all.iter().map(|e| e["hints"]["forZones"][0]["name"].as_str().unwrap_or("-").to_owned()).collect();
+        zones.sort();
+        zones
+    };
+    kernel.put(pod("a", "10.0.0.1", true))?;
+    kernel.settle(&mut EndpointSlices)?;
+    assert_eq!(hints(&kernel), ["-"], "one endpoint cannot be shared by two zones");
+    for (name, ip) in [("b", "10.0.0.2"), ("c", "10.0.0.3"), ("d", "10.0.0.4")] {
+        kernel.put(pod(name, ip, true))?;
+    }
+    kernel.settle(&mut EndpointSlices)?;
+    assert_eq!(hints(&kernel), ["a", "a", "b", "b"]);
+    Ok(())
+}

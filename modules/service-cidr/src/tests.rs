@@ -114,3 +114,19 @@ fn addresses_end_the_same_under_every_disturbance() -> Result<()> {
     Disturbed::new(begin, || Ok(ServiceCidrs)).check()?;
     Ok(())
 }
+
+#[test]
+fn a_range_that_goes_while_its_addresses_change_ends_the_same_under_every_disturbance() -> Result<()> {
+    let begin = || {
+        let mut kernel = kernel(&[range("all", "10.96.0.0/16"), range("more", "10.97.0.0/24"), service("a", "10.97.0.1")])?;
+        kernel.settle(&mut ServiceCidrs)?;
+        kernel.edit(RANGES, "", "more", |range| range["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"));
+        kernel.put(service("b", "10.96.0.2"))?;
+        kernel.remove("/services", "shop", "a");
+        kernel.put(range("late", "10.98.0.0/24"))?;
+        kernel.put(service("c", "10.98.0.3"))?;
+        Ok(kernel)
+    };
+    Disturbed::new(begin, || Ok(ServiceCidrs)).check()?;
+    Ok(())
+}

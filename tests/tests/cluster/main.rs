@@ -12,6 +12,7 @@
 //! - `ingress`: the HTTP proxy of every node, programmed by Ingresses;
 //! - `dual`: both families of addresses;
 //! - `network`: health checks, traffic that stays near, address objects, bandwidth;
+//! - `cni`: a node whose pods CNI plugins plug in;
 //! - `policies`: who may reach whom, probed for every pair;
 //! - `datagrams`: UDP from inside pods;
 //! - `crash`: the kernel killed under load;
@@ -21,6 +22,7 @@
 //! - `input`: what is refused, and how it says so;
 //! - `teardown`: nothing is left behind.
 
+mod cni;
 mod crash;
 mod datagrams;
 mod disk;
@@ -65,6 +67,7 @@ fn main() {
         dual::TESTS,
         network::TESTS,
         policies::TESTS,
+        cni::TESTS,
         crash::TESTS,
         disk::TESTS,
         modules::TESTS,

@@ -15,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("nodes_a_killed_container_restarts_with_back_off", restart),
     ("nodes_a_killed_host_node_leaves_containers_running_and_adopts_them", adopt),
     ("nodes_pods_of_a_stopped_node_are_replaced_elsewhere", replaced),
+    ("nodes_one_that_was_cut_off_comes_back_with_its_pods_and_is_reached_again", cut_off),
 ];
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -179,5 +180,72 @@ fn replaced(setup: &Setup) -> Outcome {
     setup
         .kubectl
         .wait_for("they are gone", &args, MINUTE, |l| if items(l).is_empty() { Ok(()) } else { Err(format!("{} left", items(l).len())) })?;
+    Ok(())
+}
+
+/// A server that stays on its node whatever happens to that, and a Service in front of it.
+fn steadfast() -> String {
+    let script = "mkdir -p /tmp/w; echo steadfast > /tmp/w/index.html; exec httpd -f -p 8080 -h /tmp/w";
+    let pod = serde_json::json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "steadfast", "labels": { "app": "steadfast" } },
+        "spec": { "nodeName": "node-3", "terminationGracePeriodSeconds": 0, "tolerations": [{ "operator": "Exists" }],
+            "containers": [{ "name": "main", "image": "registry.pintle.test/web:1", "command": ["sh", "-c", script] }] } });
+    let service = serde_json::json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "steadfast" },
+        "spec": { "selector": { "app": "steadfast" }, "ports": [{ "port": 80, "targetPort": 8080 }] } });
+    serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": [pod, service] }).to_string()
+}
+
+/// The link of the node goes down and up again: all that time its pods run, and nobody is sent to them.
+fn cut_off(setup: &Setup) -> Outcome {
+    setup.kubectl.apply(&steadfast())?;
+    let pod = setup
+        .kubectl
+        .wait_for("the pod is ready", &["pod", "steadfast"], MINUTE, |p| if is_ready(p) { Ok(()) } else { Err(p["status"].to_string()) })?;
+    let ip = setup.kubectl.get(&["service", "steadfast"])?["spec"]["clusterIP"].as_str().unwrap_or_default().to_owned();
+    let ask = |node: &str| {
+        let url = format!("http://{ip}/");
+        let mut command = setup.cluster.in_node(node).map_err(|e| e.to_string())?;
+        pintle_tests::run(command.args(["curl", "-sS", "--max-time", "2", &url])).map_err(|e| e.to_string())
+    };
+    let answered = |node: &str| {
+        pintle_tests::eventually("the Service answers", MINUTE, || match ask(node)? {
+            said if said == "steadfast\n" => Ok(()),
+            other => Err(other),
+        })
+    };
+    answered("node-1")?;
+    let link = |state: &str| -> Outcome {
+        // The way out goes with the link, and does not come back by itself.
+        let gateway = setup.cluster.gateway()?.to_string();
+        let mut lines = vec![vec!["ip", "link", "set", "eth0", state]];
+        if state == "up" {
+            lines.push(vec!["ip", "route", "replace", "default", "via", &gateway]);
+        }
+        lines.into_iter().try_for_each(|words| pintle_tests::run(setup.cluster.in_node("node-3")?.args(words)).map(drop))?;
+        Ok(())
+    };
+    link("down")?;
+    setup.kubectl.wait_for("the node is not ready", &["node", "node-3"], 2 * MINUTE, |n| {
+        if is_ready(n) { Err("still ready".into()) } else { Ok(()) }
+    })?;
+    let nobody = ["endpointslices", "-l", "kubernetes.io/service-name=steadfast"];
+    let ready = |l: &Value| {
+        items(l).iter().flat_map(|s| s["endpoints"].as_array().cloned().unwrap_or_default()).any(|e| e["conditions"]["ready"] == true)
+    };
+    setup.kubectl.wait_for("its pod is no endpoint", &nobody, MINUTE, |l| if ready(l) { Err(l["items"].to_string()) } else { Ok(()) })?;
+    link("up")?;
+    setup.kubectl.wait_for(
+        "the node is back",
+        &["node", "node-3"],
+        MINUTE,
+        |n| if is_ready(n) { Ok(()) } else { Err("not ready".into()) },
+    )?;
+    let after = setup.kubectl.wait_for("its pod is ready again", &["pod", "steadfast"], MINUTE, |p| {
+        if is_ready(p) { Ok(()) } else { Err(p["status"].to_string()) }
+    })?;
+    let id = |pod: &Value| pod["status"]["containerStatuses"][0]["containerID"].clone();
+    ensure!(id(&pod) == id(&after) && after["status"]["containerStatuses"][0]["restartCount"] == 0, "{}", after["status"]);
+    answered("node-1")?;
+    answered("node-3")?;
+    setup.kubectl.run(&["delete", "pod/steadfast", "service/steadfast", "--timeout=60s"])?;
     Ok(())
 }

@@ -45,7 +45,7 @@ impl Setup {
         let cluster = Cluster::new(data_dir(), API_PORT);
         // Leftovers of a killed run; `down` copes with anything, or says why not.
         cluster.down(&["--delete-data"])?;
-        up(&cluster)?;
+        up(&cluster, &[])?;
         let server = Registry::start(registry(&cluster)?, &programs().with_file_name("test-registry"))?;
         for tag in ["1", "2"] {
             server.push(&image::busybox(tag)?, "web", tag)?;
@@ -55,7 +55,12 @@ impl Setup {
 
     /// Starts whatever of the cluster does not run, as a user would: with the same command.
     pub fn repair(&self) -> Result<(), Error> {
-        up(&self.cluster)
+        self.repair_with(&[])
+    }
+
+    /// The same, with more arguments for what is started.
+    pub fn repair_with(&self, more: &[&str]) -> Result<(), Error> {
+        up(&self.cluster, more)
     }
 }
 
@@ -63,13 +68,22 @@ fn registry(cluster: &Cluster) -> Result<SocketAddr, Error> {
     Ok(SocketAddr::from((cluster.gateway()?, REGISTRY_PORT)))
 }
 
-fn up(cluster: &Cluster) -> Result<(), Error> {
+fn up(cluster: &Cluster, more: &[&str]) -> Result<(), Error> {
     let mirror = format!("registry.pintle.test=http://{}", registry(cluster)?);
     let modules = format!("--kernel-arg=--module-dir={}", programs().join("example-modules").display());
     // Tests do not wait ten seconds for a first restart.
     let backoff = "--node-arg=--crash-backoff-ms=500";
     let dual_stack = crate::dual::is_there().then_some("--dual-stack");
-    cluster.up(NODES, &["--registry-mirror", &mirror, &modules, backoff].into_iter().chain(dual_stack).collect::<Vec<_>>()).map(drop)
+    cluster
+        .up(
+            NODES,
+            &["--registry-mirror", &mirror, &modules, backoff]
+                .into_iter()
+                .chain(dual_stack)
+                .chain(more.iter().copied())
+                .collect::<Vec<_>>(),
+        )
+        .map(drop)
 }
 
 /// Stops the registry, and the cluster if a test started it and the last test did not stop it, unless `PINTLE_KEEP` is set.
