@@ -118,3 +118,15 @@ fn hostile_bodies_are_refused() {
     let aliased = run("v1/configmaps", "metadata: {name: a, labels: &l {a: b}, annotations: *l}");
     assert!(aliased.contains(r#""annotations":{"a":"b"}"#), "{aliased}");
 }
+
+#[test]
+fn fractions_keep_every_digit() {
+    let mut state = 7u64;
+    for _ in 0..2000 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let number = (state >> 11) as f64 / (1u64 << 53) as f64;
+        let text = format!("{{\"n\":{number}}}");
+        let read: serde_json::Value = serde_json::from_str(&text).expect("a number");
+        assert_eq!(read.to_string(), text);
+    }
+}
