@@ -66,6 +66,14 @@ pub enum KernelError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Services and pods would have the same addresses.
+    #[error("--service-cluster-ip-range {services} and --cluster-cidr {pods} overlap")]
+    Overlap {
+        /// The range of Services.
+        services: Network,
+        /// The range of pods.
+        pods: Network,
+    },
     /// The store did not open.
     #[error("the store did not open")]
     Store(#[from] pintle_store::Error),
@@ -96,6 +104,10 @@ pub async fn run(args: KernelArgs) -> Result<(), KernelError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(KernelError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(KernelError::Signals)?;
 
+    let pairs = args.service_cluster_ip_range.0.iter().flat_map(|services| args.cluster_cidr.0.iter().map(move |pods| (*services, *pods)));
+    if let Some((services, pods)) = pairs.into_iter().find(|(services, pods)| services.overlaps(pods)) {
+        return Err(KernelError::Overlap { services, pods });
+    }
     let data = &args.data_dir;
     std::fs::create_dir_all(data).map_err(|source| KernelError::Directory { path: data.display().to_string(), source })?;
     let store = RedbStore::open(&data.join("store.redb"), StoreOptions::default())?;

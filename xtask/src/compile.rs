@@ -147,8 +147,9 @@ pub fn clients() -> Outcome {
         let programs = ["./client", "./kubectl", "helm.sh/helm/v4/cmd/helm"];
         let (folder, out) = (from("go"), format!("{}/", out.display()));
         shell::run("go", &[&["build", "-C", &folder, "-ldflags", &version, "-o", &out], &programs[..]].concat())?;
+        definitions(&out)?;
     } else {
-        eprintln!("no go of 1.21 or later: the tests of client-go, of today's kubectl and of Helm will be skipped");
+        eprintln!("no go of 1.21 or later: the tests of client-go, of today's kubectl, of Helm and of the Gateway API will be skipped");
     }
     // The environment is complete when its last step has left this mark.
     let (wanted, mark) = (fs::read(sources.join("python/requirements.txt"))?, out.join("python/requirements.txt"));
@@ -159,4 +160,21 @@ pub fn clients() -> Outcome {
     shell::run("python3", &["-m", "venv", "--clear", &to("python")])?;
     shell::run(&to("python/bin/pip"), &["install", "--quiet", "--requirement", &from("python/requirements.txt")])?;
     Ok(fs::write(mark, wanted)?)
+}
+
+/// The Gateway API's definitions as its project publishes them, out of its Go module: `gateway-api/` in `out`.
+fn definitions(out: &Path) -> Outcome {
+    const MODULE: &str = "sigs.k8s.io/gateway-api@v1.4.1";
+    let (folder, mark) = (out.join("gateway-api"), out.join("gateway-api/VERSION"));
+    if fs::read_to_string(&mark).is_ok_and(|there| there == MODULE) {
+        return Ok(());
+    }
+    let output = std::process::Command::new("go").args(["mod", "download", "-json", MODULE]).current_dir(out).output()?;
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let sources = told["Dir"].as_str().ok_or_else(|| format!("{MODULE}: {told}"))?;
+    fs::create_dir_all(&folder)?;
+    for file in fs::read_dir(Path::new(sources).join("config/crd/standard"))?.flatten() {
+        fs::write(folder.join(file.file_name()), fs::read(file.path())?)?;
+    }
+    Ok(fs::write(mark, MODULE)?)
 }

@@ -82,6 +82,11 @@ impl Network {
         address(self.base.saturating_add(count))
     }
 
+    /// Whether an address is of both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.contains(other.address()) || other.contains(self.address())
+    }
+
     /// Whether an address is in it.
     pub fn contains(&self, address: IpAddr) -> bool {
         (self.first()..=self.last()).contains(&number(address)) && self.family() == family(address)
@@ -126,6 +131,10 @@ mod tests {
             assert_eq!(shown(bad), None, "{bad}");
         }
         let holds = |network: &str, ip: &str| network.parse::<Network>().is_ok_and(|n| ip.parse().is_ok_and(|ip| n.contains(ip)));
+        let overlap =
+            |one: &str, other: &str| one.parse::<Network>().is_ok_and(|one| other.parse().is_ok_and(|other| one.overlaps(&other)));
+        assert!(overlap("10.96.0.0/16", "10.0.0.0/8") && overlap("10.0.0.0/8", "10.96.0.0/16") && overlap("::/0", "fd00::/64"));
+        assert!(!overlap("10.96.0.0/16", "10.97.0.0/16") && !overlap("0.0.0.0/0", "fd00::/64"));
         assert!(holds("10.1.0.0/16", "10.1.255.255") && holds("fd00::/64", "fd00::ffff:1"));
         assert!(!holds("10.1.0.0/16", "10.2.0.0") && !holds("::/0", "10.2.0.0") && !holds("0.0.0.0/0", "fd00::1"));
     }

@@ -77,20 +77,20 @@ spec:
     )
 }
 
-fn addresses(setup: &Setup) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+pub fn addresses(setup: &Setup) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let nodes = setup.kubectl.get(&["nodes"])?;
     Ok(items(&nodes).iter().filter_map(|node| node["status"]["addresses"][0]["address"].as_str().map(str::to_owned)).collect())
 }
 
 /// What curl prints: the answer and its status.
-fn curl(args: &[&str]) -> Result<String, String> {
+pub fn curl(args: &[&str]) -> Result<String, String> {
     let mut command = Command::new("curl");
     command.args(["-sS", "--max-time", "10", "-w", " %{http_code}"]).args(args);
     run(&mut command).map(|printed| printed.split_whitespace().collect::<Vec<_>>().join(" ")).map_err(|error| error.to_string())
 }
 
 /// Waits until a URL of a host, asked at an address, answers so.
-fn answers(address: &str, url: &str, more: &[&str], expected: &str) -> Outcome {
+pub fn answers(address: &str, url: &str, more: &[&str], expected: &str) -> Outcome {
     let port = if url.starts_with("https") { 443 } else { 80 };
     let host = url.split('/').nth(2).unwrap_or_default();
     let resolve = format!("{host}:{port}:{address}");
@@ -124,7 +124,7 @@ fn hosts_and_paths(setup: &Setup) -> Outcome {
 }
 
 /// A certificate of its own for a host: a file to trust it by, and the Secret.
-fn certificate(host: &str) -> Result<(PathBuf, Value), Box<dyn std::error::Error>> {
+pub fn certificate(host: &str) -> Result<(PathBuf, Value), Box<dyn std::error::Error>> {
     let made = rcgen::generate_simple_self_signed(vec![host.to_owned()])?;
     let file = std::env::temp_dir().join(format!("pintle-{}-{host}.crt", std::process::id()));
     std::fs::write(&file, made.cert.pem())?;

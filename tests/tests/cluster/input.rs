@@ -10,6 +10,7 @@ pub const TESTS: &[Test] = &[
     ("input_a_wrong_type_is_named", wrong_type),
     ("input_an_invalid_value_is_named_with_its_path", invalid_value),
     ("input_an_anonymous_request_gets_401", anonymous),
+    ("input_ranges_of_services_and_pods_that_overlap_are_refused", overlapping_ranges),
     ("input_a_bad_image_name_and_a_missing_image_show_on_the_pod", bad_images),
 ];
 
@@ -24,6 +25,26 @@ fn refused(setup: &Setup, manifest: &str, expected: &[&str]) -> Outcome {
             Ok(())
         }
     }
+}
+
+/// A kernel that could not tell a Service from a pod does not start.
+fn overlapping_ranges(_: &Setup) -> Outcome {
+    let folder = std::env::temp_dir().join(format!("pintle-overlap-{}", std::process::id()));
+    let mut kernel = std::process::Command::new(pintle_tests::programs().join("pintle"));
+    kernel.arg("kernel").arg("--data-dir").arg(&folder).args([
+        "--service-cluster-ip-range",
+        "10.244.128.0/20",
+        "--cluster-cidr",
+        "10.244.0.0/16",
+    ]);
+    let output = kernel.output()?;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(
+        !output.status.success() && told.contains("--service-cluster-ip-range 10.244.128.0/20 and --cluster-cidr 10.244.0.0/16 overlap"),
+        "{told}"
+    );
+    ensure!(!folder.exists(), "it has made {}", folder.display());
+    Ok(())
 }
 
 fn malformed(setup: &Setup) -> Outcome {

@@ -10,6 +10,7 @@
 //! - `nodes`: spreading, killed containers, killed and stopped nodes;
 //! - `services`: Services of every type and their names, with real packets from every node and pod;
 //! - `ingress`: the HTTP proxy of every node, programmed by Ingresses;
+//! - `gateway`: the same proxy, programmed by the Gateway API;
 //! - `dual`: both families of addresses;
 //! - `network`: health checks, traffic that stays near, address objects, bandwidth;
 //! - `cni`: a node whose pods CNI plugins plug in;
@@ -27,6 +28,7 @@ mod crash;
 mod datagrams;
 mod disk;
 mod dual;
+mod gateway;
 mod ingress;
 mod input;
 mod modules;
@@ -64,6 +66,7 @@ fn main() {
         nodes::TESTS,
         services::TESTS,
         ingress::TESTS,
+        gateway::TESTS,
         dual::TESTS,
         network::TESTS,
         policies::TESTS,
