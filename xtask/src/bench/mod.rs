@@ -4,6 +4,7 @@
 //! here says why instead of a number.
 
 mod machinery;
+mod network;
 
 use crate::{Outcome, compile, needs};
 use pintle_tests::{cluster::Cluster, image, registry::Registry};
@@ -45,6 +46,8 @@ const GROUPS: &[(&str, fn(&Bench) -> Rows)] = &[
     ("bind", bind),
     ("memory", memory),
     ("hostile", hostile),
+    ("network", network::network),
+    ("dns", network::dns),
     ("pod", pod),
 ];
 

@@ -4,6 +4,7 @@
 //! includes the client's own work.
 
 mod api;
+mod dns;
 mod machinery;
 mod pods;
 mod webhook;
@@ -12,7 +13,7 @@ use pintle_tests::{Error, cluster::Cluster, https::Api};
 use serde_json::Value;
 use std::{process::ExitCode, time::Duration};
 
-const USAGE: &str = "pintle-load ready|creates|gets|steady|watch|bind|pod-start|fill|webhook|pods|list|watchers|apply|strategic --data-dir DIR --port PORT [--clients N] [--seconds N] [--count N] [--form json|protobuf|table]";
+const USAGE: &str = "pintle-load dns|ready|creates|gets|steady|watch|bind|pod-start|fill|webhook|pods|list|watchers|apply|strategic --data-dir DIR --port PORT [--clients N] [--seconds N] [--count N] [--form json|protobuf|table]";
 
 /// What to measure, and how hard.
 pub struct Options {
@@ -79,6 +80,7 @@ async fn main() -> ExitCode {
 
 async fn measure(what: &str, options: &Options) -> Result<Value, Error> {
     match what {
+        "dns" => dns::dns(options),
         "ready" => api::ready(options).await,
         "creates" => api::creates(options).await,
         "gets" => api::gets(options).await,
