@@ -239,6 +239,3 @@ async fn send(socket: &UdpSocket, question: &Message, answer: Message, peer: Soc
         Err(error) => tracing::warn!(%error, "an answer could not be written"),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -99,7 +99,8 @@ fn a_service_with_an_address_has_it_its_ports_and_the_way_back() {
     check("_dns._udp.web.default.svc.cluster.local.", SRV, Some(&["0 100 53 web.default.svc.cluster.local."]));
     check("_http._udp.web.default.svc.cluster.local.", SRV, MISSING);
     check("5.0.96.10.in-addr.arpa.", PTR, Some(&["web.default.svc.cluster.local."]));
-    check("6.0.96.10.in-addr.arpa.", PTR, MISSING);
+    check("6.0.96.10.in-addr.arpa.", PTR, Some(&["both.default.svc.cluster.local."]));
+    check("7.0.96.10.in-addr.arpa.", PTR, MISSING);
     check("8.8.8.8.in-addr.arpa.", PTR, None);
 }
 
