@@ -147,7 +147,7 @@ pub fn clients() -> Outcome {
         let programs = ["./client", "./kubectl", "helm.sh/helm/v4/cmd/helm"];
         let (folder, out) = (from("go"), format!("{}/", out.display()));
         shell::run("go", &[&["build", "-C", &folder, "-ldflags", &version, "-o", &out], &programs[..]].concat())?;
-        definitions(&out)?;
+        definitions(Path::new(&out))?;
     } else {
         eprintln!("no go of 1.21 or later: the tests of client-go, of today's kubectl, of Helm and of the Gateway API will be skipped");
     }
