@@ -239,8 +239,11 @@ fn service_spec(spec: &mut Object) {
             port.insert("targetPort".into(), number);
         }
     }
-    if text(spec, "sessionAffinity") == "ClientIP" {
-        set(spec, "sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": 10800}}));
+    match text(spec, "sessionAffinity") {
+        "ClientIP" => set(spec, "sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": 10800}})),
+        // Who no longer wants to stay with an endpoint need not take back for how long.
+        "" | "None" => drop(spec.remove("sessionAffinityConfig")),
+        _ => {}
     }
     if kind != "ExternalName" {
         set(spec, "internalTrafficPolicy", json!("Cluster"));

@@ -127,6 +127,12 @@ fn services_and_the_rest_are_defaulted() {
         r#"{"ports":[{"port":80,"targetPort":80,"protocol":"TCP"}],"sessionAffinity":"None","type":"ClusterIP","internalTrafficPolicy":"Cluster"}"#,
     );
     check("v1/services", "spec: {type: NodePort, ports: [{port: 80, targetPort: web}]}", "/spec/externalTrafficPolicy", "\"Cluster\"");
+    check(
+        "v1/services",
+        "spec: {type: ClusterIP, sessionAffinity: None, internalTrafficPolicy: Local, sessionAffinityConfig: {clientIP: {timeoutSeconds: 9}}}",
+        "/spec",
+        r#"{"type":"ClusterIP","sessionAffinity":"None","internalTrafficPolicy":"Local"}"#,
+    );
     check("v1/services", "spec: {sessionAffinity: ClientIP}", "/spec/sessionAffinityConfig", r#"{"clientIP":{"timeoutSeconds":10800}}"#);
     check(
         "v1/namespaces",
