@@ -18,7 +18,8 @@ const KERNEL: &str = "linux-image-cloud-amd64";
 const SUITES: &[&str] = &["containers", "node"];
 /// What the suites call besides their own programs.
 const PROGRAMS: &[&str] = &["docker-registry", "ip", "unshare", "cp", "iptables", "containerd", "ctr", "containerd-shim-runc-v2"];
-const LINKS: &[&str] = &["/usr/lib/cni", "/usr/lib/x86_64-linux-gnu/xtables"];
+/// Folders of programs that those call.
+const FOLDERS: &[&str] = &["/usr/lib/cni", "/usr/lib/x86_64-linux-gnu/xtables"];
 /// Families of kernel modules that containers and their network want.
 const MODULES: &[&str] = &["fs/overlayfs", "net", "drivers/net", "lib", "crypto", "arch/x86/crypto"];
 const MEMORY_MB: &str = "4096";
@@ -55,8 +56,7 @@ fn kernel(folder: &Path) -> Result<Kernel, Box<dyn std::error::Error>> {
         eprintln!("fetching Debian's kernel");
         let depends = Command::new("apt-cache").args(["depends", KERNEL]).output()?;
         let text = String::from_utf8(depends.stdout)?;
-        let package = text.split_whitespace().find(|word| word.starts_with("linux-image-")).filter(|word| *word != KERNEL);
-        let package = package.or_else(|| text.split_whitespace().filter(|word| word.starts_with("linux-image-")).nth(1));
+        let package = text.split_whitespace().find(|word| word.starts_with("linux-image-") && *word != KERNEL);
         let package = package.ok_or("no kernel package: run `apt-get update`")?;
         let fetched = Command::new("apt-get").args(["download", "-qq", package]).current_dir(folder).status()?;
         let file = fs::read_dir(folder)?.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|ext| ext == "deb"));
@@ -131,7 +131,7 @@ fn pack(archive: &Path, kernel: &Kernel, programs: &[PathBuf], script: &str) -> 
     for program in ours.chain(programs.iter().cloned()).chain(PROGRAMS.iter().filter_map(|name| which(name))) {
         cpio.program(&program)?;
     }
-    for folder in LINKS.iter().map(Path::new).filter(|folder| folder.exists()) {
+    for folder in FOLDERS.iter().map(Path::new).filter(|folder| folder.exists()) {
         for entry in fs::read_dir(folder)?.flatten() {
             cpio.program(&entry.path())?;
         }
@@ -140,7 +140,8 @@ fn pack(archive: &Path, kernel: &Kernel, programs: &[PathBuf], script: &str) -> 
     for family in MODULES.iter().map(|family| kernel.modules.join("kernel").join(family)).filter(|family| family.exists()) {
         cpio.tree(&family, &kernel.modules, &Path::new("lib/modules").join(&version))?;
     }
-    for certificates in ["/etc/ssl/certs/ca-certificates.crt"].iter().map(Path::new).filter(|path| path.exists()) {
+    let certificates = Path::new("/etc/ssl/certs/ca-certificates.crt");
+    if certificates.exists() {
         cpio.copy(certificates)?;
     }
     for list in ["modules.builtin", "modules.order", "modules.builtin.modinfo"] {

@@ -144,11 +144,11 @@ impl Arguments {
             "version" => println!("pintle-oci version {}\nspec: {}", env!("CARGO_PKG_VERSION"), record::SPEC_VERSION),
             "create" => drop(self.create()?),
             "run" => {
-                let (record, pidfd) = self.create()?;
+                let record = self.create()?;
                 start(&record)?;
-                let code = wait(&record, &pidfd)?;
+                let code = wait(record.pid)?;
                 record.remove(true)?;
-                return Ok(ExitCode::from(code));
+                return Ok(code);
             }
             "start" => start(&self.record()?)?,
             "state" => println!("{:#}", self.record()?.state()),
@@ -172,14 +172,14 @@ impl Arguments {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn create(&self) -> Result<(Record, OwnedFd), Refused> {
+    fn create(&self) -> Result<Record, Refused> {
         let id = self.rest.front().ok_or("an id is missing")?;
         let bundle = std::fs::canonicalize(self.option("bundle").unwrap_or(".")).map_err(doing("bundle"))?;
         let hierarchies = Hierarchies::detect();
         let spec = plan::load(&bundle)?;
         let mut record = Record::new(&self.root, id, &bundle, &spec)?;
         match self.clone_init(&hierarchies, &spec, &mut record) {
-            Ok(pidfd) => Ok((record, pidfd)),
+            Ok(()) => Ok(record),
             Err(why) => {
                 let _ = record.remove(true);
                 Err(why)
@@ -187,7 +187,7 @@ impl Arguments {
         }
     }
 
-    fn clone_init(&self, hierarchies: &Hierarchies, spec: &oci_spec::runtime::Spec, record: &mut Record) -> Result<OwnedFd, Refused> {
+    fn clone_init(&self, hierarchies: &Hierarchies, spec: &oci_spec::runtime::Spec, record: &mut Record) -> Result<(), Refused> {
         plan::make_cgroup(hierarchies, spec, &record.cgroup)?;
         let gate = gate(&record.socket())?;
         let (ours, theirs) = pair()?;
@@ -206,12 +206,11 @@ impl Arguments {
         record.pid = pid;
         record.start_ticks = crate::helper::processes::start_ticks(pid).unwrap_or(0);
         record.write()?;
-        if let Err(why) = self.hear(&ours, &mut |report| matches!(report, Report::Waiting)) {
+        if let Err(why) = self.hear(&ours) {
             let _ = sys::pidfd_signal(pidfd.as_fd(), libc::SIGKILL);
             return Err(why);
         }
-        self.write_pid(pid)?;
-        Ok(pidfd)
+        self.write_pid(pid)
     }
 
     fn exec(&self) -> Result<ExitCode, Refused> {
@@ -229,31 +228,29 @@ impl Arguments {
         let target = record.pidfd().ok_or_else(|| format!("container {} is not running", record.id))?;
         let home = Home::open().map_err(doing("namespaces"))?;
         let plan = Joining { launch, target, namespaces: JOINED };
-        let (pid, pidfd) = match home.clone_in_pid_namespace(&plan.target, || clone_into(0, &plan.launch.entry)).map_err(doing("clone"))? {
+        let pid = match home.clone_in_pid_namespace(&plan.target, || clone_into(0, &plan.launch.entry)).map_err(doing("clone"))? {
             Cloned::Child => init::become_guest(plan),
-            Cloned::Parent { pid, pidfd } => (pid, pidfd),
+            Cloned::Parent { pid, .. } => pid,
         };
         drop(plan);
-        self.hear(&ours, &mut |_| false)?;
+        self.hear(&ours)?;
         self.write_pid(pid)?;
         if self.flag("detach") {
             return Ok(ExitCode::SUCCESS);
         }
-        nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).map(exit_code).map_err(doing("wait")).inspect(|_| drop(pidfd))
+        wait(pid)
     }
 
-    /// Listens to a child until it executes its program, or `enough`: a terminal goes on to the console socket, a failure becomes ours.
-    fn hear(&self, report: &OwnedFd, enough: &mut dyn FnMut(&Report) -> bool) -> Result<(), Refused> {
+    /// Listens to a child until it waits at its gate or executes its program: a terminal goes on to the console socket, a failure becomes ours.
+    fn hear(&self, report: &OwnedFd) -> Result<(), Refused> {
         loop {
             match protocol::receive::<Report>(report.as_fd()).map_err(doing("report"))? {
-                None => return Ok(()),
-                Some((message, _)) if enough(&message) => return Ok(()),
+                None | Some((Report::Waiting, _)) => return Ok(()),
                 Some((Report::Failed { message, .. }, _)) => return Err(message),
                 Some((Report::Terminal, fds)) => {
                     let path = self.option("console-socket").ok_or("a terminal needs --console-socket")?;
                     hand_over(path, fds.first().ok_or("the terminal did not arrive")?)?;
                 }
-                Some((Report::Waiting, _)) => {}
             }
         }
     }
@@ -317,23 +314,15 @@ fn kill(record: &Record, signal: &str, all: bool) -> Result<(), Refused> {
     }
 }
 
-fn wait(record: &Record, _pidfd: &OwnedFd) -> Result<u8, Refused> {
-    let status = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(record.pid), None).map_err(doing("wait"))?;
-    Ok(code(status))
-}
-
-fn code(status: nix::sys::wait::WaitStatus) -> u8 {
-    use nix::sys::wait::WaitStatus;
-    let code = match status {
+/// Waits for the end of a child; its exit code, 128 and more for a signal.
+fn wait(pid: i32) -> Result<ExitCode, Refused> {
+    use nix::sys::wait::{WaitStatus, waitpid};
+    let code = match waitpid(nix::unistd::Pid::from_raw(pid), None).map_err(doing("wait"))? {
         WaitStatus::Exited(_, code) => code,
         WaitStatus::Signaled(_, signal, _) => 128 + signal as i32,
         _ => 255,
     };
-    u8::try_from(code).unwrap_or(255)
-}
-
-fn exit_code(status: nix::sys::wait::WaitStatus) -> ExitCode {
-    ExitCode::from(code(status))
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(255)))
 }
 
 /// Sends a terminal's master to who waits at the console socket, as runc does: its name as the message.

@@ -87,9 +87,9 @@ pub(super) fn resources(from: &LinuxResources) -> Resources {
 pub(super) fn make_cgroup(hierarchies: &Hierarchies, spec: &Spec, path: &str) -> Result<(), Refused> {
     let given = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     let rules = given.and_then(|given| given.devices().as_ref()).map_or(&[][..], Vec::as_slice);
-    let all = rules
-        .last()
-        .is_some_and(|rule| rule.allow() && rule.major().is_none() && rule.minor().is_none() && rule.access().is_none_or_full());
+    let everything = |access: &Option<String>| access.as_ref().is_none_or(|access| "rwm".chars().all(|c| access.contains(c)));
+    let all =
+        rules.last().is_some_and(|rule| rule.allow() && rule.major().is_none() && rule.minor().is_none() && everything(rule.access()));
     let allowed: Vec<DeviceRule> = crate::bundle::standard_devices()
         .chain(rules.iter().filter(|rule| rule.allow()).flat_map(|rule| {
             let number = |number: Option<i64>| number.and_then(|number| u32::try_from(number).ok());
@@ -105,17 +105,6 @@ pub(super) fn make_cgroup(hierarchies: &Hierarchies, spec: &Spec, path: &str) ->
         .collect();
     let policy = if all || rules.is_empty() { DevicePolicy::All } else { DevicePolicy::Only(&allowed) };
     hierarchies.create(path, &given.map(resources).unwrap_or_default(), &policy).map_err(doing(format!("make cgroup {path}")))
-}
-
-/// Whether an access is everything.
-trait Access {
-    fn is_none_or_full(&self) -> bool;
-}
-
-impl Access for Option<String> {
-    fn is_none_or_full(&self) -> bool {
-        self.as_ref().is_none_or(|access| "rwm".chars().all(|c| access.contains(c)))
-    }
 }
 
 /// The container's init.
@@ -272,7 +261,7 @@ fn root(hierarchies: &Hierarchies, spec: &Spec, record: &Record) -> Result<RootP
     });
     let paths = |paths: Option<Vec<String>>| Some(paths.unwrap_or_default());
     Ok(RootPlan {
-        base: Base::Directory(super::plan::rootfs(spec, &record.bundle)?),
+        base: Base::Directory(record.rootfs.clone()),
         mounts: binds,
         devices: devices.collect(),
         shm: None,

@@ -50,7 +50,7 @@ pub(super) struct Record {
     boot_id: String,
     created: jiff::Timestamp,
     annotations: BTreeMap<String, String>,
-    rootfs: PathBuf,
+    pub(super) rootfs: PathBuf,
     #[serde(skip)]
     directory: PathBuf,
 }
