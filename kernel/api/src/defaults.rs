@@ -1,6 +1,6 @@
 //! Defaulting: what upstream fills in before it validates and stores.
 //!
-//! One walk over the object beside its type. Each type has rows: constants ([`rules::CONSTANTS`]), the declared
+//! One walk over the object beside its type. Each type has rows: constants (`kernel/api/schema/defaults.rows`), the declared
 //! `+default` of the schema table, and functions for defaults that look at other fields ([`rules::COMPUTED`]). Rows apply
 //! wherever the type occurs, so a pod template in a Deployment and a pod itself get the same.
 //!
@@ -44,13 +44,20 @@ static RULES: LazyLock<Vec<TypeRules>> = LazyLock::new(|| {
             declared.filter_map(|field| Some((static_name(view, field.name)?, serde_json::from_str(field.default).ok()?))).collect();
         rules[view.id.index()].constants = constants;
     }
-    for (name, fields) in rules::CONSTANTS {
-        let Some(view) = schema.type_named(&format!("io.k8s.{name}")).or_else(|| schema.type_named(name)) else { continue };
-        let entry = &mut rules[view.id.index()];
-        entry.constants.extend(fields.iter().filter_map(|(field, json)| Some((*field, serde_json::from_str(json).ok()?))));
+    let named = |name: &str| schema.type_named(&format!("io.k8s.{name}")).or_else(|| schema.type_named(name));
+    let mut of = None;
+    for line in include_str!("../schema/defaults.rows").lines().filter(|line| !line.starts_with('#')) {
+        let mut words = line.split_ascii_whitespace();
+        if !line.starts_with(' ') {
+            of = words.next().and_then(named);
+        }
+        let Some(view) = of else { continue };
+        let filled =
+            words.filter_map(|word| word.split_once('=')).filter_map(|(field, json)| Some((field, serde_json::from_str(json).ok()?)));
+        rules[view.id.index()].constants.extend(filled);
     }
     for (name, compute) in rules::COMPUTED {
-        let Some(view) = schema.type_named(&format!("io.k8s.{name}")).or_else(|| schema.type_named(name)) else { continue };
+        let Some(view) = named(name) else { continue };
         rules[view.id.index()].computed.push(*compute);
     }
     rules

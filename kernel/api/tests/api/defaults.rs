@@ -152,3 +152,22 @@ fn services_and_the_rest_are_defaulted() {
     check("autoscaling/v2/horizontalpodautoscalers", "spec: {maxReplicas: 3}", "/spec/minReplicas", "1");
     check("pintle.dev/v1/modules", "spec: {type: scheduler}", "/spec/schedulerName", "\"default-scheduler\"");
 }
+
+#[test]
+fn every_row_names_a_field_and_a_value_of_it() {
+    let (schema, mut of) = (Schema::builtin(), None);
+    for line in include_str!("../../schema/defaults.rows").lines().filter(|line| !line.starts_with('#')) {
+        let mut words = line.split_ascii_whitespace();
+        if !line.starts_with(' ')
+            && let Some(name) = words.next()
+        {
+            of = schema.type_named(&format!("io.k8s.{name}")).or_else(|| schema.type_named(name));
+            assert!(of.is_some(), "there is no type {name}");
+        }
+        for word in words {
+            let (field, json) = word.split_once('=').unwrap_or_else(|| panic!("{word} is not field=JSON"));
+            assert!(of.is_some_and(|view| view.field(field).is_some()), "{line:?}: there is no field {field}");
+            serde_json::from_str::<Value>(json).unwrap_or_else(|error| panic!("{word}: {error}"));
+        }
+    }
+}
