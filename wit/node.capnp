@@ -45,6 +45,9 @@ interface NodeSession @0xb01f00000000c706 {
   requestCertificate @10 (pod :Common.ObjectRef, request :Data) -> (outcome :Common.Outcome);
   # Makes a PodCertificateRequest for a pod of this node, which `get` reads again. `request` has of its spec signerName, maxExpirationSeconds,
   # stubPKCS10Request and unverifiedUserAnnotations, JSON; who asks for whom is filled in by the kernel.
+  createMirrorPod @11 (pod :Data) -> (outcome :Common.Outcome);
+  # The API's picture of a pod that comes from a directory of the machine: a whole Pod, JSON, with annotation kubernetes.io/config.mirror, bound to
+  # this node, and mentioning no other object. The kernel makes the node its owner. `removePod` takes it away.
 }
 
 struct ContainerTarget @0xb01f00000000c707 {

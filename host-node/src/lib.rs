@@ -6,6 +6,7 @@
 //! - [`pod`]: what a pod is to this machine: `plan` (pure: desired and observed in, actions out), `status` (pure), `worker` (acts);
 //! - [`follow`], [`service`]: the cluster's Services as the kernel tells them, and the rules that carry packets to their endpoints;
 //! - [`ingress`]: the HTTP proxy that RouteTables programme;
+//! - [`manifest`]: pods of a directory of the machine, which run without a kernel, and their mirrors in the API;
 //! - [`policy`]: what each pod here may get and send, as the cluster's policies say;
 //! - [`dns`]: the cluster's resolver, on this node for this node;
 //! - [`trust`]: the cluster's trust bundles, for volumes;
@@ -37,6 +38,7 @@ pub mod kubelet;
 pub mod link;
 pub mod log_file;
 pub mod machine;
+pub mod manifest;
 pub mod net;
 pub mod node;
 pub mod options;

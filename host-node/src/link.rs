@@ -166,6 +166,14 @@ impl Kernel {
         outcome(response.get().and_then(|r| r.get_outcome()).map_err(link("requestCertificate"))?)
     }
 
+    /// Shows a pod of this machine's own in the API: the object that was made.
+    pub async fn create_mirror_pod(&self, pod: &Value) -> Result<Vec<u8>> {
+        let mut call = self.session()?.create_mirror_pod_request();
+        call.get().set_pod(pod.to_string().as_bytes());
+        let response = call.send().promise.await.map_err(link("createMirrorPod"))?;
+        outcome(response.get().and_then(|r| r.get_outcome()).map_err(link("createMirrorPod"))?)
+    }
+
     /// Writes the status of pods; one result for each, in order.
     pub async fn update_pod_statuses(&self, statuses: &[(Reference, Vec<u8>)]) -> Result<Vec<Result<Vec<u8>>>> {
         let mut request = self.session()?.update_pod_statuses_request();

@@ -24,6 +24,7 @@ use crate::image::Images;
 use crate::ingress;
 use crate::link::{self, Ends, Kernel, Row};
 use crate::machine::{Machine, Readiness};
+use crate::manifest::{self, StaticPods};
 use crate::net::Network;
 use crate::options::NodeOptions;
 use crate::pod::report::Reporter;
@@ -61,6 +62,8 @@ pub struct Node {
     pub reporter: Reporter,
     /// Pods.
     pub roster: Roster,
+    /// Pods of this machine's own.
+    pub statics: StaticPods,
     /// The cluster's trust bundles.
     pub trust: RefCell<Bundles>,
     /// The cluster's volumes, and those of this machine.
@@ -161,6 +164,7 @@ async fn serve(options: NodeOptions) -> Result<()> {
     node.roster.adopt(&node).await?;
     housekeeping::start(&node)?;
     tokio::task::spawn_local(Cni::watch(node.clone()));
+    tokio::task::spawn_local(manifest::run(node.clone()));
     tokio::task::spawn_local(hear_exits(node.clone(), exits));
     tokio::task::spawn_local(hear_nodes(node.clone(), nodes));
     tokio::task::spawn_local(hear_pods(node.clone(), pods));
@@ -212,6 +216,7 @@ async fn assemble(options: NodeOptions, proxy: Proxy, ingress: mpsc::UnboundedSe
         cni,
         reporter: Reporter::default(),
         roster: Roster::default(),
+        statics: StaticPods::new(),
         trust: RefCell::default(),
         volumes: local::Volumes::open(options.volumes_dir.clone()),
         pressure: Board::default(),
@@ -239,7 +244,9 @@ async fn hear_exits(node: Rc<Node>, mut events: broadcast::Receiver<pintle_runti
 
 async fn hear_pods(node: Rc<Node>, mut rows: mpsc::UnboundedReceiver<Row>) {
     while let Some(row) = rows.recv().await {
-        node.roster.on_row(row);
+        if !node.statics.on_row(&row) {
+            node.roster.on_row(row);
+        }
     }
 }
 

@@ -112,6 +112,9 @@ pub struct NodeOptions {
     /// Ask others for names of a domain, DOMAIN=ADDRESS[:PORT][,ADDRESS[:PORT]]. May be repeated; the longest domain counts.
     #[arg(long = "dns-stub-domain", value_name = "DOMAIN=ADDRESS")]
     pub stub_domains: Vec<String>,
+    /// Run the pods of this directory's files (JSON or YAML), with or without a kernel, and show them in the API.
+    #[arg(long, value_name = "DIR")]
+    pub pod_manifest_path: Option<PathBuf>,
     /// Source of the resolver settings that pods inherit.
     #[arg(long, default_value = "/etc/resolv.conf")]
     pub resolv_conf: PathBuf,

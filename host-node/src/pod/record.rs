@@ -362,8 +362,13 @@ pub fn name(pod: &Pod) -> &str {
 
 /// Whether a pod comes from a directory of the machine, not from the API.
 pub fn is_static(pod: &Pod) -> bool {
-    let source = pod.metadata.annotations.as_ref().and_then(|all| all.get("kubernetes.io/config.source"));
+    let source = pod.metadata.annotations.as_ref().and_then(|all| all.get(crate::manifest::parse::SOURCE));
     source.is_some_and(|source| source != "api")
+}
+
+/// Whether a pod is the API's picture of a static one.
+pub fn is_mirror(pod: &Pod) -> bool {
+    pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(crate::manifest::parse::MIRROR))
 }
 
 /// `spec.hostNetwork`.

@@ -15,10 +15,11 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::admit;
 use super::note::{Note, View};
-use super::record::{Record, all_containers, ephemeral_containers, name, namespace, uid};
+use super::record::{Record, all_containers, ephemeral_containers, is_static, name, namespace, uid};
 use super::worker::Worker;
 use crate::error::{Error, Result, Step};
 use crate::link::{Reference, Row};
+use crate::manifest::parse::SOURCE;
 use crate::node::Node;
 
 /// All workers.
@@ -62,7 +63,8 @@ impl Roster {
     pub fn find(&self, reference: &Reference) -> Option<Rc<View>> {
         let pods = self.pods.borrow();
         if !reference.uid.is_empty() {
-            return pods.get(&reference.uid).map(|entry| entry.view.clone());
+            let behind = self.node.borrow().upgrade().and_then(|node| node.statics.behind(&reference.uid));
+            return pods.get(behind.as_ref().unwrap_or(&reference.uid)).map(|entry| entry.view.clone());
         }
         let same = |pod: &Pod| name(pod) == reference.name && namespace(pod) == reference.namespace;
         pods.values().find(|entry| same(&entry.view.pod.borrow())).map(|entry| entry.view.clone())
@@ -81,7 +83,13 @@ impl Roster {
                     .map_err(|e| e.to_string())
                     .and_then(|pod| validate(&pod).map(|()| pod).map_err(|e| e.to_string()))
                 {
-                    Ok(pod) => self.put(pod),
+                    Ok(mut pod) => {
+                        // Where a pod comes from is not for it to say.
+                        if let Some(source) = pod.metadata.annotations.as_mut().and_then(|all| all.get_mut(SOURCE)) {
+                            "api".clone_into(source);
+                        }
+                        self.put(pod);
+                    }
                     Err(error) => tracing::warn!(error, "a pod that cannot be run here"),
                 }
             }
@@ -93,8 +101,12 @@ impl Roster {
             Row::Reset => *self.seen.borrow_mut() = Some(BTreeSet::new()),
             Row::Synced => {
                 let Some(seen) = self.seen.borrow_mut().take() else { return };
-                let missing: Vec<_> = self.pods.borrow().keys().filter(|uid| !seen.contains(*uid)).cloned().collect();
-                missing.iter().for_each(|uid| self.note(uid, Note::Gone));
+                for entry in self.pods.borrow().values() {
+                    let pod = entry.view.pod.borrow();
+                    if !seen.contains(uid(&pod)) && !is_static(&pod) {
+                        let _ = entry.notes.send(Note::Gone);
+                    }
+                }
             }
         }
     }
@@ -124,6 +136,11 @@ impl Roster {
         if let Some(entry) = self.pods.borrow().get(uid) {
             let _ = entry.notes.send(note);
         }
+    }
+
+    /// Takes a pod of this machine's own; whoever made it says as well when it is gone.
+    pub fn put_static(&self, pod: Pod) {
+        self.put(pod);
     }
 
     fn put(&self, mut pod: Pod) {

@@ -21,7 +21,7 @@ use super::note::{Done, Note, View};
 use super::plan::{Action, Inputs, crash_loop_message, plan};
 use super::record::{
     Attempt, Condemned, ContainerRecord, Doing, End, ImageState, Live, LiveContainer, PresentImage, SandboxRecord, Verdict, Waiting,
-    all_containers, ephemeral_containers, name, namespace, target_of, uid,
+    all_containers, ephemeral_containers, is_static, name, namespace, target_of, uid,
 };
 use super::resize::{self, Capacity, Fit};
 use super::status;
@@ -450,6 +450,7 @@ impl Worker {
             }
         }
         self.node.roster.forget(uid(pod));
+        self.node.statics.look();
     }
 
     fn hear(&mut self, note: Note) {
@@ -817,13 +818,15 @@ impl Worker {
     }
 
     fn report(&mut self) {
-        if self.gone || self.live.removing {
-            return;
-        }
+        let reference = match is_static(&self.pod()) {
+            true => self.node.statics.mirror_of(&self.pod()),
+            false => Some(reference(&self.pod())),
+        };
+        let Some(reference) = reference.filter(|_| !self.gone && !self.live.removing) else { return };
         let bytes = self.status_bytes();
         if bytes != self.sent {
             self.sent = bytes.clone();
-            self.node.reporter.submit(reference(&self.pod()), bytes);
+            self.node.reporter.submit(reference, bytes);
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct State {
     pub events: BTreeMap<String, Value>,
     pub leases: u32,
     pub sessions: u32,
+    /// How many mirror pods were made.
+    pub mirrors: u32,
     /// Every phase and reason that was reported, in order: `pod phase reason`.
     pub history: Vec<String>,
     agent: Option<node_agent::Client>,
@@ -503,6 +505,24 @@ impl node_session::Server for Session {
         let request = json!({ "metadata": { "name": format!("req-{pod}"), "namespace": namespace }, "spec": spec, "status": status });
         results.get().init_outcome().set_object(request.to_string().as_bytes());
         self.0.object("podcertificaterequests", &namespace, &format!("req-{pod}"), request);
+        Ok(())
+    }
+
+    async fn create_mirror_pod(
+        self: CapRc<Self>,
+        params: node_session::CreateMirrorPodParams,
+        mut results: node_session::CreateMirrorPodResults,
+    ) -> Result<(), Fault> {
+        let mut pod: Value = serde_json::from_slice(params.get()?.get_pod()?).map_err(|e| Fault::failed(e.to_string()))?;
+        let number = {
+            let mut state = self.0.state.borrow_mut();
+            state.mirrors += 1;
+            state.mirrors
+        };
+        pod["metadata"]["uid"] = json!(format!("mirror-{number:04}"));
+        results.get().init_outcome().set_object(pod.to_string().as_bytes());
+        let kernel = self.0.clone();
+        tokio::task::spawn_local(async move { kernel.put_pod(pod).await });
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 //! - `service`: the Service rules and real packets, in a network namespace of their own;
 //! - `ingress`: the HTTP proxy with real sockets; `routes`: which request meets which rule;
 //! - `cni`: the network of plugins;
-//! - `life`, `volumes`, `adoption`, `pressure`, `security`, `churn`: what is tested. One binary, so that the tests share one build; each test has its own node.
+//! - `life`, `volumes`, `adoption`, `pressure`, `security`, `manifest`, `churn`: what is tested. One binary, so that the tests share one build; each test has its own node.
 
 mod adoption;
 mod churn;
@@ -13,6 +13,7 @@ mod ingress;
 mod kernel;
 mod life;
 mod machine;
+mod manifest;
 mod pressure;
 mod resize;
 mod routes;

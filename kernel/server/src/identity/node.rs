@@ -66,6 +66,20 @@ impl<'a> NodeAuthority<'a> {
         }
     }
 
+    /// Whether the machine may show a pod of its own: bound to it, marked as a mirror, and mentioning nothing that it could then read.
+    pub(crate) fn check_mirror(self, pod: &Value) -> Result<(), String> {
+        let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let name = text("/metadata/name");
+        if text("/spec/nodeName") != self.node || text("/metadata/annotations/kubernetes.io~1config.mirror").is_empty() {
+            return Err(format!(
+                "pod {name:?} is forbidden: node {:?} can only create mirror pods with spec.nodeName set to itself",
+                self.node
+            ));
+        }
+        let mentioned = MENTIONS.iter().find(|row| mentions_some(pod, row, &|said| !said.is_empty()));
+        mentioned.map_or(Ok(()), |row| Err(format!("pod {name:?} is forbidden: a mirror pod may not reference {}", row.resource)))
+    }
+
     /// The pod is bound to this node.
     fn has_pod(self, registry: &Registry, namespace: &str, name: &str) -> bool {
         let pod = registry.get_cached(&ResourceKey::new("", "pods"), namespace, name);
@@ -131,8 +145,15 @@ const MENTIONS: [Mentions; 4] = [
 
 fn pod_mentions(pod: &Value, resource: &str, name: &str) -> bool {
     let Some(row) = MENTIONS.iter().find(|row| row.resource == resource) else { return false };
-    let spec = &pod["spec"];
-    let says = |value: &Value, pointer: &str| !pointer.is_empty() && value.pointer(pointer).and_then(Value::as_str) == Some(name);
+    let tacitly = resource == "serviceaccounts" && name == "default" && pod["spec"]["serviceAccountName"].is_null();
+    tacitly || mentions_some(pod, row, &|said| said == name)
+}
+
+/// Whether the pod mentions an object of the row's resource by a name that `is` one.
+fn mentions_some(pod: &Value, row: &Mentions, is: &dyn Fn(&str) -> bool) -> bool {
+    let (spec, resource) = (&pod["spec"], row.resource);
+    let says =
+        |value: &Value, pointer: &str| !pointer.is_empty() && value.pointer(pointer).and_then(Value::as_str).is_some_and(|said| is(said));
     let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
     let in_volume = |volume: &Value| {
         let sources = volume.pointer("/projected/sources").and_then(Value::as_array).into_iter().flatten();
@@ -143,11 +164,13 @@ fn pod_mentions(pod: &Value, resource: &str, name: &str) -> bool {
             || list(container, "env").iter().any(|env| says(env, row.env))
     };
     // A claim that is made for a pod's volume is named after both.
-    let own = |volume: &Value| name.strip_prefix(pod["metadata"]["name"].as_str()?)?.strip_prefix('-').filter(|n| volume["name"] == *n);
+    let own = |volume: &Value| {
+        let (pod, volume) = (pod["metadata"]["name"].as_str()?, volume["name"].as_str()?);
+        Some(is(&format!("{pod}-{volume}")))
+    };
     row.spec.iter().any(|pointer| says(spec, pointer))
-        || (resource == "persistentvolumeclaims" && list(spec, "volumes").iter().any(|v| !v["ephemeral"].is_null() && own(v).is_some()))
+        || (resource == "persistentvolumeclaims" && list(spec, "volumes").iter().any(|v| !v["ephemeral"].is_null() && own(v) == Some(true)))
         || (resource == "secrets" && list(spec, "imagePullSecrets").iter().any(|secret| says(secret, "/name")))
-        || (resource == "serviceaccounts" && name == "default" && spec["serviceAccountName"].is_null())
         || list(spec, "volumes").iter().any(in_volume)
         || ["containers", "initContainers", "ephemeralContainers"].iter().any(|key| list(spec, key).iter().any(in_container))
 }

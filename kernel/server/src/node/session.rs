@@ -5,8 +5,9 @@ use std::sync::Arc;
 use capnp::capability::Rc as CapRc;
 use pintle_api::{ApiError, Schema};
 use pintle_registry::{Body, Caller, DeleteOptions, Object, Patch, ResourceKey, WriteOptions};
-use pintle_wit::common_capnp::{failure, object_ref, outcome};
+use pintle_wit::common_capnp::{self as common, failure, object_ref, outcome};
 use pintle_wit::node_capnp::node_session as rpc;
+use pintle_wit::objects_capnp::row_sink;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,9 @@ const NETWORK: [(&str, &str, &[&str]); 8] = [
 ];
 /// What policies select pods by.
 const POD_FIELDS: [&str; 6] = ["/metadata", "/spec/nodeName", "/spec/hostNetwork", "/spec/containers", "/status/phase", "/status/podIP"];
+
+/// What every method ends with.
+type Answer = Result<(), capnp::Error>;
 
 /// A machine's session.
 pub(super) struct Session {
@@ -94,6 +98,26 @@ impl Session {
         object.ok_or_else(|| not_found("pods", &pod.name))
     }
 
+    fn follow(&self, watched: Watched, sink: row_sink::Client) -> common::subscription::Client {
+        subscription::begin(self.shared.clone(), watched, sink, self.ended.clone())
+    }
+
+    /// Creates an object of a built-in kind, version v1 of its group.
+    async fn create(&self, group: &str, plural: &str, namespace: &str, object: Value) -> Result<Arc<Object>, ApiError> {
+        let target = self.shared.registry.resolve(group, "v1", plural, "", namespace, "")?;
+        self.shared
+            .registry
+            .create(&self.caller, &target, Body::Value(object), &WriteOptions::default())
+            .await
+            .map(|written| written.object)
+    }
+
+    /// Whom an object belongs to that is this node's.
+    fn as_owner(&self) -> Result<Value, ApiError> {
+        let node = reviews::object(&self.shared.registry, "nodes", "", &self.node)?;
+        Ok(json!({ "apiVersion": "v1", "kind": "Node", "name": self.node, "uid": &*node.meta().uid }))
+    }
+
     async fn renew(&self) -> Result<(), ApiError> {
         let registry = &self.shared.registry;
         let renew_time = micro_time();
@@ -106,17 +130,12 @@ impl Session {
             registry.patch(&self.caller, &target, Patch::Merge(patch.into()), &WriteOptions::default()).await?;
             return Ok(());
         }
-        let node = reviews::object(registry, "nodes", "", &self.node)?;
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-            "metadata": {
-                "name": self.node, "namespace": LEASE_NAMESPACE,
-                "ownerReferences": [{ "apiVersion": "v1", "kind": "Node", "name": self.node, "uid": &*node.meta().uid }],
-            },
+            "metadata": { "name": self.node, "namespace": LEASE_NAMESPACE, "ownerReferences": [self.as_owner()?] },
             "spec": { "holderIdentity": self.node, "leaseDurationSeconds": self.shared.cluster.lease_seconds, "renewTime": renew_time },
         });
-        let target = registry.resolve("coordination.k8s.io", "v1", "leases", "", LEASE_NAMESPACE, "")?;
-        registry.create(&self.caller, &target, Body::Value(lease), &WriteOptions::default()).await.map(drop)
+        self.create("coordination.k8s.io", "leases", LEASE_NAMESPACE, lease).await.map(drop)
     }
 
     async fn update_pod(&self, pod: &Reference, text: &[u8]) -> Result<Arc<Object>, ApiError> {
@@ -188,8 +207,18 @@ impl Session {
         let metadata = json!({ "generateName": "req-", "namespace": pod.namespace, "ownerReferences": [owner] });
         let request =
             json!({ "apiVersion": "certificates.k8s.io/v1", "kind": "PodCertificateRequest", "metadata": metadata, "spec": spec });
-        let target = registry.resolve("certificates.k8s.io", "v1", "podcertificaterequests", "", &pod.namespace, "")?;
-        registry.create(&self.caller, &target, Body::Value(request), &WriteOptions::default()).await.map(|written| written.object)
+        self.create("certificates.k8s.io", "podcertificaterequests", &pod.namespace, request).await
+    }
+
+    /// The API's picture of a pod that the machine runs by itself; the node owns it, and it goes with the node.
+    async fn mirror(&self, text: &[u8]) -> Result<Arc<Object>, ApiError> {
+        let mut pod = parse(text, "a mirror pod")?;
+        NodeAuthority::named(&self.node).check_mirror(&pod).map_err(|why| ApiError::from_code(403, "Forbidden", why))?;
+        let mut owner = self.as_owner()?;
+        owner["controller"] = json!(true);
+        pod["metadata"]["ownerReferences"] = json!([owner]);
+        let namespace = pod.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or("default").to_owned();
+        self.create("", "pods", &namespace, pod).await
     }
 
     /// Create the event; one of that name is replaced.
@@ -209,13 +238,12 @@ impl Session {
             }
             return registry.update(&self.caller, &target, Body::Value(event), &WriteOptions::default()).await.map(drop);
         }
-        let target = registry.resolve("", "v1", "events", "", &namespace, "")?;
-        registry.create(&self.caller, &target, Body::Value(event), &WriteOptions::default()).await.map(drop)
+        self.create("", "events", &namespace, event).await.map(drop)
     }
 }
 
 impl rpc::Server for Session {
-    async fn renew_lease(self: CapRc<Self>, _: rpc::RenewLeaseParams, mut results: rpc::RenewLeaseResults) -> Result<(), capnp::Error> {
+    async fn renew_lease(self: CapRc<Self>, _: rpc::RenewLeaseParams, mut results: rpc::RenewLeaseResults) -> Answer {
         self.current()?;
         write_failure(self.renew().await, || results.get().init_failure());
         Ok(())
@@ -225,7 +253,7 @@ impl rpc::Server for Session {
         self: CapRc<Self>,
         params: rpc::UpdateNodeStatusParams,
         mut results: rpc::UpdateNodeStatusResults,
-    ) -> Result<(), capnp::Error> {
+    ) -> Answer {
         self.current()?;
         let said = parse(params.get()?.get_status()?, "a node's status");
         let updated = match said {
@@ -236,31 +264,21 @@ impl rpc::Server for Session {
         Ok(())
     }
 
-    async fn watch_pods(self: CapRc<Self>, params: rpc::WatchPodsParams, mut results: rpc::WatchPodsResults) -> Result<(), capnp::Error> {
+    async fn watch_pods(self: CapRc<Self>, params: rpc::WatchPodsParams, mut results: rpc::WatchPodsResults) -> Answer {
         self.current()?;
         let watched = Watched { group: "", resource: "pods", field_selector: format!("spec.nodeName={}", self.node), fields: &[] };
-        let sink = params.get()?.get_sink()?;
-        results.get().set_subscription(subscription::begin(self.shared.clone(), watched, sink, self.ended.clone()));
+        results.get().set_subscription(self.follow(watched, params.get()?.get_sink()?));
         Ok(())
     }
 
-    async fn watch_nodes(
-        self: CapRc<Self>,
-        params: rpc::WatchNodesParams,
-        mut results: rpc::WatchNodesResults,
-    ) -> Result<(), capnp::Error> {
+    async fn watch_nodes(self: CapRc<Self>, params: rpc::WatchNodesParams, mut results: rpc::WatchNodesResults) -> Answer {
         self.current()?;
         let watched = Watched { group: "", resource: "nodes", field_selector: String::new(), fields: &NODE_FIELDS };
-        let sink = params.get()?.get_sink()?;
-        results.get().set_subscription(subscription::begin(self.shared.clone(), watched, sink, self.ended.clone()));
+        results.get().set_subscription(self.follow(watched, params.get()?.get_sink()?));
         Ok(())
     }
 
-    async fn watch_network(
-        self: CapRc<Self>,
-        params: rpc::WatchNetworkParams,
-        mut results: rpc::WatchNetworkResults,
-    ) -> Result<(), capnp::Error> {
+    async fn watch_network(self: CapRc<Self>, params: rpc::WatchNetworkParams, mut results: rpc::WatchNetworkResults) -> Answer {
         self.current()?;
         let asked = params.get()?.get_resource()?.to_string()?;
         let Some((group, resource, fields)) = NETWORK.into_iter().find(|(_, resource, _)| *resource == asked) else {
@@ -269,8 +287,7 @@ impl rpc::Server for Session {
             return Ok(());
         };
         let watched = Watched { group, resource, field_selector: String::new(), fields };
-        let sink = params.get()?.get_sink()?;
-        results.get().set_subscription(subscription::begin(self.shared.clone(), watched, sink, self.ended.clone()));
+        results.get().set_subscription(self.follow(watched, params.get()?.get_sink()?));
         Ok(())
     }
 
@@ -278,7 +295,7 @@ impl rpc::Server for Session {
         self: CapRc<Self>,
         params: rpc::UpdatePodStatusesParams,
         mut results: rpc::UpdatePodStatusesResults,
-    ) -> Result<(), capnp::Error> {
+    ) -> Answer {
         self.current()?;
         let statuses = params.get()?.get_statuses()?;
         if statuses.len() > STATUSES_MAX {
@@ -297,14 +314,14 @@ impl rpc::Server for Session {
         Ok(())
     }
 
-    async fn remove_pod(self: CapRc<Self>, params: rpc::RemovePodParams, mut results: rpc::RemovePodResults) -> Result<(), capnp::Error> {
+    async fn remove_pod(self: CapRc<Self>, params: rpc::RemovePodParams, mut results: rpc::RemovePodResults) -> Answer {
         self.current()?;
         let pod = Reference::read(params.get()?.get_pod()?)?;
         write_failure(self.remove(&pod).await, || results.get().init_failure());
         Ok(())
     }
 
-    async fn get(self: CapRc<Self>, params: rpc::GetParams, mut results: rpc::GetResults) -> Result<(), capnp::Error> {
+    async fn get(self: CapRc<Self>, params: rpc::GetParams, mut results: rpc::GetResults) -> Answer {
         self.current()?;
         let object = self.read(&Reference::read(params.get()?.get_ref()?)?);
         write_outcome(object.as_ref().map(|object| &object.body()[..]), results.get().init_outcome());
@@ -315,7 +332,7 @@ impl rpc::Server for Session {
         self: CapRc<Self>,
         params: rpc::ServiceAccountTokenParams,
         mut results: rpc::ServiceAccountTokenResults,
-    ) -> Result<(), capnp::Error> {
+    ) -> Answer {
         self.current()?;
         let params = params.get()?;
         let pod = Reference::read(params.get_pod()?)?;
@@ -330,7 +347,7 @@ impl rpc::Server for Session {
         self: CapRc<Self>,
         params: rpc::RequestCertificateParams,
         mut results: rpc::RequestCertificateResults,
-    ) -> Result<(), capnp::Error> {
+    ) -> Answer {
         self.current()?;
         let params = params.get()?;
         let made = self.certificate(&Reference::read(params.get_pod()?)?, params.get_request()?).await;
@@ -338,11 +355,14 @@ impl rpc::Server for Session {
         Ok(())
     }
 
-    async fn record_event(
-        self: CapRc<Self>,
-        params: rpc::RecordEventParams,
-        mut results: rpc::RecordEventResults,
-    ) -> Result<(), capnp::Error> {
+    async fn create_mirror_pod(self: CapRc<Self>, params: rpc::CreateMirrorPodParams, mut results: rpc::CreateMirrorPodResults) -> Answer {
+        self.current()?;
+        let made = self.mirror(params.get()?.get_pod()?).await;
+        write_outcome(made.as_ref().map(|object| &object.body()[..]), results.get().init_outcome());
+        Ok(())
+    }
+
+    async fn record_event(self: CapRc<Self>, params: rpc::RecordEventParams, mut results: rpc::RecordEventResults) -> Answer {
         self.current()?;
         let recorded = self.record(params.get()?.get_event()?).await;
         write_failure(recorded, || results.get().init_failure());

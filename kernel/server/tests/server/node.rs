@@ -92,6 +92,40 @@ async fn a_machine_registers_renews_reports_and_sees_its_pods() {
     assert_eq!(admin.get(&format!("{PODS}/p")).await.status, 404);
 }
 
+/// Shows a pod of the machine's own: the object that was made, or the code of the refusal.
+async fn mirror(machine: &Machine, pod: Value) -> Result<Value, (u16, String)> {
+    machine
+        .run(move |session: node_session::Client| async move {
+            let mut request = session.create_mirror_pod_request();
+            request.get().set_pod(pod.to_string().as_bytes());
+            read_outcome(request.send().promise.await.unwrap().get().unwrap().get_outcome().unwrap())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_shows_pods_of_its_own_and_nobody_elses() {
+    let cluster = Cluster::start().await;
+    let machine = Machine::connect(&cluster, "n1").await;
+    let mut admin = cluster.admin().await;
+    let pod = |node: &str, annotation: &str, account: Option<&str>| {
+        json!({ "metadata": { "name": "web-n1", "namespace": "default", "annotations": { annotation: "0af3" } },
+            "spec": { "nodeName": node, "serviceAccountName": account, "containers": [{ "name": "c", "image": "i" }] } })
+    };
+    const MIRROR: &str = "kubernetes.io/config.mirror";
+    for refused in [pod("n2", MIRROR, None), pod("n1", "kubernetes.io/config.hash", None), pod("n1", MIRROR, Some("robot"))] {
+        assert_eq!(mirror(&machine, refused).await.unwrap_err().0, 403);
+    }
+    let made = mirror(&machine, pod("n1", MIRROR, None)).await.unwrap();
+    let owner = &made["metadata"]["ownerReferences"][0];
+    assert_eq!((owner["kind"].as_str(), owner["name"].as_str(), owner["controller"].as_bool()), (Some("Node"), Some("n1"), Some(true)));
+    let node = admin.get("/api/v1/nodes/n1").await.json();
+    assert_eq!(owner["uid"], node["metadata"]["uid"]);
+    assert_eq!(mirror(&machine, pod("n1", MIRROR, None)).await.unwrap_err().0, 409);
+    let reported = report(&machine, "web-n1", json!({ "phase": "Running" })).await.unwrap();
+    assert_eq!(reported["metadata"]["uid"], made["metadata"]["uid"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_reads_what_its_pods_mention_and_nothing_else() {
     let cluster = Cluster::start().await;

@@ -39,3 +39,28 @@ fn a_route_table_mentions_the_certificates_of_its_listeners() {
         assert!(!table_mentions(&table, namespace, name), "{namespace}/{name}");
     }
 }
+
+#[test]
+fn a_mirror_pod_is_bound_to_its_own_node_and_mentions_nothing() {
+    let check = |node: &str, mirror: bool, spec: Value, fine: bool| {
+        let mut pod = serde_json::json!({ "metadata": { "name": "web-n1" }, "spec": spec });
+        pod["spec"]["nodeName"] = node.into();
+        if mirror {
+            pod["metadata"]["annotations"] = serde_json::json!({ "kubernetes.io/config.mirror": "0af3" });
+        }
+        assert_eq!(NodeAuthority::named("n1").check_mirror(&pod).is_ok(), fine, "{pod}");
+    };
+    let plain = serde_json::json!({ "containers": [{ "name": "c" }], "volumes": [{ "name": "v", "hostPath": { "path": "/x" } }] });
+    check("n1", true, plain.clone(), true);
+    check("n2", true, plain.clone(), false);
+    check("n1", false, plain, false);
+    for spec in [
+        serde_json::json!({ "serviceAccountName": "robot" }),
+        serde_json::json!({ "imagePullSecrets": [{ "name": "pull" }] }),
+        serde_json::json!({ "volumes": [{ "name": "v", "secret": { "secretName": "keys" } }] }),
+        serde_json::json!({ "volumes": [{ "name": "v", "ephemeral": {} }] }),
+        serde_json::json!({ "containers": [{ "envFrom": [{ "configMapRef": { "name": "settings" } }] }] }),
+    ] {
+        check("n1", true, spec, false);
+    }
+}
