@@ -68,6 +68,17 @@ pub fn adapt_tests() -> Outcome {
     shell::cargo(&["test", "--release", "--quiet", "--locked", "--manifest-path", &manifest, "--target-dir", &target])
 }
 
+/// The tests of the SDK for Go, where there is a Go.
+pub fn go_tests() -> Outcome {
+    if !needs::go() {
+        eprintln!("no go of 1.21 or later: the tests of the SDK for Go are skipped");
+        return Ok(());
+    }
+    let folder = shell::root().join("modules/sdk/go").display().to_string();
+    shell::run("go", &["vet", "-C", &folder, "./..."])?;
+    shell::run("go", &["test", "-C", &folder, "./..."])
+}
+
 /// The third-party examples, each a workspace of its own, to `target/release/example-modules/`.
 pub fn examples() -> Outcome {
     module_folders(&shell::root().join("examples"))?.iter().try_for_each(|folder| outside(folder))

@@ -85,8 +85,8 @@ fn test(filter: &[String]) -> Outcome {
         args.extend(filter.iter().map(String::as_str));
         return shell::cargo(&args);
     }
-    let (ours, adapt, upstreams) = (shell::cargo(&args), compile::adapt_tests(), conformance::stable());
-    ours.and(adapt).and(upstreams)
+    let (ours, adapt, go, upstreams) = (shell::cargo(&args), compile::adapt_tests(), compile::go_tests(), conformance::stable());
+    ours.and(adapt).and(go).and(upstreams)
 }
 
 /// Formatting and schemas first, because they fail fast.

@@ -7,8 +7,11 @@
 //! The invariant: what comes out imports nothing but the pipe's `abort` and what a standard library drags in (`wasi:`), which the kernel
 //! links to nothing. A guest that wants more is refused here, by the name of what it wants.
 
+mod guest;
+mod reactor;
 mod wapc;
 
+use guest::Guest;
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -23,12 +26,14 @@ struct Contract {
     /// Without its version.
     interface: &'static str,
     adapter: &'static str,
+    /// The world of wit/module.wit that exports it, for core modules.
+    world: Option<&'static str>,
 }
 
 const CONTRACTS: &[Contract] = &[
-    Contract { interface: "pintle:module/admission", adapter: "admission" },
-    Contract { interface: "pintle:module/controller", adapter: "controller" },
-    Contract { interface: "pintle:module/wapc", adapter: "kubewarden" },
+    Contract { interface: "pintle:module/admission", adapter: "admission", world: Some("admission-module") },
+    Contract { interface: "pintle:module/controller", adapter: "controller", world: Some("controller-module") },
+    Contract { interface: "pintle:module/wapc", adapter: "kubewarden", world: None },
 ];
 
 /// What a module of the pipe's own exports.
@@ -68,7 +73,7 @@ fn known() -> String {
 /// # Errors
 /// As `AdaptError` says.
 pub fn adapt(guest: Vec<u8>, adapters: &Path) -> Result<Vec<u8>, AdaptError> {
-    let guest = if wapc::is_core(&guest) { wapc::component(&guest)? } else { guest };
+    let guest = if guest::is_core(&guest) { component(guest)? } else { guest };
     let mut graph = CompositionGraph::new();
     let package = Package::from_bytes("pintle:guest", None, guest.clone(), graph.types_mut()).map_err(unreadable)?;
     let world = &graph.types()[package.ty()];
@@ -86,6 +91,16 @@ pub fn adapt(guest: Vec<u8>, adapters: &Path) -> Result<Vec<u8>, AdaptError> {
     let adapter = graph.register_package(adapter).map_err(unreadable)?;
     wac_graph::plug(&mut graph, vec![guest], adapter).map_err(unreadable)?;
     graph.encode(EncodeOptions { processor: None, ..EncodeOptions::default() }).map_err(unreadable)
+}
+
+/// A core module as a component: a reactor that exports an interface of wit/module.wit itself, or a guest of waPC.
+fn component(core: Vec<u8>) -> Result<Vec<u8>, AdaptError> {
+    let guest = Guest::read(&core)?;
+    let exports = |contract: &&Contract| guest.exports.iter().any(|(name, _)| name.starts_with(&format!("{}@", contract.interface)));
+    match CONTRACTS.iter().find_map(|contract| contract.world.filter(|_| exports(&contract))) {
+        Some(world) => reactor::component(&guest, core, world),
+        None => wapc::component(&guest, &core),
+    }
 }
 
 fn adapter(types: &mut Types, path: &Path) -> Result<Package, AdaptError> {

@@ -1,6 +1,6 @@
 //! What is refused, by name; and what is made of a guest of waPC, checked by a validator. That the whole works is shown by the tutorial's tests.
 
-use super::{AdaptError, adapt, wapc};
+use super::{AdaptError, adapt, component};
 use std::path::Path;
 use wasmparser::{Validator, WasmFeatures};
 
@@ -40,7 +40,7 @@ fn a_guest_of_wapc_becomes_a_component() {
     let more = r#"(import "wasi_snapshot_preview1" "path_open" (func (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
                   (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))
                   (import "wasi:random/insecure-seed@0.2.9" "insecure-seed" (func (param i32)))"#;
-    let component = wapc::component(&guest(more)).expect("a component");
+    let component = component(guest(more)).expect("a component");
     Validator::new_with_features(WasmFeatures::all()).validate_all(&component).expect("valid");
     let name = b"pintle:module/wapc@1.0.0";
     assert!(component.windows(name.len()).any(|window| window == name), "it exports the interface");
@@ -49,4 +49,36 @@ fn a_guest_of_wapc_becomes_a_component() {
 #[test]
 fn a_guest_needs_its_adapter() {
     assert!(matches!(adapt(guest(""), Path::new("/nowhere")), Err(AdaptError::Adapter { .. })));
+}
+
+/// A reactor that exports an interface of ours by the canonical ABI, with more of the text format in it. It starts by no error.
+fn reactor(more: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(module {more}
+            (memory (export "memory") 1)
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
+            (func (export "pintle:module/controller@1.0.0#start") (param i32 i32 i32 i32) (result i32) (i32.const 64))
+            (func (export "pintle:module/controller@1.0.0#reconcile") (param i32) (result i32) (unreachable)))"#
+    );
+    wat::parse_str(text).expect("a reactor")
+}
+
+#[test]
+fn a_reactor_becomes_a_component_that_imports_what_it_calls() {
+    let more = r#"(import "wasi_snapshot_preview1" "path_open" (func (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+                  (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))
+                  (import "wasi_snapshot_preview1" "clock_time_get" (func (param i32 i64 i32) (result i32)))"#;
+    let component = component(reactor(more)).expect("a component");
+    Validator::new_with_features(WasmFeatures::all()).validate_all(&component).expect("valid");
+    let has = |name: &str| component.windows(name.len()).any(|window| window == name.as_bytes());
+    assert!(has("pintle:module/controller@1.0.0") && has("wasi:cli/stdout@0.2.0") && has("wasi:clocks/wall-clock@0.2.0"));
+    assert!(!has("wasi:random/random@0.2.0"), "it does not call that");
+}
+
+#[test]
+fn a_reactor_that_wants_more_or_exports_less_is_refused_by_name() {
+    check_refused(reactor(r#"(import "env" "system" (func))"#), "imports env/system");
+    check_refused(reactor(r#"(import "wasi_snapshot_preview1" "memory" (memory 1))"#), "imports wasi_snapshot_preview1/memory");
+    let half = wat::parse_str(r#"(module (memory (export "memory") 1) (func (export "pintle:module/admission@1.0.0#start")))"#);
+    check_refused(half.expect("a module"), "pintle:module/admission@1.0.0#start");
 }

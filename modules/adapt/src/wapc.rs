@@ -4,10 +4,9 @@
 //! a memory of its own that copies between the two. Guest and host need each other, so the guest is given functions that jump through a
 //! table, and the table is filled once both are there. The guest's bytes are not changed.
 
-use crate::AdaptError;
+use crate::{AdaptError, guest::Guest};
 use std::{collections::BTreeSet, fmt::Write as _};
 use wasm_encoder::{CanonicalOption, ComponentBuilder, ComponentExportKind, ComponentValType, ExportKind, ModuleArg, PrimitiveValType};
-use wasmparser::{ExternalKind, FuncType, Parser, Payload, TypeRef, ValType};
 
 /// What a guest of waPC exports.
 pub const MARK: &str = "__guest_call";
@@ -19,93 +18,11 @@ const HOST: &str = include_str!("wapc.wat");
 const STARTS: [&str; 3] = ["_initialize", "_start", "wapc_init"];
 /// Where a guest's imports may be from, beside WASI 0.2 (`wasi:...`), which guests of newer toolchains call without being components.
 const SPACES: [&str; 2] = ["wapc", "wasi_snapshot_preview1"];
-/// WASI's "bad file descriptor" and "not supported".
-const BADF: u32 = 8;
-const NOTSUP: u32 = 58;
-
-/// A function that the guest imports.
-struct Import {
-    module: String,
-    name: String,
-    ty: FuncType,
-}
-
-impl Import {
-    /// As the host exports it.
-    fn key(&self) -> String {
-        format!("{}/{}", self.module, self.name)
-    }
-
-    fn is_wasi2(&self) -> bool {
-        self.module.starts_with("wasi:")
-    }
-
-    /// Its parameters and results in the text format.
-    fn signature(&self) -> String {
-        let list = |word: &str, types: &[ValType]| types.iter().map(|t| format!(" ({word} {t})")).collect::<String>();
-        format!("{}{}", list("param", self.ty.params()), list("result", self.ty.results()))
-    }
-}
-
-/// What there is to know of a core module.
-#[derive(Default)]
-struct Guest {
-    imports: Vec<Import>,
-    /// What it imports that is no function.
-    others: Vec<String>,
-    exports: Vec<(String, ExternalKind)>,
-}
-
-impl Guest {
-    fn read(bytes: &[u8]) -> Result<Self, AdaptError> {
-        let (mut guest, mut types) = (Self::default(), Vec::new());
-        for payload in Parser::new(0).parse_all(bytes) {
-            match payload.map_err(crate::unreadable)? {
-                Payload::TypeSection(section) => {
-                    for group in section {
-                        types.extend(group.map_err(crate::unreadable)?.into_types());
-                    }
-                }
-                Payload::ImportSection(section) => {
-                    for import in section.into_imports() {
-                        let import = import.map_err(crate::unreadable)?;
-                        let (module, name) = (import.module.to_owned(), import.name.to_owned());
-                        let TypeRef::Func(at) = import.ty else {
-                            guest.others.push(format!("{module}/{name}"));
-                            continue;
-                        };
-                        let ty = types.get(at as usize).map(wasmparser::SubType::unwrap_func).cloned();
-                        guest.imports.push(Import { module, name, ty: ty.unwrap_or_else(|| FuncType::new([], [])) });
-                    }
-                }
-                Payload::ExportSection(section) => {
-                    for export in section {
-                        let export = export.map_err(crate::unreadable)?;
-                        guest.exports.push((export.name.to_owned(), export.kind));
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(guest)
-    }
-
-    fn exports(&self, name: &str) -> bool {
-        self.exports.iter().any(|(export, kind)| export == name && *kind == ExternalKind::Func)
-    }
-}
-
-/// Whether these bytes are a core module, not a component.
-pub fn is_core(bytes: &[u8]) -> bool {
-    Parser::is_core_wasm(bytes)
-}
-
 /// The component.
 ///
 /// # Errors
 /// `NoContract` when it is no guest of waPC; `Import` when it wants more than waPC and WASI have.
-pub fn component(bytes: &[u8]) -> Result<Vec<u8>, AdaptError> {
-    let guest = Guest::read(bytes)?;
+pub fn component(guest: &Guest, bytes: &[u8]) -> Result<Vec<u8>, AdaptError> {
     if !guest.exports(MARK) {
         let exports: Vec<&str> = guest.exports.iter().map(|(name, _)| name.as_str()).collect();
         return Err(AdaptError::NoContract { exports: exports.join(", ") });
@@ -117,13 +34,13 @@ pub fn component(bytes: &[u8]) -> Result<Vec<u8>, AdaptError> {
         return Err(AdaptError::Import(import.key()));
     }
     let assemble = |text: &str| wat::parse_str(text).map_err(crate::unreadable);
-    let host = assemble(&host(&guest))?;
+    let host = assemble(&host(guest))?;
     // A guest that names a function of waPC which there is not is told here, by name, and not by the linker.
     let served = Guest::read(&host)?;
     if let Some(import) = guest.imports.iter().find(|import| !served.exports(&import.key())) {
         return Err(AdaptError::Import(import.key()));
     }
-    Ok(link(&guest, bytes, &host, &assemble(&jumps(&guest))?, &assemble(&filling(&guest))?))
+    Ok(link(guest, bytes, &host, &assemble(&jumps(guest))?, &assemble(&filling(guest))?))
 }
 
 /// The host for this guest: it starts it as it wants to be started, and answers what it imports of WASI and is not served.
@@ -134,12 +51,7 @@ fn host(guest: &Guest) -> String {
         let _ = writeln!(start, "(call ${name})");
     }
     for import in guest.imports.iter().filter(|i| i.module != "wapc" && !HOST.contains(&format!("\"{}\"", i.key()))) {
-        let body = match import.ty.results() {
-            _ if import.is_wasi2() => wasi2(&import.name).into(),
-            [ValType::I32] if import.name.starts_with("fd_") => format!("(i32.const {BADF})"),
-            [ValType::I32] => format!("(i32.const {NOTSUP})"),
-            _ => "(unreachable)".into(),
-        };
+        let body = if import.is_wasi2() { wasi2(&import.name).into() } else { import.refusal() };
         let _ = writeln!(more, "(func (export \"{}\"){} {body})", import.key(), import.signature());
     }
     let text = HOST.replace(";; {imports}", &imports).replace(";; {start}", &start);

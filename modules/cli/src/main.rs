@@ -1,7 +1,7 @@
 //! `pintle module new | test | build | adapt | push | logs`: from an empty folder to a running module; `shadow | compare | promote | rollback | record |
 //! replay`: from one version to the next.
 //!
-//! It runs the user's own cargo (or npm, or Python) and kubectl, and knows nothing of the kernel: a module is a crate that depends on modules/sdk, or a
+//! It runs the user's own cargo (or npm, Python or Go) and kubectl, and knows nothing of the kernel: a module is a crate that depends on modules/sdk, or a
 //! component that exports an interface of wit/module.wit, and loading one is a write to the API like any other.
 
 mod cluster;
@@ -30,7 +30,7 @@ enum Verb {
         /// What it is.
         #[arg(long, value_enum, default_value = "controller")]
         kind: project::Kind,
-        /// What it is written in: rust, or an admission rule in javascript, or a controller in python.
+        /// What it is written in: rust; or, an admission rule or a controller, in go, javascript or python.
         #[arg(long, value_enum, default_value = "rust")]
         language: project::Language,
         /// The folder of Pintle's SDK (modules/sdk); by default the one that this program was built beside.
@@ -41,8 +41,8 @@ enum Verb {
     Test,
     /// Builds the module, and says what came out.
     Build,
-    /// Makes a module of WebAssembly that was not built for Pintle's pipe: a component that exports an interface of wit/module.wit, or a
-    /// policy of Kubewarden.
+    /// Makes a module of WebAssembly that was not built for Pintle's pipe: a component, or a reactor for WASI preview 1, that
+    /// exports an interface of wit/module.wit, or a policy of Kubewarden.
     Adapt {
         /// The component or core module.
         guest: PathBuf,
@@ -156,7 +156,7 @@ pub enum CliError {
         language: project::Language,
     },
     /// The folder shows no language.
-    #[error("there is no Cargo.toml, package.json, requirements.txt or guest.wasm here: a module is built in its own folder")]
+    #[error("there is no Cargo.toml, package.json, requirements.txt, go.mod or guest.wasm here: a module is built in its own folder")]
     NoToolchain,
     /// The SDK is not where it should be.
     #[error("there is no SDK at {0}; say where modules/sdk of Pintle's source is with --sdk")]

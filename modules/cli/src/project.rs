@@ -32,6 +32,8 @@ pub enum Language {
     Javascript,
     /// Against the WIT world, by componentize-py.
     Python,
+    /// With the SDK for Go, by Go's own toolchain.
+    Go,
 }
 
 /// One example as a template: its own names, and its files.
@@ -70,6 +72,24 @@ fn template(kind: Kind, language: Language) -> Option<Template> {
         }
         (Language::Python, Kind::Controller) => {
             template!("module-python", "python-greeter", "greeting.py", "app.py", "test_greeting.py", "requirements.txt", ".gitignore")
+        }
+        (Language::Javascript, Kind::Controller) => {
+            template!(
+                "module-javascript-controller",
+                "javascript-greeter",
+                "greeting.js",
+                "greeting.test.js",
+                "build.js",
+                "package.json",
+                ".gitignore"
+            )
+        }
+        (Language::Python, Kind::Admission) => {
+            template!("module-python-admission", "python-owners", "owners.py", "app.py", "test_owners.py", "requirements.txt", ".gitignore")
+        }
+        (Language::Go, Kind::Controller) => template!("module-go", "go-keeper", "keeper.go", "keeper_test.go", "go.mod", ".gitignore"),
+        (Language::Go, Kind::Admission) => {
+            template!("module-go-admission", "go-registries", "rule.go", "rule_test.go", "go.mod", ".gitignore")
         }
         _ => return None,
     })
@@ -112,6 +132,7 @@ impl Template {
         let file = |package: &str| format!("{}.wasm", package.replace('-', "_"));
         text.replace("../../modules/sdk", &sdk.display().to_string())
             .replace(&file(self.package), &file(name))
+            .replace(&format!("module {}\n", self.package), &format!("module {name}\n"))
             .replace(&format!("\"{}\"", self.package), &format!("\"{name}\""))
             .replace(&format!("\"name\": \"{}\"}}", self.module), &format!("\"name\": \"{name}\"}}"))
     }

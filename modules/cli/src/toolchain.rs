@@ -1,6 +1,7 @@
 //! The tools of a module's language, as the files of its folder show it: each is run as its users run it.
 //!
-//! What is not Rust is built against `wit/module.wit`, which is written into the folder: the contract that the adapters beside this program know.
+//! JavaScript and Python are built against `wit/module.wit`, which is written into the folder: the contract that the adapters beside this program know. Go has it in
+//! its SDK (modules/sdk/go).
 
 use crate::CliError;
 use serde_json::Value;
@@ -21,15 +22,17 @@ pub enum Toolchain {
     Cargo,
     Npm,
     Python,
+    Go,
     /// Somebody else did: there is only what came out.
     Elsewhere,
 }
 
 /// The file that shows each.
-const SIGNS: [(&str, Toolchain); 4] = [
+const SIGNS: [(&str, Toolchain); 5] = [
     ("Cargo.toml", Toolchain::Cargo),
     ("package.json", Toolchain::Npm),
     ("requirements.txt", Toolchain::Python),
+    ("go.mod", Toolchain::Go),
     (GUEST, Toolchain::Elsewhere),
 ];
 
@@ -52,6 +55,7 @@ impl Toolchain {
             Self::Cargo => run(Command::new("cargo").arg("test")),
             Self::Npm => run(Command::new("npm").args(["test", "--silent"])),
             Self::Python => run(Command::new("python3").args(["-m", "unittest"])),
+            Self::Go => run(Command::new("go").args(["test", "./..."])),
             Self::Elsewhere => Err(CliError::unexpected(GUEST, "it was built elsewhere, and so are its tests")),
         }
     }
@@ -64,6 +68,10 @@ impl Toolchain {
         match self {
             Self::Cargo => return cargo(),
             Self::Elsewhere => {}
+            Self::Go => {
+                let words = ["build", "-trimpath", "-buildmode=c-shared", "-ldflags=-s -w", "-o", GUEST, "."];
+                run(Command::new("go").args(words).envs([("GOOS", "wasip1"), ("GOARCH", "wasm")]))?;
+            }
             Self::Npm => {
                 write_wit()?;
                 if !Path::new("node_modules").exists() {

@@ -18,6 +18,7 @@ struct Language {
 }
 
 const LANGUAGES: &[Language] = &[
+    Language { name: "go", needs: &["go", "docker-registry"], says: "container stray: images come from registry.local" },
     Language { name: "javascript", needs: &["node", "npm", "docker-registry"], says: "container greedy must have a limit of memory" },
     Language { name: "python", needs: &["python3", "docker-registry"], says: "Hello, mongoose!" },
     Language { name: "kubewarden", needs: &["docker-registry"], says: "label secret is not allowed in default" },
@@ -27,6 +28,8 @@ const LANGUAGES: &[Language] = &[
 const SECONDS: &str = "500";
 
 const NODE_MAJOR_MIN: u32 = 20;
+/// From this one on Go fetches the newer one that a module asks for.
+const GO_MINOR_MIN: u32 = 21;
 
 /// Where the modules are pushed to.
 const REGISTRY: ([u8; 4], u16) = ([127, 0, 0, 1], 5093);
@@ -39,7 +42,7 @@ pub fn trials() -> Vec<Trial> {
             let name = format!("tutorial_{}", language.name);
             let missing: Vec<&str> = language.needs.iter().copied().filter(|program| !has_program(program) || is_old(program)).collect();
             if !missing.is_empty() {
-                println!("skipped: {name} needs {} (of Node.js {NODE_MAJOR_MIN} or later)", missing.join(" and "));
+                println!("skipped: {name} needs {} (of Node.js {NODE_MAJOR_MIN}, of Go 1.{GO_MINOR_MIN} or later)", missing.join(" and "));
                 return Trial::test(name, || Ok(())).with_ignored_flag(true);
             }
             Trial::test(name, || follow(language).map_err(Failed::from))
@@ -47,13 +50,21 @@ pub fn trials() -> Vec<Trial> {
         .collect()
 }
 
-/// Debian 12 has Node.js 18, which componentize-js does not run on.
+/// Debian 12 has Node.js 18, which componentize-js does not run on, and Go 1.19, which does not fetch another.
 fn is_old(program: &str) -> bool {
-    program == "node" && {
-        let version = Command::new("node").arg("--version").output().map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-        let major = version.ok().and_then(|text| text.trim().strip_prefix('v')?.split('.').next()?.parse::<u32>().ok());
-        major.is_none_or(|major| major < NODE_MAJOR_MIN)
+    match program {
+        "node" => version(&["node", "--version"], "v").is_none_or(|major| major < NODE_MAJOR_MIN),
+        "go" => version(&["go", "env", "GOVERSION"], "go1.").is_none_or(|minor| minor < GO_MINOR_MIN),
+        _ => false,
     }
+}
+
+/// The number behind `prefix` in what a program says of itself.
+fn version(words: &[&str], prefix: &str) -> Option<u32> {
+    let output = Command::new(words[0]).args(&words[1..]).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let digits: String = text.trim().strip_prefix(prefix)?.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
 }
 
 fn follow(language: &Language) -> Result<(), String> {

@@ -1,0 +1,3 @@
+module pintle.dev/module
+
+go 1.24.0
