@@ -11,10 +11,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pintle_host_node::net::Network;
 use pintle_host_node::net::nft::Transaction;
 use pintle_host_node::net::nft::wire::Socket;
 use pintle_host_node::net::shape::Bandwidth;
+use pintle_host_node::net::{Network, Settings};
 use pintle_host_node::service::frontends::{Back, Front, Masquerade};
 use pintle_host_node::service::ruleset::{Ground, Ruleset, TABLE};
 
@@ -121,7 +121,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 fn plugging_in(directory: &std::path::Path) -> Vec<f64> {
     let pods: Vec<OwnedFd> = (0..PODS).map(|_| namespace()).collect();
     block_on(async {
-        let network = Network::open("trial", directory.to_owned()).expect("netlink");
+        let network = Network::open(Settings { bridge: "trial".into(), ..Settings::default() }, directory.to_owned()).expect("netlink");
         network.set_pod_cidrs(&[cidr("10.250.0.0/24")]).await.expect("a bridge");
         let mut times = Vec::new();
         for (number, pod) in pods.into_iter().enumerate() {
@@ -139,11 +139,11 @@ fn plugging_in(directory: &std::path::Path) -> Vec<f64> {
 /// A machine's bridge, its route to the other one, its rules, and its first pods (the first and the last of them are given).
 fn machine(directory: &std::path::Path, number: u8, count: usize) -> (Pod, Pod) {
     let mut pods = block_on(async {
-        let network = Network::open("pods", directory.to_owned()).expect("netlink");
+        let network = Network::open(Settings { bridge: "pods".into(), ..Settings::default() }, directory.to_owned()).expect("netlink");
         network.set_pod_cidrs(&[cidr(&format!("10.244.{number}.0/24"))]).await.expect("a bridge");
         let other = 1 - number;
         let gateway = Ipv4Addr::new(192, 0, 2, other + 1);
-        network.set_routes("other", vec![(cidr(&format!("10.244.{other}.0/24")), gateway.into())]).await.expect("a route");
+        network.set_peer("other", &[cidr(&format!("10.244.{other}.0/24"))], &[gateway.into()]).await.expect("a route");
         let mut pods = Vec::new();
         for index in 0..count {
             let namespace = namespace();

@@ -25,7 +25,7 @@ use crate::ingress;
 use crate::link::{self, Ends, Kernel, Row};
 use crate::machine::{Machine, Readiness};
 use crate::manifest::{self, StaticPods};
-use crate::net::Network;
+use crate::net::{self, Network};
 use crate::options::NodeOptions;
 use crate::pod::report::Reporter;
 use crate::pod::roster::Roster;
@@ -210,9 +210,17 @@ async fn assemble(options: NodeOptions, proxy: Proxy, ingress: mpsc::UnboundedSe
     let kept = options.state_dir.join("cni");
     let cni = options.cni_conf_dir.clone().map(|conf| Cni::open(conf, options.cni_bin_dir.clone(), kept)).transpose()?;
     let images = Images::new(runtime.clone(), kernel.clone(), events.clone(), options.mirrors()?, law);
+    let machine = Machine::look(&options);
+    let network = net::Settings {
+        bridge: options.bridge.clone(),
+        node: options.name.clone(),
+        addresses: machine.addresses.clone(),
+        overlay: options.pod_overlay,
+        mtu: options.pod_mtu,
+    };
     Ok(Rc::new(Node {
-        machine: Machine::look(&options),
-        network: Network::open(&options.bridge, options.state_dir.join("addresses"))?,
+        machine,
+        network: Network::open(network, options.state_dir.join("addresses"))?,
         cni,
         reporter: Reporter::default(),
         roster: Roster::default(),
@@ -291,13 +299,16 @@ async fn hear_nodes(node: Rc<Node>, mut rows: mpsc::UnboundedReceiver<Row>) {
                     drop_route(&node, gone).await;
                 }
                 known = seen;
+                if let Err(error) = node.network.settle().await {
+                    tracing::warn!(error = Error::chain(&error), "ways to nodes that are gone may have stayed");
+                }
             }
         }
     }
 }
 
 async fn drop_route(node: &Node, name: &str) {
-    if let Err(error) = node.network.set_routes(name, Vec::new()).await {
+    if let Err(error) = node.network.set_peer(name, &[], &[]).await {
         tracing::warn!(node = name, error = Error::chain(&error), "a route stays");
     }
 }
@@ -324,9 +335,8 @@ async fn take_peer(node: &Node, peer: &Peer) -> Result<()> {
         return Ok(());
     }
     // A node with our own address shares our namespace: there is nothing to route.
-    let foreign = || peer.addresses.iter().filter(|address| !node.machine.addresses.contains(address));
-    let through = |range: Range| Some((range, *foreign().find(|address| address.is_ipv4() == range.address().is_ipv4())?));
-    node.network.set_routes(&peer.name, ranges.into_iter().filter_map(through).collect()).await
+    let foreign: Vec<_> = peer.addresses.iter().filter(|address| !node.machine.addresses.contains(address)).copied().collect();
+    node.network.set_peer(&peer.name, &ranges, &foreign).await
 }
 
 /// What matters of a Node object.

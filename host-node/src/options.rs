@@ -12,6 +12,7 @@ use pintle_runtime_bridge::Mirror;
 
 use crate::error::{Error, Result};
 use crate::housekeeping::options as housekeeping;
+use crate::net::overlay::Overlay;
 use crate::shutdown;
 
 /// `host-node`: runs the pods of one machine.
@@ -85,6 +86,13 @@ pub struct NodeOptions {
     /// The bridge that pods are plugged into.
     #[arg(long, default_value = "pintle-pods")]
     pub bridge: String,
+    /// How packets get to pods of other nodes: as they are, or in a VXLAN tunnel (UDP port 4789) where the network between the nodes does not route
+    /// pods' addresses. The same on every node.
+    #[arg(long, value_enum, default_value_t)]
+    pub pod_overlay: Overlay,
+    /// Longest packets of pods, bytes; 0: those of the interface with the node's address, less what the overlay needs.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=65_535))]
+    pub pod_mtu: u32,
     /// Have CNI plugins make the pods' network: the first configuration in this directory says how.
     #[arg(long)]
     pub cni_conf_dir: Option<PathBuf>,
@@ -165,6 +173,12 @@ impl NodeOptions {
         }
         if self.node_ip.len() > 2 || self.node_ip.len() == 2 && self.node_ip[0].is_ipv4() == self.node_ip[1].is_ipv4() {
             return Err(Error::invalid("--node-ip", "one address, or one of each family"));
+        }
+        if (1..1280).contains(&self.pod_mtu) {
+            return Err(Error::invalid("--pod-mtu", "0, or 1280 to 65535: version 6 knows no shorter packets"));
+        }
+        if self.cni_conf_dir.is_some() && (self.pod_overlay != Overlay::None || self.pod_mtu != 0) {
+            return Err(Error::invalid("--cni-conf-dir", "overlay and MTU are the plugins' affair then: no --pod-overlay, no --pod-mtu"));
         }
         self.housekeeping.check()?;
         self.shutdown.check()?;
@@ -292,6 +306,8 @@ mod tests {
             &["--label", "x"],
             &["--node-ip", "192.0.2.1,192.0.2.2"],
             &["--ingress-port", "80=x"],
+            &["--pod-mtu", "576"],
+            &["--cni-conf-dir", "/c", "--pod-overlay", "vxlan"],
             &["--dns-stub-domain", "corp.example"],
             &["--dns-stub-domain", "=192.0.2.1"],
             &["--dns-stub-domain", "corp.example=192.0.2.1,x"],

@@ -1,4 +1,5 @@
-//! The pods' network on this machine: a bridge, a veth pair a pod, routes to other nodes; of one family of addresses or of both. By netlink only.
+//! The pods' network on this machine: a bridge, a veth pair a pod, routes to other nodes or a tunnel to them; of one family of addresses or of both.
+//! By netlink only.
 //!
 //! The daemon works in whatever network namespace it was started in; several nodes on one machine each have their own. A pod's side
 //! of the pair is moved into its namespace and configured by a netlink socket made inside it.
@@ -7,7 +8,9 @@
 //! only replaced or removed when they lead to a podCIDR that a Node object named.
 
 pub mod addresses;
+mod link;
 pub mod nft;
+pub mod overlay;
 pub mod shape;
 
 use std::cell::RefCell;
@@ -17,46 +20,96 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use futures::TryStreamExt;
 use pintle_values::network::Network as Range;
-use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute};
-use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteMetric, RouteScope};
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
 use crate::error::{Error, Result, Step};
 use addresses::{Pool, gateway};
+use link::{add_address, netlink, require};
+use overlay::{Overlay, Tunnel};
 use shape::Bandwidth;
 
 /// The pod's side of its pair, as the pod sees it.
 const POD_LINK: &str = "eth0";
 
+/// The longest packets of pods where no interface bears the node's address.
+const MTU: u32 = 1500;
+/// As long as packets of a veth pair get.
+const MTU_MAX: u32 = 65_535;
+
+/// What a node's network is to be.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The bridge that pods are plugged into.
+    pub bridge: String,
+    /// The node's name.
+    pub node: String,
+    /// The node's own addresses, at most one of each family; a tunnel begins at the first.
+    pub addresses: Vec<IpAddr>,
+    /// How packets get to other nodes.
+    pub overlay: Overlay,
+    /// The longest packets of pods, bytes; 0: as long as the interface with the node's address lets them be.
+    pub mtu: u32,
+}
+
 /// The pods' network. Single-threaded by design: it lives on the daemon's one thread.
 pub struct Network {
     bridge: String,
     handle: Handle,
+    addresses: Vec<IpAddr>,
+    tunnel: Option<Tunnel>,
+    mtu_asked: Option<u32>,
+    mtu: OnceCell<u32>,
     /// One of each family that the node's pods have; none until they are known.
     pools: RefCell<Vec<Pool>>,
     /// The same where plugins plug pods in.
     foreign: RefCell<Vec<Range>>,
     directory: std::path::PathBuf,
-    routes: RefCell<BTreeMap<String, Vec<(Range, IpAddr)>>>,
+    /// Of each other node: its pods' ranges, and its address that each is reached by.
+    ways: RefCell<BTreeMap<String, Vec<(Range, IpAddr)>>>,
     ready: watch::Sender<bool>,
 }
 
 impl Network {
     /// Opens netlink; the bridge comes with the podCIDR.
-    pub fn open(bridge: &str, directory: std::path::PathBuf) -> Result<Self> {
+    pub fn open(settings: Settings, directory: std::path::PathBuf) -> Result<Self> {
         let (connection, handle, _) = rtnetlink::new_connection().step(|| "opening netlink".into())?;
         tokio::spawn(connection);
+        let begin = settings.addresses.first().filter(|_| settings.overlay == Overlay::Vxlan);
         Ok(Self {
-            bridge: bridge.to_owned(),
+            tunnel: begin.map(|from| Tunnel::new(&settings.bridge, &settings.node, *from)),
+            bridge: settings.bridge,
             handle,
+            addresses: settings.addresses,
+            mtu_asked: Some(settings.mtu).filter(|mtu| *mtu != 0),
+            mtu: OnceCell::new(),
             pools: RefCell::default(),
             foreign: RefCell::default(),
             directory,
-            routes: RefCell::default(),
+            ways: RefCell::default(),
             ready: watch::channel(false).0,
         })
+    }
+
+    /// The longest packets of pods, bytes.
+    pub async fn mtu(&self) -> Result<u32> {
+        let found = async || match (self.mtu_asked, &self.tunnel) {
+            (Some(asked), _) => Ok(asked),
+            (None, Some(tunnel)) => Ok(self.mtu_of(&[tunnel.from]).await? - overlay::overhead(tunnel.from)),
+            (None, None) => self.mtu_of(&self.addresses).await,
+        };
+        self.mtu.get_or_try_init(found).await.copied()
+    }
+
+    /// The longest packets that pass by all of these addresses' interfaces.
+    async fn mtu_of(&self, addresses: &[IpAddr]) -> Result<u32> {
+        let mut found = Vec::new();
+        for address in addresses {
+            found.extend(link::mtu_of_address(&self.handle, *address).await?);
+        }
+        Ok(found.into_iter().min().unwrap_or(MTU).clamp(1280, MTU_MAX))
     }
 
     /// The node's own parts of the pods' addresses, one of each family; none until they are known.
@@ -93,7 +146,12 @@ impl Network {
         if both {
             forward_ipv6(&self.bridge);
         }
-        let index = self.make_bridge(ranges).await?;
+        let mtu = self.mtu().await?;
+        let index = self.make_bridge(ranges, mtu).await?;
+        match &self.tunnel {
+            Some(tunnel) => drop(tunnel.ensure(&self.handle, mtu, ranges).await?),
+            None => remove_tunnel(&self.handle, &self.bridge).await?,
+        }
         if both {
             // No pod tells its machine where to send.
             set("ipv6", &[(format!("conf/{}/accept_ra", self.bridge), "0")]);
@@ -101,7 +159,7 @@ impl Network {
         let bridge = ["send_redirects", "route_localnet"].map(|key| format!("conf/{}/{key}", self.bridge));
         set("ipv4", &bridge.into_iter().zip(["0", "1"]).collect::<Vec<_>>());
         set_bridged_packets_seen("0");
-        tracing::info!(bridge = self.bridge, index, ranges = shown(ranges), "the pods' network is ready");
+        tracing::info!(bridge = self.bridge, index, ranges = shown(ranges), mtu, tunnel = ?self.tunnel, "the pods' network is ready");
         *self.pools.borrow_mut() = ranges.iter().map(|range| Pool::open(self.directory.clone(), *range)).collect::<Result<_>>()?;
         self.ready.send_replace(true);
         Ok(())
@@ -118,28 +176,27 @@ impl Network {
         }
         // Plugins that bridge have pods speak to each other within the bridge, which the rules are to see.
         set_bridged_packets_seen("1");
-        self.make_link().await?;
+        self.make_link(None).await?;
         tracing::info!(ranges = shown(ranges), "the pods' network is the plugins'");
         self.ready.send_replace(true);
         Ok(())
     }
 
-    async fn make_bridge(&self, ranges: &[Range]) -> Result<u32> {
-        let index = self.make_link().await?;
+    async fn make_bridge(&self, ranges: &[Range], mtu: u32) -> Result<u32> {
+        let index = self.make_link(Some(mtu)).await?;
         for range in ranges {
             add_address(&self.handle, index, gateway(*range), range.length()).await?;
         }
         Ok(index)
     }
 
-    async fn make_link(&self) -> Result<u32> {
-        if link_index(&self.handle, &self.bridge).await?.is_none() {
+    async fn make_link(&self, mtu: Option<u32>) -> Result<u32> {
+        if link::index(&self.handle, &self.bridge).await?.is_none() {
             let added = self.handle.link().add(LinkBridge::new(&self.bridge).up().build()).execute().await;
             added.map_err(netlink(format!("making bridge {}", self.bridge)))?;
         }
         let index = require(&self.handle, &self.bridge).await?;
-        let up = self.handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await;
-        up.map_err(netlink(format!("raising bridge {}", self.bridge)))?;
+        link::raise(&self.handle, index, mtu).await?;
         Ok(index)
     }
 
@@ -153,14 +210,16 @@ impl Network {
             return Err(Error::NoPodCidr);
         }
         let name = link_name(uid);
-        self.remove_link(&name).await?;
+        link::delete_named(&self.handle, &name).await?;
+        let mtu = self.mtu().await?;
         let bridge = require(&self.handle, &self.bridge).await?;
         // The pod's side is born inside its namespace: moving and renaming it would cost two more grace periods of the kernel's.
-        let peer = LinkUnspec::new_with_name(POD_LINK).setns_by_fd(inside.as_raw_fd()).build();
+        let peer = LinkUnspec::new_with_name(POD_LINK).setns_by_fd(inside.as_raw_fd()).mtu(mtu).build();
         let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
             .name(name.clone())
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .controller(bridge)
+            .mtu(mtu)
             .up()
             .build();
         self.handle.link().add(pair).execute().await.map_err(netlink(format!("making veth {name}")))?;
@@ -177,36 +236,54 @@ impl Network {
 
     /// Unplugs the pod and frees its addresses.
     pub async fn detach(&self, uid: &str) -> Result<()> {
-        self.remove_link(&link_name(uid)).await?;
+        link::delete_named(&self.handle, &link_name(uid)).await?;
         // What a pod holds is found by its uid, whatever the network.
         addresses::release(&self.directory, uid)
     }
 
-    async fn remove_link(&self, name: &str) -> Result<()> {
-        match link_index(&self.handle, name).await? {
-            Some(index) => delete_link(&self.handle, index).await,
-            None => Ok(()),
+    /// Leads to another node's pods by its addresses, none of them this node's own; no ranges when the node is gone. Repeating it repairs.
+    pub async fn set_peer(&self, node: &str, ranges: &[Range], addresses: &[IpAddr]) -> Result<()> {
+        let by = |range: &Range| {
+            let beside = self.tunnel.as_ref().map_or(range.address(), |tunnel| tunnel.from);
+            addresses.iter().find(|address| address.is_ipv4() == beside.is_ipv4()).map(|through| (*range, *through))
+        };
+        let wanted: Vec<_> = ranges.iter().filter_map(by).collect();
+        let before = self.ways.borrow_mut().insert(node.to_owned(), wanted.clone()).unwrap_or_default();
+        self.ways.borrow_mut().retain(|_, ways| !ways.is_empty());
+        match &self.tunnel {
+            Some(tunnel) => {
+                if let [(_, at), ..] = wanted.as_slice() {
+                    let index = tunnel.ensure(&self.handle, self.mtu().await?, &self.own_pods()).await?;
+                    tunnel.add(&self.handle, index, node, *at, &wanted.iter().map(|(range, _)| *range).collect::<Vec<_>>()).await?;
+                }
+                let lost = before.iter().any(|(range, _)| !wanted.iter().any(|(kept, _)| kept == range));
+                if lost { self.settle().await } else { Ok(()) }
+            }
+            None => self.set_routes(node, &before, wanted).await,
         }
     }
 
-    /// Routes another node's podCIDRs, each through its address of that family; none when the node is gone.
-    pub async fn set_routes(&self, node: &str, targets: Vec<(Range, IpAddr)>) -> Result<()> {
-        let known = self.routes.borrow().get(node).cloned().unwrap_or_default();
-        for (range, through) in known.iter().filter(|known| !targets.contains(known)) {
-            if let Err(error) = self.handle.route().del(route(*range, *through)?).execute().await {
+    /// Removes from the tunnel what leads to other nodes than those that are known, after all of them have been told.
+    pub async fn settle(&self) -> Result<()> {
+        let Some(tunnel) = &self.tunnel else { return Ok(()) };
+        let index = tunnel.ensure(&self.handle, self.mtu().await?, &self.own_pods()).await?;
+        let ways = self.ways.borrow().clone();
+        let known: Vec<_> = ways.iter().map(|(node, ways)| (node, ways.iter().map(|(range, _)| *range).collect())).collect();
+        tunnel.keep_only(&self.handle, index, &known).await
+    }
+
+    /// Routes a node's ranges, each through its address of that family.
+    async fn set_routes(&self, node: &str, before: &[(Range, IpAddr)], wanted: Vec<(Range, IpAddr)>) -> Result<()> {
+        for (range, through) in before.iter().filter(|way| !wanted.contains(way)) {
+            if let Err(error) = self.handle.route().del(route(*range, *through, self.mtu_asked)?).execute().await {
                 tracing::debug!(node, %range, %error, "route was gone already");
             }
-            self.routes.borrow_mut().entry(node.to_owned()).or_default().retain(|known| known != &(*range, *through));
         }
         // One that stands is set again, too: it goes when the link that it leads over goes down.
-        for (range, through) in targets {
-            let added = self.handle.route().add(route(range, through)?).replace().execute().await;
+        for (range, through) in wanted {
+            let added = self.handle.route().add(route(range, through, self.mtu_asked)?).replace().execute().await;
             added.map_err(netlink(format!("routing {range} through {through}")))?;
-            if !known.contains(&(range, through)) {
-                self.routes.borrow_mut().entry(node.to_owned()).or_default().push((range, through));
-            }
         }
-        self.routes.borrow_mut().retain(|_, routes| !routes.is_empty());
         Ok(())
     }
 }
@@ -215,7 +292,8 @@ impl Network {
 pub async fn purge(bridge: &str) -> Result<()> {
     let (connection, handle, _) = rtnetlink::new_connection().step(|| "opening netlink".into())?;
     tokio::spawn(connection);
-    let Some(bridge_index) = link_index(&handle, bridge).await? else { return Ok(()) };
+    remove_tunnel(&handle, bridge).await?;
+    let Some(bridge_index) = link::index(&handle, bridge).await? else { return Ok(()) };
     let mut links = handle.link().get().execute();
     let mut doomed = Vec::new();
     while let Some(link) = links.try_next().await.map_err(netlink("listing links"))? {
@@ -225,9 +303,17 @@ pub async fn purge(bridge: &str) -> Result<()> {
     }
     doomed.push(bridge_index);
     for index in doomed {
-        delete_link(&handle, index).await?;
+        link::delete(&handle, index).await?;
     }
     Ok(())
+}
+
+/// Removes the tunnel that went with a bridge, if there is one.
+async fn remove_tunnel(handle: &Handle, bridge: &str) -> Result<()> {
+    match link::find(handle, &overlay::device(bridge)).await?.filter(overlay::is_tunnel) {
+        Some(tunnel) => link::delete(handle, tunnel.header.index).await,
+        None => Ok(()),
+    }
 }
 
 /// A TCP socket to reach an address from a network namespace (`None`: the daemon's own), not yet connected.
@@ -270,9 +356,8 @@ async fn configure_inside(namespace: OwnedFd, given: Vec<(IpAddr, IpAddr)>, egre
     let (connection, handle, _messages) = inside_namespace(namespace, open).await?;
     let connection = tokio::spawn(connection);
     let result = async {
-        if let Some(loopback) = link_index(&handle, "lo").await? {
-            let up = handle.link().set(LinkUnspec::new_with_index(loopback).up().build()).execute().await;
-            up.map_err(netlink("raising lo in the pod"))?;
+        if let Some(loopback) = link::index(&handle, "lo").await? {
+            link::raise(&handle, loopback, None).await?;
         }
         let index = require(&handle, POD_LINK).await?;
         if let Some(bits) = egress {
@@ -281,8 +366,7 @@ async fn configure_inside(namespace: OwnedFd, given: Vec<(IpAddr, IpAddr)>, egre
         for (address, _) in &given {
             add_address(&handle, index, *address, host_length(*address)).await?;
         }
-        let up = handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await;
-        up.map_err(netlink("raising eth0 in the pod"))?;
+        link::raise(&handle, index, None).await?;
         for (_, gateway) in given {
             let fail = |_| Error::invalid("gateway", format!("{gateway} cannot be routed to"));
             let on_link = RouteMessageBuilder::<IpAddr>::new().destination_prefix(gateway, host_length(gateway)).map_err(fail)?;
@@ -332,10 +416,13 @@ fn host_length(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-fn route(range: Range, through: IpAddr) -> Result<RouteMessage> {
+/// `mtu`: of packets that go that way, where it is not the interface's.
+fn route(range: Range, through: IpAddr, mtu: Option<u32>) -> Result<RouteMessage> {
     let fail = |_| Error::invalid("route", format!("{range} cannot lead through {through}"));
     let builder = RouteMessageBuilder::<IpAddr>::new().destination_prefix(range.address(), range.length()).map_err(fail)?;
-    Ok(builder.gateway(through).map_err(fail)?.build())
+    let mut route = builder.gateway(through).map_err(fail)?.build();
+    route.attributes.extend(mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
+    Ok(route)
 }
 
 /// Whether the machine's rules see what a bridge carries from port to port. On our own it goes without: what pods of one machine send each
@@ -348,45 +435,6 @@ fn set_bridged_packets_seen(value: &str) {
             _ => {}
         }
     }
-}
-
-/// Adds an address, to be used at once: nobody is asked whether it is taken.
-async fn add_address(handle: &Handle, index: u32, address: IpAddr, prefix: u8) -> Result<()> {
-    let mut request = handle.address().add(index, address, prefix).replace();
-    if address.is_ipv6() {
-        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
-    }
-    request.execute().await.map_err(netlink(format!("adding address {address}/{prefix}")))
-}
-
-async fn link_index(handle: &Handle, name: &str) -> Result<Option<u32>> {
-    match handle.link().get().match_name(name.to_owned()).execute().try_next().await {
-        Ok(link) => Ok(link.map(|l| l.header.index)),
-        Err(error) if is_no_device(&error) => Ok(None),
-        Err(source) => Err(Error::Netlink { step: format!("looking for link {name}"), source }),
-    }
-}
-
-/// Deletes a link; one that went by itself meanwhile (with its peer's namespace) is fine.
-async fn delete_link(handle: &Handle, index: u32) -> Result<()> {
-    match handle.link().del(index).execute().await {
-        Err(error) if !is_no_device(&error) => Err(Error::Netlink { step: format!("removing link {index}"), source: error }),
-        _ => Ok(()),
-    }
-}
-
-fn is_no_device(error: &rtnetlink::Error) -> bool {
-    matches!(error, rtnetlink::Error::NetlinkError(inner) if inner.raw_code().abs() == nix::errno::Errno::ENODEV as i32)
-}
-
-async fn require(handle: &Handle, name: &str) -> Result<u32> {
-    let missing = || Error::io(format!("looking for link {name}"), nix::errno::Errno::ENODEV);
-    link_index(handle, name).await?.ok_or_else(missing)
-}
-
-fn netlink(step: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> Error {
-    let step = step.into();
-    move |source| Error::Netlink { step, source }
 }
 
 /// The host's side of a pod's veth pair: at most 15 characters, from the uid.

@@ -3,7 +3,7 @@
 //! - `kernel`: the kernel's side of the link, in memory; - `machine`: a `host-node` process with its directories and image;
 //! - `service`: the Service rules and real packets, in a network namespace of their own;
 //! - `ingress`: the HTTP proxy with real sockets; `routes`: which request meets which rule;
-//! - `cni`: the network of plugins;
+//! - `cni`: the network of plugins; `overlay`: the tunnel between nodes, and how long packets may be;
 //! - `life`, `volumes`, `adoption`, `pressure`, `security`, `manifest`, `churn`: what is tested. One binary, so that the tests share one build; each test has its own node.
 
 mod adoption;
@@ -14,6 +14,7 @@ mod kernel;
 mod life;
 mod machine;
 mod manifest;
+mod overlay;
 mod pressure;
 mod resize;
 mod routes;
