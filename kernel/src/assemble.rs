@@ -1,7 +1,7 @@
 //! Puts the rooms of the kernel together: store, registry, module host, server. The order is the order of who needs whom.
 
 use pintle_api::network::Network;
-use pintle_host::{ClusterFacts, Host, HostConfig, HostError};
+use pintle_host::{ClusterFacts, Host, HostConfig, HostError, ModuleStats};
 use pintle_pki::{Pki, PkiError};
 use pintle_registry::{OpenError, Registry, RegistryConfig};
 use pintle_server::{Check, ClusterSettings, Introspection, Metric, Server, ServerConfig};
@@ -174,56 +174,27 @@ impl Introspection for Modules {
     }
 
     fn metrics(&self) -> Vec<Metric> {
-        let modules = self.host.stats().modules;
-        let series = [
-            ("pintle_module_calls_total", "counter", "Calls into the module.", modules.iter().map(|m| m.calls as f64).collect::<Vec<_>>()),
-            (
-                "pintle_module_faults_total",
-                "counter",
-                "Traps, overrun deadlines and other faults.",
-                modules.iter().map(|m| m.traps as f64).collect(),
-            ),
-            ("pintle_module_restarts_total", "counter", "Restarts after faults.", modules.iter().map(|m| m.restarts as f64).collect()),
-            (
-                "pintle_module_denied_total",
-                "counter",
-                "Uses of capabilities outside the grants.",
-                modules.iter().map(|m| m.denied as f64).collect(),
-            ),
-            ("pintle_module_memory_bytes", "gauge", "Linear memory.", modules.iter().map(|m| m.memory_bytes as f64).collect()),
-            ("pintle_module_queue_length", "gauge", "Keys waiting.", modules.iter().map(|m| m.queue_length as f64).collect()),
-            (
-                "pintle_module_shadow_calls_total",
-                "counter",
-                "Calls that a shadow answered, too.",
-                modules.iter().map(|m| m.shadow_calls as f64).collect(),
-            ),
-            (
-                "pintle_module_shadow_skipped_total",
-                "counter",
-                "Calls that a shadow missed.",
-                modules.iter().map(|m| m.shadow_skipped as f64).collect(),
-            ),
-            (
-                "pintle_module_shadow_differences",
-                "gauge",
-                "Calls that the shadow answered otherwise.",
-                modules.iter().map(|m| m.shadow_differences as f64).collect(),
-            ),
-            (
-                "pintle_module_call_p99_seconds",
-                "gauge",
-                "99th percentile of recent calls.",
-                modules.iter().map(|m| m.p99.as_secs_f64()).collect(),
-            ),
+        type Row = (&'static str, &'static str, &'static str, fn(&ModuleStats) -> f64);
+        const SERIES: [Row; 12] = [
+            ("pintle_module_calls_total", "counter", "Calls into the module.", |m| m.calls as f64),
+            ("pintle_module_faults_total", "counter", "Traps, overrun deadlines and other faults.", |m| m.traps as f64),
+            ("pintle_module_restarts_total", "counter", "Restarts after faults.", |m| m.restarts as f64),
+            ("pintle_module_denied_total", "counter", "Uses of capabilities outside the grants.", |m| m.denied as f64),
+            ("pintle_module_cpu_seconds_total", "counter", "Processor time of calls.", |m| m.cpu.as_secs_f64()),
+            ("pintle_module_throttled_total", "counter", "Calls that its share of the processor held up.", |m| m.throttled as f64),
+            ("pintle_module_memory_bytes", "gauge", "Linear memory.", |m| m.memory_bytes as f64),
+            ("pintle_module_queue_length", "gauge", "Keys waiting.", |m| m.queue_length as f64),
+            ("pintle_module_shadow_calls_total", "counter", "Calls that a shadow answered, too.", |m| m.shadow_calls as f64),
+            ("pintle_module_shadow_skipped_total", "counter", "Calls that a shadow missed.", |m| m.shadow_skipped as f64),
+            ("pintle_module_shadow_differences", "gauge", "Calls that the shadow answered otherwise.", |m| m.shadow_differences as f64),
+            ("pintle_module_call_p99_seconds", "gauge", "99th percentile of recent calls.", |m| m.p99.as_secs_f64()),
         ];
-        let labelled = |name: &str| vec![("module", name.to_owned())];
-        series
-            .into_iter()
-            .flat_map(|(name, kind, help, values)| {
-                modules.iter().zip(values).map(move |(m, value)| Metric { name, kind, help, labels: labelled(&m.name), value })
-            })
-            .collect()
+        let modules = self.host.stats().modules;
+        let of = |(name, kind, help, value): Row| {
+            let metric = move |m: &ModuleStats| Metric { name, kind, help, labels: vec![("module", m.name.clone())], value: value(m) };
+            modules.iter().map(metric).collect::<Vec<_>>()
+        };
+        SERIES.into_iter().flat_map(of).collect()
     }
 }
 

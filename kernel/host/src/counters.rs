@@ -1,7 +1,11 @@
 //! A module in numbers. Written from every thread that calls it, read by status and metrics.
 
+use crate::engine::CpuShare;
 use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -21,6 +25,7 @@ pub struct Counters {
     pub writes: AtomicU64,
     pub memory_bytes: AtomicU64,
     pub queue_length: AtomicU64,
+    pub cpu: Arc<CpuShare>,
     durations: [AtomicU32; BUCKETS],
     recorded: AtomicU64,
 }
@@ -36,6 +41,7 @@ impl Default for Counters {
             writes: AtomicU64::new(0),
             memory_bytes: AtomicU64::new(0),
             queue_length: AtomicU64::new(0),
+            cpu: Arc::default(),
             durations: [const { AtomicU32::new(0) }; BUCKETS],
             recorded: AtomicU64::new(0),
         }

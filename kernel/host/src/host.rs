@@ -105,6 +105,10 @@ pub struct ModuleStats {
     pub restarts: u64,
     /// Capability uses and writes outside its grants or over its quota.
     pub denied: u64,
+    /// Processor time of all its calls.
+    pub cpu: Duration,
+    /// Calls that waited, or were refused, because it had used up its share of the processor.
+    pub throttled: u64,
     /// Median call, recent.
     pub p50: Duration,
     /// 99th percentile of calls, recent.

@@ -119,7 +119,8 @@ impl Launcher<'_> {
         let generation = Generation(self.context.generations.fetch_add(1, Ordering::Relaxed) + 1);
         let limits = self.limits;
         let instance = Instance::new(self.code, self.id.clone(), generation, limits.memory_bytes, limits.slice_deadline)?
-            .limited_to(limits.message_bytes);
+            .limited_to(limits.message_bytes)
+            .sharing(self.counters.cpu.clone());
         self.counters.memory_bytes.store(instance.memory_bytes() as u64, Ordering::Relaxed);
         let vat = Vat::open(instance, limits.slice_deadline);
         let audit = self.audit.clone();

@@ -7,7 +7,7 @@ pub const WASM_BYTES_MAX: usize = 32 << 20;
 /// Address space reserved for an instance, and the most memory it can have, in bytes.
 pub const INSTANCE_MEMORY_BYTES_MAX: usize = 64 << 20;
 /// Live instances of all modules together, both generations of a swap included.
-pub const INSTANCES_MAX: u32 = 256;
+pub const INSTANCES_MAX: u32 = 1024;
 /// How often the deadline clock ticks. Deadlines are rounded up to it.
 pub const EPOCH_TICK: Duration = Duration::from_millis(5);
 /// What a guest may send in one slice, in bytes.
@@ -38,6 +38,10 @@ pub const WRITES_PER_CALL_MAX: usize = 1000;
 pub const MODULE_WATCHES_MAX: u32 = 64;
 /// Timers that one module may have running.
 pub const MODULE_TIMERS_MAX: u32 = 256;
+/// How much of its share of the processor a module may have saved up, in time.
+pub const CPU_BURST: Duration = Duration::from_secs(1);
+/// The longest that a module waits for its share of the processor: less than callers wait for an answer.
+pub const CPU_DEBT_MAX: Duration = Duration::from_secs(20);
 /// The first and the longest pause before a faulted module is started again.
 pub const RESTART_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
 /// After a fault by taking too much (time, memory, calls) the pause is at least this many times the deadline of a slice.
@@ -89,6 +93,8 @@ pub struct ModuleLimits {
     pub capabilities: u32,
     /// Keys in work at once.
     pub workers: usize,
+    /// Processor time over time, all instances together, in thousandths of one processor; `u32::MAX`: as much as there is.
+    pub cpu_millicores: u32,
 }
 
 impl Default for ModuleLimits {
@@ -105,6 +111,7 @@ impl Default for ModuleLimits {
             burst: 0,
             capabilities: MODULE_WATCHES_MAX + MODULE_TIMERS_MAX,
             workers: 512,
+            cpu_millicores: u32::MAX,
         }
     }
 }

@@ -47,7 +47,8 @@ impl ModuleType {
 }
 
 /// Where its bytes are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Source {
     File(String),
     Inline(String),
@@ -58,6 +59,10 @@ pub enum Source {
 }
 
 impl Source {
+    fn read(value: serde_json::Value) -> Result<Self, HostError> {
+        serde_json::from_value(value).map_err(|_| bad("spec.source", "exactly one of file, inline, oci, builtin and kept must be set"))
+    }
+
     /// The manifest's word for it.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -252,7 +257,7 @@ pub struct AdmissionSpec {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct RawSpec {
     r#type: String,
-    source: RawSource,
+    source: serde_json::Value,
     digest: String,
     permissions: Vec<Permission>,
     grants: Vec<String>,
@@ -272,7 +277,7 @@ struct RawSpec {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct RawShadow {
-    source: RawSource,
+    source: serde_json::Value,
     digest: String,
     take_over: Option<TakeOver>,
 }
@@ -281,16 +286,6 @@ struct RawShadow {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct RawRecord {
     max_bytes: Option<u64>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-struct RawSource {
-    file: Option<String>,
-    inline: Option<String>,
-    oci: Option<String>,
-    builtin: Option<String>,
-    kept: Option<String>,
 }
 
 /// `spec.limits`, of a module or of a policy.
@@ -305,6 +300,7 @@ pub struct RawLimits {
     message_bytes: Option<usize>,
     capabilities: Option<u32>,
     workers: Option<usize>,
+    cpu_millicores: Option<u32>,
 }
 
 #[derive(Deserialize, Default)]
@@ -362,6 +358,15 @@ fn bad(field: &'static str, problem: impl Into<String>) -> HostError {
     HostError::BadSpec { field, problem: problem.into() }
 }
 
+/// Whether the second of two words is said; the first may go unsaid.
+fn either(field: &'static str, said: &str, [first, second]: [&str; 2]) -> Result<bool, HostError> {
+    match said {
+        "" => Ok(false),
+        said if said == first || said == second => Ok(said == second),
+        other => Err(bad(field, format!("must be {first} or {second}, not {other:?}"))),
+    }
+}
+
 impl ModuleSpec {
     /// Reads the `spec` of a Module object.
     ///
@@ -397,7 +402,7 @@ impl ModuleSpec {
         let scheduler_name = if raw.scheduler_name.is_empty() { "default-scheduler".to_owned() } else { raw.scheduler_name };
         let spec = Self {
             kind,
-            source: raw.source.check()?,
+            source: Source::read(raw.source)?,
             digest: raw.digest,
             permissions: raw.permissions,
             grants: raw.grants,
@@ -430,11 +435,7 @@ impl RawPlugin {
         if self.points.is_empty() {
             return Err(bad("spec.plugin.points", "must name at least one"));
         }
-        let ignore_failures = match self.failure_policy.as_str() {
-            "" | "Fail" => false,
-            "Ignore" => true,
-            other => return Err(bad("spec.plugin.failurePolicy", format!("must be Fail or Ignore, not {other:?}"))),
-        };
+        let ignore_failures = either("spec.plugin.failurePolicy", &self.failure_policy, ["Fail", "Ignore"])?;
         Ok(PluginSpec {
             points: self.points,
             weight: self.weight.unwrap_or(1),
@@ -449,24 +450,7 @@ impl RawShadow {
         if self.take_over.is_some() && !matches!(kind, ModuleType::Controller | ModuleType::Admission) {
             return Err(bad("spec.shadow.takeOver", "a scheduler and its plugins are taken over from as a whole"));
         }
-        Ok(ShadowSpec { source: self.source.check()?, digest: self.digest, take_over: self.take_over })
-    }
-}
-
-impl RawSource {
-    fn check(self) -> Result<Source, HostError> {
-        let given = [
-            self.file.map(Source::File),
-            self.inline.map(Source::Inline),
-            self.oci.map(Source::Oci),
-            self.builtin.map(Source::Builtin),
-            self.kept.map(Source::Kept),
-        ];
-        let mut given = given.into_iter().flatten();
-        match (given.next(), given.next()) {
-            (Some(source), None) => Ok(source),
-            _ => Err(bad("spec.source", "exactly one of file, inline, oci, builtin and kept must be set")),
-        }
+        Ok(ShadowSpec { source: Source::read(self.source)?, digest: self.digest, take_over: self.take_over })
     }
 }
 
@@ -511,6 +495,7 @@ impl RawLimits {
         limits.writes_per_second = self.writes_per_second.unwrap_or(limits.writes_per_second);
         limits.capabilities = self.capabilities.unwrap_or(limits.capabilities);
         limits.workers = self.workers.map_or(limits.workers, |n| n.max(1));
+        limits.cpu_millicores = self.cpu_millicores.map_or(limits.cpu_millicores, |n| n.max(1));
         Ok(limits)
     }
 
@@ -521,7 +506,17 @@ impl RawLimits {
                 Self { $($field: all.iter().map(|limits| limits.$field).collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max())),* }
             };
         }
-        largest!(memory_bytes, call_milliseconds, calls_per_second, burst, writes_per_second, message_bytes, capabilities, workers)
+        largest!(
+            memory_bytes,
+            call_milliseconds,
+            calls_per_second,
+            burst,
+            writes_per_second,
+            message_bytes,
+            capabilities,
+            workers,
+            cpu_millicores
+        )
     }
 
     /// `limits`, cut down to these bounds.
@@ -531,7 +526,7 @@ impl RawLimits {
                 $(limits.$field = self.$field.map_or(limits.$field, |bound| limits.$field.min(bound));)*
             };
         }
-        cut!(memory_bytes, calls_per_second, burst, writes_per_second, message_bytes, capabilities, workers);
+        cut!(memory_bytes, calls_per_second, burst, writes_per_second, message_bytes, capabilities, workers, cpu_millicores);
         if let Some(bound) = self.call_milliseconds.map(|ms| Duration::from_millis(ms.into())) {
             for deadline in [&mut limits.admission_deadline, &mut limits.scheduler_deadline, &mut limits.slice_deadline] {
                 *deadline = bound.min(*deadline);
@@ -577,19 +572,11 @@ impl AdmissionSpec {
         if let Some(other) = phases.iter().find(|p| !["mutating", "validating"].contains(&p.as_str())) {
             return Err(bad("spec.admission.phases", format!("{other:?} is neither mutating nor validating")));
         }
-        let ignore_failures = match raw.failure_policy.as_str() {
-            "" | "Fail" => false,
-            "Ignore" => true,
-            other => return Err(bad("spec.admission.failurePolicy", format!("must be Fail or Ignore, not {other:?}"))),
-        };
+        let ignore_failures = either("spec.admission.failurePolicy", &raw.failure_policy, ["Fail", "Ignore"])?;
         if let Some(rule) = raw.rules.iter().find(|r| !["", "*", "Cluster", "Namespaced"].contains(&r.scope.as_str())) {
             return Err(bad("spec.admission.rules.scope", format!("must be Cluster, Namespaced or \"*\", not {:?}", rule.scope)));
         }
-        let reinvoke = match raw.reinvocation_policy.as_str() {
-            "" | "Never" => false,
-            "IfNeeded" => true,
-            other => return Err(bad("spec.admission.reinvocationPolicy", format!("must be Never or IfNeeded, not {other:?}"))),
-        };
+        let reinvoke = either("spec.admission.reinvocationPolicy", &raw.reinvocation_policy, ["Never", "IfNeeded"])?;
         let selector = |field, value: Option<serde_json::Value>| match value {
             None | Some(serde_json::Value::Null) => Ok(LabelSelector::default()),
             Some(value) => LabelSelector::from_object(&value).map_err(|e| bad(field, e.message)),

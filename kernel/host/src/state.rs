@@ -115,6 +115,8 @@ impl ModuleState {
             traps: c.traps.load(Relaxed),
             restarts: c.restarts.load(Relaxed),
             denied: c.denied.load(Relaxed),
+            cpu: c.cpu.used(),
+            throttled: c.cpu.throttled(),
             p50: c.quantile(0.5),
             p99: c.quantile(0.99),
             memory_bytes: c.memory_bytes.load(Relaxed),

@@ -598,6 +598,7 @@ impl Supervisor {
 
     fn is_running(&mut self, version: &Version) {
         self.serving = Some(version.clone());
+        self.state.counters.cpu.hold_to(version.limits.cpu_millicores);
         self.state.update(|f| {
             (f.phase, f.digest) = (Phase::Running, version.code.digest().to_owned());
             if f.history.last().is_none_or(|past| past.digest != f.digest) {
@@ -613,6 +614,7 @@ impl Supervisor {
     /// Lets the current incarnation serve, and says how that ended.
     async fn attend(&mut self, version: &Version) -> Attempt {
         let (started, code) = (Instant::now(), &version.code);
+        let mut throttled = self.state.counters.cpu.throttled();
         loop {
             let Some(current) = &self.current else { return Attempt::Told(self.commands.recv().await) };
             let fault = tokio::select! {
@@ -622,6 +624,11 @@ impl Supervisor {
                 () = tokio::time::sleep(GLANCE) => None,
             };
             self.state.counters.memory_bytes.store(current.memory_bytes() as u64, Relaxed);
+            if std::mem::replace(&mut throttled, self.state.counters.cpu.throttled()) != throttled {
+                let share = version.limits.cpu_millicores;
+                self.audit
+                    .warn_seldom("Throttled", format!("it used up its share of the processor ({share} thousandths); calls wait or fail"));
+            }
             let answered = current.answered();
             if answered && self.last_good.as_ref().is_none_or(|(good, _)| good.digest() != code.digest()) {
                 self.last_good = Some((code.clone(), version.provenance.clone()));

@@ -6,13 +6,16 @@
 //! The invariant: every entry sets a deadline first, and whatever comes back other than a value is a `Fault` that names the module and
 //! its generation. After a fault the instance answers nothing but that fault.
 
-use super::{Code, code::bindings, frames, log::ModuleLog, ticks};
+use super::{Code, CpuShare, code::bindings, frames, log::ModuleLog, ticks};
 use crate::{
     fault::{Fault, FaultKind, Generation, ModuleId},
     limits::PUMP_BYTES_MAX,
 };
 use nix::time::{ClockId, clock_gettime};
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Wall time that an entry may take, as a multiple of its deadline.
 const WALL_FACTOR: u32 = 20;
@@ -102,6 +105,7 @@ pub struct Instance {
     generation: Generation,
     fault: Option<Fault>,
     message_bytes: usize,
+    share: Arc<CpuShare>,
 }
 
 impl Instance {
@@ -122,7 +126,9 @@ impl Instance {
         store.epoch_deadline_callback(|store| Ok(store.data().turn.ring()));
         store.set_epoch_deadline(ticks(deadline));
         match code.instantiate(&mut store) {
-            Ok(exports) => Ok(Self { store, exports, module, generation, fault: None, message_bytes: PUMP_BYTES_MAX }),
+            Ok(exports) => {
+                Ok(Self { store, exports, module, generation, fault: None, message_bytes: PUMP_BYTES_MAX, share: Arc::default() })
+            }
             Err(error) => Err(classify(&error, store.data_mut(), module, generation)),
         }
     }
@@ -132,6 +138,18 @@ impl Instance {
     pub fn limited_to(mut self, message_bytes: usize) -> Self {
         self.message_bytes = message_bytes;
         self
+    }
+
+    /// Counts its processor time with that of the module's other instances.
+    #[must_use]
+    pub fn sharing(mut self, share: Arc<CpuShare>) -> Self {
+        self.share = share;
+        self
+    }
+
+    /// How long the module has to wait until its share of the processor allows another entry.
+    pub fn debt(&self) -> Option<Duration> {
+        self.share.debt()
     }
 
     /// Whose instance this is.
@@ -169,8 +187,13 @@ impl Instance {
     /// # Errors
     /// The fault that ended the instance, in this call or an earlier one.
     pub fn call(&mut self, interface: u64, method: u16, params: &[u8], deadline: Duration) -> Result<Result<Vec<u8>, String>, Fault> {
+        if let Some(debt) = self.debt() {
+            return Ok(Err(format!("the module has used up its share of the processor and is asked again in {} ms", debt.as_millis())));
+        }
         self.enter(deadline)?;
-        let answer = match self.exports.call_call(&mut self.store, interface, method, params) {
+        let answer = self.exports.call_call(&mut self.store, interface, method, params);
+        self.leave();
+        let answer = match answer {
             Ok(answer) => answer,
             Err(error) => return Err(self.ended(&error)),
         };
@@ -190,7 +213,9 @@ impl Instance {
     /// The fault that ended the instance, in this slice or an earlier one.
     pub fn pump(&mut self, frames: &[u8], deadline: Duration) -> Result<Slice, Fault> {
         self.enter(deadline)?;
-        let pumped = match self.exports.call_pump(&mut self.store, frames) {
+        let pumped = self.exports.call_pump(&mut self.store, frames);
+        self.leave();
+        let pumped = match pumped {
             Ok(pumped) => pumped,
             Err(error) => return Err(self.ended(&error)),
         };
@@ -213,6 +238,10 @@ impl Instance {
                 Ok(())
             }
         }
+    }
+
+    fn leave(&mut self) {
+        self.share.spend(thread_cpu().saturating_sub(self.store.data().turn.cpu));
     }
 
     fn ended(&mut self, error: &wasmtime::Error) -> Fault {

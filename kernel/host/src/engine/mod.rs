@@ -8,6 +8,7 @@ pub mod frames;
 mod instance;
 mod log;
 mod mirror;
+mod share;
 mod vat;
 mod wasi;
 
@@ -16,6 +17,7 @@ pub use code::{Code, digest_of};
 pub use instance::Instance;
 pub use log::ModuleLog;
 pub use mirror::{Answers, Mirror, MirrorSettings};
+pub use share::CpuShare;
 pub use vat::Vat;
 
 use crate::{

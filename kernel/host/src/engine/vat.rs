@@ -274,6 +274,10 @@ async fn drive(shared: Rc<Shared>) {
         if frames.is_empty() && !more {
             continue;
         }
+        let debt = shared.instance.borrow().as_ref().and_then(Instance::debt);
+        if let Some(debt) = debt {
+            tokio::time::sleep(debt).await;
+        }
         let slice = match shared.instance.borrow_mut().as_mut() {
             Some(instance) => {
                 let slice = instance.pump(&frames, shared.slice_deadline);

@@ -142,7 +142,7 @@ async fn a_judge_that_asks_for_it_sees_what_later_ones_edited() {
 
 impl World {
     /// Waits until a pod can be created without being edited by anyone.
-    async fn until_allowed(&self) {
+    pub async fn until_allowed(&self) {
         for attempt in 0..1000 {
             let name = format!("probe-{attempt}-{}", self.registry.revision());
             if let Ok(made) = self.create("", "pods", pod(&name)).await

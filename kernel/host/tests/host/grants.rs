@@ -21,7 +21,7 @@ impl World {
         self.until(&what, || self.get("", "configmaps", namespace, &format!("child-{number}"))).await;
     }
 
-    fn event_about(&self, module: &str, reason: &str, says: &str) -> Option<()> {
+    pub fn event_about(&self, module: &str, reason: &str, says: &str) -> Option<()> {
         let events = self.in_namespace("", "events", "default");
         events.iter().map(|e| e.value().expect("JSON")).find(|e| {
             e["involvedObject"]["kind"] == "Module"

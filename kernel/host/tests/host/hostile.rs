@@ -44,6 +44,12 @@ sins! {
     fault_an_oversize_message: "oversize" => "bytes in one slice";
     fault_a_forged_capability: "forged" => "bad frame";
     fault_a_flood_in_one_slice: "flood" => "messages in one slice";
+    fault_a_smuggled_capability: "smuggled" => "bad frame";
+    fault_a_call_on_an_answer_never_asked_for: "pipelined" => "bad frame";
+    fault_a_capability_given_back_that_was_never_had: "released" => "bad frame";
+    fault_a_capability_given_back_too_often: "released-again" => "bad frame";
+    fault_an_answer_to_nothing: "answered" => "bad frame";
+    fault_an_embargo_never_set: "embargoed" => "bad frame";
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

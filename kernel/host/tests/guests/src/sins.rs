@@ -55,6 +55,7 @@ pub async fn on_reconcile(mode: &str, exports: &[Granted]) -> Result<(), capnp::
             crate::abort("the guest gives up");
             panic!("a panic in a reconcile")
         }
+        "toil" => drop((0..30_000_000u64).fold(1, |x, n| std::hint::black_box(x ^ n))),
         "flood" => flood(exports),
         "steady-flood" => steady(exports),
         "print" => {
@@ -100,19 +101,67 @@ pub fn after_pump(mode: &str, honest: Pumped) -> Pumped {
         "half-frame" => Pumped { frames: vec![0, 0, 0, 0, 4, 0, 0, 0, 1, 2, 3], more: false },
         "junk-message" => Pumped { frames: [vec![0, 0, 0, 0, 4, 0, 0, 0], vec![0x5a; 32]].concat(), more: false },
         "oversize" => Pumped { frames: vec![0u8; 17 << 20], more: false },
-        "forged" => Pumped { frames: [honest.frames, forged_call()].concat(), more: honest.more },
+        "forged" => besides(honest, forged_call),
+        "smuggled" => besides(honest, smuggled),
+        "pipelined" => besides(honest, pipelined),
+        "released" => besides(honest, |message| message.init_release().set_id(4242)),
+        "released-again" => besides(honest, released_again),
+        "answered" => besides(honest, answered),
+        "embargoed" => besides(honest, embargoed),
         "more-for-ever" => Pumped { frames: honest.frames, more: true },
         _ => honest,
     }
 }
 
-/// A call on a capability that the host never gave.
-fn forged_call() -> Vec<u8> {
+/// A message of the RPC protocol after the honest ones.
+fn besides(honest: Pumped, fill: impl FnOnce(rpc_capnp::message::Builder)) -> Pumped {
     let mut message = capnp::message::Builder::new_default();
-    let mut call = message.init_root::<rpc_capnp::message::Builder>().init_call();
+    fill(message.init_root());
+    Pumped { frames: [honest.frames, capnp::serialize::write_message_to_words(&message)].concat(), more: honest.more }
+}
+
+/// A call on a capability that the host never gave.
+fn forged_call(message: rpc_capnp::message::Builder) {
+    let mut call = message.init_call();
     call.set_question_id(7);
     call.set_interface_id(0xb01f00000000c10d);
     call.set_method_id(1);
     call.init_target().set_imported_cap(4242);
-    capnp::serialize::write_message_to_words(&message)
+}
+
+/// A call that carries a capability of somebody else's in its parameters.
+fn smuggled(message: rpc_capnp::message::Builder) {
+    let mut call = message.init_call();
+    call.set_question_id(7);
+    call.set_interface_id(0xb01f00000000c10d);
+    call.reborrow().init_target().set_imported_cap(0);
+    call.init_params().init_cap_table(1).get(0).set_receiver_hosted(4242);
+}
+
+/// A call on what a question will answer that was never asked.
+fn pipelined(message: rpc_capnp::message::Builder) {
+    let mut call = message.init_call();
+    call.set_question_id(7);
+    call.init_target().init_promised_answer().set_question_id(4242);
+}
+
+/// A capability given back more often than it was given.
+fn released_again(message: rpc_capnp::message::Builder) {
+    let mut release = message.init_release();
+    release.set_id(0);
+    release.set_reference_count(u32::MAX);
+}
+
+/// An answer to what the host never asked.
+fn answered(message: rpc_capnp::message::Builder) {
+    let mut answer = message.init_return();
+    answer.set_answer_id(4242);
+    answer.init_exception().set_reason("surprise");
+}
+
+/// A lock on a path that is not there is opened.
+fn embargoed(message: rpc_capnp::message::Builder) {
+    let mut disembargo = message.init_disembargo();
+    disembargo.reborrow().init_target().set_imported_cap(4242);
+    disembargo.init_context().set_receiver_loopback(4242);
 }
