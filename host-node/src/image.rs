@@ -9,16 +9,17 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
-use pintle_runtime_bridge::{Credentials, Error as RuntimeError, ImageError, ImageInfo, ImageRef, Mirror, PullOptions, Runtime};
+use pintle_runtime_bridge::{Credentials, Error as RuntimeError, ImageError, ImageInfo, ImageRef, Mirror, PullOptions};
 
 use crate::backoff::{BackOff, Law};
+use crate::engine::Engine;
 use crate::event::{Kind, Recorder};
 use crate::link::{Kernel, Reference};
 use crate::pod::record::namespace;
 
 /// Images of this machine.
 pub struct Images {
-    runtime: Runtime,
+    runtime: Engine,
     kernel: Kernel,
     events: Recorder,
     mirrors: Vec<Mirror>,
@@ -47,7 +48,7 @@ pub struct Missing {
 
 impl Images {
     /// Images with these settings.
-    pub fn new(runtime: Runtime, kernel: Kernel, events: Recorder, (mirrors, plain_http): (Vec<Mirror>, Vec<String>), law: Law) -> Self {
+    pub fn new(runtime: Engine, kernel: Kernel, events: Recorder, (mirrors, plain_http): (Vec<Mirror>, Vec<String>), law: Law) -> Self {
         let (troubles, flights) = Default::default();
         Self { runtime, kernel, events, mirrors, plain_http, law, troubles, flights }
     }
@@ -128,7 +129,7 @@ impl Images {
             mirrors: self.mirrors.clone(),
             plain_http: self.plain_http.clone(),
         };
-        let id = self.runtime.pull(reference, options, |_| {}).await?;
+        let id = self.runtime.pull(reference, options).await?;
         let info = match self.runtime.image(image).await {
             Some(info) => Some(info),
             None => self.runtime.image(&id.to_string()).await,

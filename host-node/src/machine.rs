@@ -26,6 +26,9 @@ pub struct Machine {
     cpus: usize,
     memory_bytes: u64,
     info: Value,
+    /// What the ids of containers begin with, as `containerd://`.
+    pub id_scheme: String,
+    recursive_read_only: bool,
     /// Whether the kernel enforces AppArmor profiles.
     pub app_armor: bool,
     /// Reserved huge pages: the resource's name, bytes.
@@ -64,8 +67,8 @@ const PRESSURE: [(&str, [(&str, &str); 2]); 3] = [
 ];
 
 impl Machine {
-    /// Looks at the machine.
-    pub fn look(options: &NodeOptions) -> Self {
+    /// Looks at the machine. `runtime`: what runs containers, as `containerd://1.6.20`; `recursive_read_only`: whether it has such mounts.
+    pub fn look(options: &NodeOptions, runtime: &str, recursive_read_only: bool) -> Self {
         Self {
             name: options.name.clone(),
             labels: options.label_pairs().unwrap_or_default(),
@@ -78,7 +81,9 @@ impl Machine {
             },
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: memory_field("MemTotal:").unwrap_or(0),
-            info: node_info(),
+            info: node_info(runtime),
+            id_scheme: format!("{}://", runtime.split("://").next().unwrap_or_default()),
+            recursive_read_only,
             app_armor: std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y')),
             huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
             since: Timestamp::now(),
@@ -122,7 +127,7 @@ impl Machine {
                 "addresses": addresses,
                 "conditions": self.conditions(pressure, readiness),
                 "nodeInfo": self.info,
-                "runtimeHandlers": [{ "name": "", "features": { "recursiveReadOnlyMounts": true, "userNamespaces": false } }],
+                "runtimeHandlers": [{ "name": "", "features": { "recursiveReadOnlyMounts": self.recursive_read_only, "userNamespaces": false } }],
             },
         })
     }
@@ -226,7 +231,7 @@ fn huge_pages(directory: &Path) -> Vec<(String, u64)> {
     entries.filter_map(size).collect()
 }
 
-fn node_info() -> Value {
+fn node_info(runtime: &str) -> Value {
     let read = |path: &str| std::fs::read_to_string(path).map(|t| t.trim().to_owned()).unwrap_or_default();
     let os = read("/etc/os-release");
     let os_image = os
@@ -236,7 +241,7 @@ fn node_info() -> Value {
     json!({
         "machineID": read("/etc/machine-id"), "systemUUID": read("/sys/class/dmi/id/product_uuid"),
         "bootID": read("/proc/sys/kernel/random/boot_id"), "kernelVersion": read("/proc/sys/kernel/osrelease"),
-        "osImage": os_image, "containerRuntimeVersion": concat!("pintle://", env!("CARGO_PKG_VERSION")),
+        "osImage": os_image, "containerRuntimeVersion": runtime,
         "kubeletVersion": concat!("v1.37.0+pintle-", env!("CARGO_PKG_VERSION")), "kubeProxyVersion": "",
         "operatingSystem": "linux", "architecture": architecture(),
     })
@@ -265,7 +270,7 @@ mod tests {
         let line = <crate::options::Line as clap::Parser>::parse_from(words.split(' '));
         let options = line.into_node().expect("options of a node");
         let short = [("DiskPressure", true, Timestamp::UNIX_EPOCH)];
-        let node = Machine::look(&options).node(&short, &Readiness { fault: None, since: Timestamp::UNIX_EPOCH });
+        let node = Machine::look(&options, "pintle://1", true).node(&short, &Readiness { fault: None, since: Timestamp::UNIX_EPOCH });
         assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
         assert_eq!(node["metadata"]["labels"]["zone"], "a");
         assert_eq!(node["status"]["addresses"][0]["address"], "10.9.8.7");

@@ -5,8 +5,9 @@ use pintle_host_node::options::{Command, Line};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> std::process::ExitCode {
-    // Before any thread exists: this same binary is the container helper.
+    // Before any thread exists: this same binary is the container helper, and a CNI plugin.
     pintle_runtime_bridge::helper::maybe_run();
+    pintle_host_node::plugin::maybe_run();
     let mut line = Line::parse();
     let filter = EnvFilter::try_from_env("PINTLE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();

@@ -7,7 +7,6 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use jiff::Timestamp;
-use pintle_runtime_bridge::{Runtime, RuntimeConfig};
 use pintle_values::network::Network as Range;
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
@@ -16,6 +15,7 @@ use crate::agent;
 use crate::backoff::Law;
 use crate::cni::Cni;
 use crate::dns;
+use crate::engine::Engine;
 use crate::error::{Error, Result, Step};
 use crate::event::Recorder;
 use crate::file;
@@ -27,6 +27,7 @@ use crate::machine::{Machine, Readiness};
 use crate::manifest::{self, StaticPods};
 use crate::net::{self, Network};
 use crate::options::NodeOptions;
+use crate::plugin;
 use crate::pod::report::Reporter;
 use crate::pod::roster::Roster;
 use crate::pod::steps::Paths;
@@ -43,7 +44,7 @@ pub struct Node {
     /// The machine's facts.
     pub machine: Machine,
     /// Containers and images.
-    pub runtime: Runtime,
+    pub runtime: Engine,
     /// The link.
     pub kernel: Kernel,
     /// Addresses and routes.
@@ -93,7 +94,7 @@ impl Node {
         if self.closing.get() {
             return Readiness { fault: Some("node is shutting down".into()), since: Timestamp::now() };
         }
-        let Some(health) = self.cni.as_ref().map(Cni::health) else { return Readiness { fault: None, since: self.machine.since() } };
+        let Some(health) = self.cni.as_ref().map(Cni::health) else { return self.runtime.readiness(self.machine.since()) };
         let words = |fault| {
             const BEGINNING: &str = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady";
             format!("{BEGINNING} message:Network plugin returns error: {fault}")
@@ -103,12 +104,17 @@ impl Node {
 
     /// Where images and writable layers are.
     pub fn images_dir(&self) -> std::path::PathBuf {
-        self.options.state_dir.join("runtime")
+        self.runtime.images_dir(&self.options.state_dir)
     }
 
     /// How restarts are delayed.
     pub fn crash_law(&self) -> Law {
         Law::from_millis(self.options.crash_backoff_ms)
+    }
+
+    /// Whether somebody else makes the pods' network: plugins, called by this daemon or by the runtime.
+    pub fn foreign_network(&self) -> bool {
+        self.cni.is_some() || self.options.network_of_runtime()
     }
 
     /// Whether pods can have addresses.
@@ -161,6 +167,7 @@ async fn serve(options: NodeOptions) -> Result<()> {
     tokio::task::spawn_local(service::run(node.clone(), told));
     tokio::task::spawn_local(dns::run(node.clone()));
     tokio::task::spawn_local(ingress::run(node.clone(), told_ingress));
+    plug_in_by_runtime(&node)?;
     node.roster.adopt(&node).await?;
     housekeeping::start(&node)?;
     tokio::task::spawn_local(Cni::watch(node.clone()));
@@ -186,6 +193,18 @@ async fn serve(options: NodeOptions) -> Result<()> {
     Ok(())
 }
 
+/// Another runtime has pods plugged in by a plugin, which is this program again.
+fn plug_in_by_runtime(node: &Rc<Node>) -> Result<()> {
+    let Engine::Cri(cri) = &node.runtime else { return Ok(()) };
+    if node.options.network_of_runtime() {
+        return Ok(());
+    }
+    let unknown =
+        || Error::invalid("--cri-network", "this runtime does not tell where its CNI plugins are: say `runtime`, and have it plug pods in");
+    let (conf_dir, bin_dir) = cri.about().cni.as_ref().ok_or_else(unknown)?;
+    plugin::start(node, conf_dir, bin_dir)
+}
+
 /// A watch's rows, on their way to whoever follows them.
 fn rows_to<T: 'static>(tell: mpsc::UnboundedSender<T>, told: fn(Row) -> T) -> mpsc::UnboundedSender<Row> {
     let (sender, mut rows) = mpsc::unbounded_channel();
@@ -198,19 +217,14 @@ fn rows_to<T: 'static>(tell: mpsc::UnboundedSender<T>, told: fn(Row) -> T) -> mp
 }
 
 async fn assemble(options: NodeOptions, proxy: Proxy, ingress: mpsc::UnboundedSender<ingress::Told>) -> Result<Rc<Node>> {
-    let config = RuntimeConfig {
-        run_dir: Some(options.run_dir.clone()),
-        cgroup_parent: options.cgroup_parent(),
-        ..RuntimeConfig::new(options.state_dir.join("runtime"))
-    };
-    let runtime = Runtime::open(config).await?;
+    let runtime = Engine::open(&options).await?;
     let kernel = Kernel::default();
     let events = Recorder::new(&options.name);
     let law = Law::from_millis(options.image_backoff_ms);
     let kept = options.state_dir.join("cni");
     let cni = options.cni_conf_dir.clone().map(|conf| Cni::open(conf, options.cni_bin_dir.clone(), kept)).transpose()?;
     let images = Images::new(runtime.clone(), kernel.clone(), events.clone(), options.mirrors()?, law);
-    let machine = Machine::look(&options);
+    let machine = Machine::look(&options, &runtime.version(), runtime.mounts_recursively_read_only());
     let network = net::Settings {
         bridge: options.bridge.clone(),
         node: options.name.clone(),
@@ -321,8 +335,8 @@ async fn take_peer(node: &Node, peer: &Peer) -> Result<()> {
         if !ranges.is_empty() {
             let was_ready = node.network_ready();
             match node.cni {
-                None => node.network.set_pod_cidrs(&ranges).await?,
-                Some(_) => node.network.set_foreign_pod_cidrs(&ranges).await?,
+                None if !node.foreign_network() => node.network.set_pod_cidrs(&ranges).await?,
+                _ => node.network.set_foreign_pod_cidrs(&ranges).await?,
             }
             if !was_ready {
                 node.roster.look_again();
@@ -331,7 +345,7 @@ async fn take_peer(node: &Node, peer: &Peer) -> Result<()> {
         }
         return Ok(());
     }
-    if node.cni.is_some() {
+    if node.foreign_network() {
         return Ok(());
     }
     // A node with our own address shares our namespace: there is nothing to route.

@@ -80,6 +80,12 @@ pub struct NodeOptions {
     /// Serve images of one registry from another: docker.io=http://127.0.0.1:5000. May be repeated.
     #[arg(long = "registry-mirror", value_name = "HOST=URL")]
     pub registry_mirrors: Vec<String>,
+    /// Who runs the containers: `native`, or `cri://` and the socket of a runtime that serves CRI v1, as cri:///run/containerd/containerd.sock.
+    #[arg(long, default_value = "native")]
+    pub runtime: RuntimeChoice,
+    /// With a CRI runtime, who plugs its pods in: this node, by a plugin that the runtime finds in its directories, or the runtime as it is configured.
+    #[arg(long, value_enum, default_value = "pintle")]
+    pub cri_network: CriNetwork,
     /// Parent of all cgroups of this node; default: pintle/NAME.
     #[arg(long)]
     pub cgroup_parent: Option<String>,
@@ -137,6 +143,37 @@ pub struct NodeOptions {
     pub shutdown: shutdown::Options,
 }
 
+/// Who runs the containers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RuntimeChoice {
+    /// The bridge's own runtime.
+    #[default]
+    Native,
+    /// Another one, behind this socket.
+    Cri(PathBuf),
+}
+
+impl std::str::FromStr for RuntimeChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match (text, text.strip_prefix("cri://")) {
+            ("native", _) => Ok(Self::Native),
+            (_, Some(path)) if path.starts_with('/') => Ok(Self::Cri(path.into())),
+            _ => Err("native, or cri:// and an absolute path".to_owned()),
+        }
+    }
+}
+
+/// Who plugs pods of a CRI runtime in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CriNetwork {
+    /// This node: its own bridge.
+    Pintle,
+    /// The runtime, by its own CNI configuration.
+    Runtime,
+}
+
 /// Options of `purge`.
 #[derive(Args, Clone, Debug)]
 pub struct PurgeOptions {
@@ -152,12 +189,20 @@ pub struct PurgeOptions {
     /// As given to the node.
     #[arg(long, default_value = "pintle-pods")]
     pub bridge: String,
+    /// As given to the node; what it has there of this node's is removed.
+    #[arg(long, default_value = "native")]
+    pub runtime: RuntimeChoice,
 }
 
 impl NodeOptions {
     /// The cgroup path below every hierarchy's root, with a leading slash.
     pub fn cgroup_parent(&self) -> String {
         rooted(self.cgroup_parent.as_deref().unwrap_or(&format!("pintle/{}", self.name)))
+    }
+
+    /// Whether another runtime makes the pods' network by its own configuration.
+    pub fn network_of_runtime(&self) -> bool {
+        self.runtime != RuntimeChoice::Native && self.cri_network == CriNetwork::Runtime
     }
 
     /// Refuses names that may not reach a path or an interface.
@@ -177,8 +222,16 @@ impl NodeOptions {
         if (1..1280).contains(&self.pod_mtu) {
             return Err(Error::invalid("--pod-mtu", "0, or 1280 to 65535: version 6 knows no shorter packets"));
         }
-        if self.cni_conf_dir.is_some() && (self.pod_overlay != Overlay::None || self.pod_mtu != 0) {
+        if (self.cni_conf_dir.is_some() || self.network_of_runtime()) && (self.pod_overlay != Overlay::None || self.pod_mtu != 0) {
             return Err(Error::invalid("--cni-conf-dir", "overlay and MTU are the plugins' affair then: no --pod-overlay, no --pod-mtu"));
+        }
+        if self.runtime != RuntimeChoice::Native {
+            if self.cni_conf_dir.is_some() {
+                return Err(Error::invalid("--cni-conf-dir", "a CRI runtime calls plugins itself: say --cri-network runtime"));
+            }
+            if !self.registry_mirrors.is_empty() {
+                return Err(Error::invalid("--registry-mirror", "a CRI runtime has its mirrors in its own configuration"));
+            }
         }
         self.housekeeping.check()?;
         self.shutdown.check()?;
@@ -311,9 +364,20 @@ mod tests {
             &["--dns-stub-domain", "corp.example"],
             &["--dns-stub-domain", "=192.0.2.1"],
             &["--dns-stub-domain", "corp.example=192.0.2.1,x"],
+            &["--runtime", "cri:///s", "--cni-conf-dir", "/c"],
+            &["--runtime", "cri:///s", "--registry-mirror", "docker.io=http://m.example"],
         ] {
             assert!(parse(bad).check().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_runtime_is_our_own_or_behind_a_socket() {
+        assert_eq!(parse(&[]).runtime, RuntimeChoice::Native);
+        let other = parse(&["--runtime", "cri:///run/containerd/containerd.sock"]);
+        assert_eq!(other.runtime, RuntimeChoice::Cri("/run/containerd/containerd.sock".into()));
+        assert!(!other.network_of_runtime() && parse(&["--runtime", "cri:///s", "--cri-network", "runtime"]).network_of_runtime());
+        assert!("cri://s".parse::<RuntimeChoice>().is_err() && "docker".parse::<RuntimeChoice>().is_err());
     }
 
     #[test]

@@ -3,11 +3,13 @@
 //! Order: what runs (the runtime's own purge), then what it hung on: links, mounts, files. Each part is tried even when another
 //! fails; the first failure is what is told.
 
+use pintle_cri::{Cri, CriConfig};
+
 use crate::cni;
 use crate::error::{Error, Result};
 use crate::file;
 use crate::net;
-use crate::options::{PurgeOptions, rooted};
+use crate::options::{PurgeOptions, RuntimeChoice, rooted};
 use crate::volume::mounts;
 
 /// Runs `host-node purge`.
@@ -18,7 +20,9 @@ pub fn run(options: &PurgeOptions) -> Result<()> {
 
 async fn purge(options: &PurgeOptions) -> Result<()> {
     let runtime_dir = options.state_dir.join("runtime");
+    let other = purge_other(options, &runtime_dir).await;
     let results = [
+        other,
         // While the pods' namespaces are there: what plugins made in them and beside them.
         cni::purge(&options.state_dir.join("cni")).await,
         pintle_runtime_bridge::Runtime::purge(&runtime_dir, Some(&options.run_dir)).await.map_err(Error::from),
@@ -32,6 +36,19 @@ async fn purge(options: &PurgeOptions) -> Result<()> {
         options.cgroup_parent.as_deref().map_or(Ok(()), |parent| remove_cgroups(&rooted(parent))),
     ];
     results.into_iter().collect()
+}
+
+/// What the node has on another runtime.
+async fn purge_other(options: &PurgeOptions, state_dir: &std::path::Path) -> Result<()> {
+    let RuntimeChoice::Cri(socket) = &options.runtime else { return Ok(()) };
+    let Some(cgroup_parent) = options.cgroup_parent.as_deref().map(rooted) else {
+        return Err(Error::invalid("--cgroup-parent", "is needed to tell this node's containers from others"));
+    };
+    let cri = Cri::open(CriConfig { socket: socket.clone(), state_dir: state_dir.to_owned(), cgroup_parent }).await?;
+    if let Some((conf_dir, bin_dir)) = &cri.about().cni {
+        crate::plugin::uninstall(conf_dir, bin_dir, &options.run_dir);
+    }
+    Ok(cri.purge().await?)
 }
 
 /// Removes an empty cgroup subtree from every hierarchy.

@@ -70,6 +70,14 @@ pub enum Error {
         /// The system's reason.
         message: String,
     },
+    /// Another runtime refused a call, or was not there to take it.
+    #[error("{call}: {message}")]
+    Remote {
+        /// The call.
+        call: &'static str,
+        /// The runtime's reason.
+        message: String,
+    },
     /// A state file that cannot be read back.
     #[error("state file {path} is damaged: {reason}")]
     DamagedState {
@@ -89,6 +97,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// What another runtime said to a call.
+    pub fn remote(call: &'static str, message: impl Into<String>) -> Self {
+        Self::Remote { call, message: message.into() }
+    }
+
     pub(crate) fn os(step: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::Os { step: step.into(), source: source.into() }
     }

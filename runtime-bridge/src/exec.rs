@@ -37,7 +37,7 @@ pub struct ExecSession {
     /// Present on a terminal.
     pub resizer: Option<TerminalResizer>,
     pub(crate) exit: Ending,
-    pub(crate) killer: ExecKiller,
+    pub(crate) killer: Killer,
 }
 
 /// Streams of a running container.
@@ -54,8 +54,20 @@ pub struct AttachSession {
 
 /// Changes the size of a terminal.
 #[derive(Clone)]
-pub struct TerminalResizer {
-    pub(crate) terminal: Terminal,
+pub struct TerminalResizer(pub(crate) Sizes);
+
+/// Where a terminal's size goes.
+#[derive(Clone)]
+pub(crate) enum Sizes {
+    Terminal(Terminal),
+    Elsewhere(tokio::sync::mpsc::UnboundedSender<TerminalSize>),
+}
+
+/// Who ends an exec that nobody waits for any more.
+pub(crate) enum Killer {
+    Helper(ExecKiller),
+    /// A task that holds the connection to another runtime.
+    Task(tokio::task::AbortHandle),
 }
 
 #[derive(Clone)]
@@ -67,10 +79,17 @@ pub(crate) struct ExecKiller {
 /// How an exec ended, or will.
 pub(crate) enum Ending {
     Coming(tokio::sync::oneshot::Receiver<Exit>),
+    Elsewhere(tokio::sync::oneshot::Receiver<Result<Exit>>),
     Known(Exit),
 }
 
 impl ExecSession {
+    /// An exec of another runtime: its streams, how it ends, and the task that carries them.
+    pub fn elsewhere(streams: AttachSession, exit: tokio::sync::oneshot::Receiver<Result<Exit>>, task: tokio::task::AbortHandle) -> Self {
+        let AttachSession { stdin, stdout, stderr, resizer } = streams;
+        Self { stdin, stdout, stderr, resizer, exit: Ending::Elsewhere(exit), killer: Killer::Task(task) }
+    }
+
     /// Waits for the process to end. Output may still be in the streams: read them to their end.
     ///
     /// # Errors
@@ -79,15 +98,23 @@ impl ExecSession {
         let exit = match &mut self.exit {
             Ending::Known(exit) => return Ok(exit.clone()),
             Ending::Coming(receiver) => receiver.await.map_err(|_| Error::HelperUnavailable("it ended while an exec ran".to_owned()))?,
+            Ending::Elsewhere(receiver) => receiver.await.map_err(|_| Error::remote("Exec", "the connection was closed"))??,
         };
         self.exit = Ending::Known(exit.clone());
         Ok(exit)
     }
 
-    /// Kills the process with SIGKILL; one that has ended is not an error.
+    /// Kills the process with SIGKILL; one that has ended is not an error. Of another runtime's exec only the connection is ended.
     pub async fn kill(&self) -> Result<()> {
-        let op = Op::SignalExec { exec: self.killer.exec, signal: nix::libc::SIGKILL };
-        match self.killer.link.ask(op, &[]).await?.0 {
+        let killer = match &self.killer {
+            Killer::Helper(killer) => killer,
+            Killer::Task(task) => {
+                task.abort();
+                return Ok(());
+            }
+        };
+        let op = Op::SignalExec { exec: killer.exec, signal: nix::libc::SIGKILL };
+        match killer.link.ask(op, &[]).await?.0 {
             Ok(_) | Err(crate::helper::protocol::Refusal::NotRunning) => Ok(()),
             Err(refusal) => Err(refusal.into_error("exec")),
         }
@@ -95,9 +122,20 @@ impl ExecSession {
 }
 
 impl TerminalResizer {
+    /// A terminal of another runtime, whose sizes go to `sizes`.
+    pub fn elsewhere(sizes: tokio::sync::mpsc::UnboundedSender<TerminalSize>) -> Self {
+        Self(Sizes::Elsewhere(sizes))
+    }
+
     /// Sets the size; the process gets SIGWINCH.
     pub fn resize(&self, size: TerminalSize) -> Result<()> {
-        sys::set_terminal_size(self.terminal.0.get_ref().as_fd(), size.width, size.height).step(|| "resize terminal".to_owned())
+        match &self.0 {
+            Sizes::Terminal(terminal) => {
+                sys::set_terminal_size(terminal.0.get_ref().as_fd(), size.width, size.height).step(|| "resize terminal".to_owned())
+            }
+            // A process that has ended has no size.
+            Sizes::Elsewhere(sizes) => Ok(sizes.send(size).unwrap_or(())),
+        }
     }
 }
 

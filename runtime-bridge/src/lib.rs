@@ -18,6 +18,7 @@ mod error;
 mod exec;
 #[doc(hidden)]
 pub mod fuzz;
+mod groups;
 pub mod helper;
 pub mod image;
 mod link;
@@ -31,6 +32,7 @@ mod usage;
 
 pub use error::{Error, ImageError, Result, StartFailure};
 pub use exec::{AttachSession, ExecSession, InputStream, OutputStream, TerminalResizer};
+pub use groups::Groups;
 pub use image::{Credentials, ImageId, ImageInfo, ImageLimits, ImageRef, Mirror, PullOptions, PullProgress};
 pub use runtime::{Runtime, RuntimeConfig, Sandbox};
 pub use spec::{

@@ -18,7 +18,8 @@ use crate::bundle;
 use crate::cgroup::{DevicePolicy, Hierarchies};
 use crate::error::{Error, ImageError, Result, Step};
 use crate::exec::{
-    AttachSession, AttachedInput, Ending, ExecKiller, ExecSession, Terminal, TerminalResizer, input_fifo, input_pipe, output_pipe,
+    AttachSession, AttachedInput, Ending, ExecKiller, ExecSession, Killer, Sizes, Terminal, TerminalResizer, input_fifo, input_pipe,
+    output_pipe,
 };
 use crate::helper::protocol::{Op, Refusal, Reply};
 use crate::image::{ImageId, ImageInfo, ImageLimits, ImageRef, PullOptions, PullProgress, Store};
@@ -494,7 +495,7 @@ impl Runtime {
             stderr: None,
             resizer: None,
             exit: Ending::Coming(tokio::sync::oneshot::channel().1),
-            killer: ExecKiller { link: link.clone(), exec },
+            killer: Killer::Helper(ExecKiller { link: link.clone(), exec }),
         };
         let mut fds: Vec<OwnedFd> = Vec::new();
         if !spec.tty {
@@ -519,7 +520,7 @@ impl Runtime {
             let terminal = Terminal::new(master)?;
             session.stdin = spec.stdin.then(|| Box::pin(terminal.clone()) as _);
             session.stdout = Some(Box::pin(terminal.clone()));
-            session.resizer = Some(TerminalResizer { terminal });
+            session.resizer = Some(TerminalResizer(Sizes::Terminal(terminal)));
         }
         Ok(session)
     }
@@ -543,7 +544,7 @@ impl Runtime {
         match fds.pop() {
             Some(master) if tty => {
                 let terminal = Terminal::new(master)?;
-                session.resizer = Some(TerminalResizer { terminal: terminal.clone() });
+                session.resizer = Some(TerminalResizer(Sizes::Terminal(terminal.clone())));
                 input = Some(Box::pin(terminal) as _);
             }
             Some(fifo) => input = Some(input_fifo(fifo)?),

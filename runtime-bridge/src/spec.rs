@@ -114,6 +114,9 @@ pub struct SandboxSpec {
     pub cgroup: Option<String>,
     /// Limits of the pod's own cgroup, above those of its containers.
     pub resources: Resources,
+    /// Whether a container of it will be privileged: runtimes with a pause process ask for that.
+    #[serde(default)]
+    pub privileged: bool,
     /// Size of the pod's /dev/shm in bytes; `None`: 64 MiB.
     pub shm_bytes: Option<u64>,
     /// Kept in the state file, uninterpreted.

@@ -27,10 +27,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("pintle-sdk", &["pintle-wit", "pintle-values"]),
     ("pintle-module", &["pintle-signing"]),
     ("pintle-runtime-bridge", &["pintle-signing", "pintle-wit"]),
+    ("pintle-cri", &["pintle-runtime-bridge", "pintle-streams"]),
     ("pintle-cluster", &["pintle-pki"]),
     ("pintle-pki", &[]),
     ("pintle-streams", &[]),
-    ("pintle-host-node", &["pintle-pki", "pintle-runtime-bridge", "pintle-wit", "pintle-values"]),
+    ("pintle-host-node", &["pintle-cri", "pintle-pki", "pintle-runtime-bridge", "pintle-wit", "pintle-values"]),
 ];
 
 /// Heavy dependencies have one owner.

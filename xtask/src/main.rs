@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask up | down | test | conformance | fuzz | bench | churn | vm | modules | wit | ci`.
+//! Developer commands: `cargo xtask up | down | test | conformance | fuzz | bench | churn | cri | vm | modules | wit | ci`.
 //!
 //! Each says what it installs before it does, shows what it is doing, and ends at the first failure. It orchestrates programs (cargo,
 //! apt-get, the `pintle` command); what it knows of the product is only how to build and start it.
@@ -7,6 +7,7 @@ mod bench;
 mod churn;
 mod compile;
 mod conformance;
+mod cri;
 mod demo;
 mod fuzz;
 mod needs;
@@ -30,6 +31,7 @@ cargo xtask COMMAND
                      search for inputs that break a decoder; keeps them in tests/fuzz/regressions
   bench [ROW...]     measure; writes target/bench.json
   churn [--pods N] [--seconds S] [--seed X]    pods of one node under random kills; 200 for ten minutes
+  cri [FILTER...]    the suite of a node with real containers, its pods on Debian's containerd
   vm [containers|node] [FILTER...]    the suites of real containers with cgroup v2 on Debian's kernel, in a virtual machine
   modules            build the built-in modules to target/release/modules
   wit [--check]      regenerate the code of the schemas, or fail when it is stale
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Some("fuzz") => fuzz::fuzz(rest),
         Some("bench") => bench::bench(rest),
         Some("churn") => churn::churn(rest),
+        Some("cri") => cri::cri(rest),
         Some("vm") => vm::vm(rest),
         Some("modules") => needs::wasm_target().and_then(|()| compile::modules()),
         Some("wit") if rest.iter().any(|a| a == "--check") => needs::packages(&[needs::CAPNP]).and_then(|()| wit::check(&shell::root())),

@@ -105,6 +105,7 @@ pub fn sandbox_spec(pod: &Pod, hostname: String) -> SandboxSpec {
         sysctls: sysctls.into_iter().map(|s| (s.name, s.value)).collect(),
         cgroup: Some(cgroup(pod)),
         resources: pod_resources(pod),
+        privileged: all_containers(pod).any(|c| c.security_context.as_ref().is_some_and(|context| context.privileged == Some(true))),
         shm_bytes: None,
         labels: [
             (LABEL_UID.to_owned(), uid(pod).to_owned()),

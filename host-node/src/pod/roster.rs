@@ -10,13 +10,14 @@ use std::rc::{Rc, Weak};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use pintle_runtime_bridge::{Event, Phase, Runtime};
+use pintle_runtime_bridge::{Event, Phase};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::admit;
 use super::note::{Note, View};
 use super::record::{Record, all_containers, ephemeral_containers, is_static, name, namespace, uid};
 use super::worker::Worker;
+use crate::engine::Engine;
 use crate::error::{Error, Result, Step};
 use crate::link::{Reference, Row};
 use crate::manifest::parse::SOURCE;
@@ -179,7 +180,7 @@ impl Roster {
     }
 
     /// Takes an event of the runtime's.
-    pub async fn on_event(&self, runtime: &Runtime, event: Event) {
+    pub async fn on_event(&self, runtime: &Engine, event: Event) {
         match event {
             Event::Exited { id, exit } => {
                 let owner = self.owners.borrow().get(id.as_str()).cloned();
@@ -192,7 +193,7 @@ impl Roster {
     }
 
     /// Events may have been missed: ask the runtime what has ended.
-    pub async fn reconcile(&self, runtime: &Runtime) {
+    pub async fn reconcile(&self, runtime: &Engine) {
         let states = match runtime.list().await {
             Ok(states) => states,
             Err(error) => return tracing::warn!(%error, "the runtime cannot list its containers"),

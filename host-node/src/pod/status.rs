@@ -18,8 +18,6 @@ use super::record::{
 };
 use super::resize::Fit;
 
-/// The scheme of container ids in a status.
-pub const ID_SCHEME: &str = "pintle://";
 /// Conditions that this node decides; all others are carried over.
 const OWN_CONDITIONS: &[&str] =
     &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", RESIZE_PENDING, RESIZE_IN_PROGRESS];
@@ -42,6 +40,8 @@ pub struct Inputs<'a> {
     pub host_addresses: &'a [IpAddr],
     /// The conditions that this node reported last.
     pub reported: &'a [PodCondition],
+    /// What the ids of containers begin with, as `pintle://`.
+    pub id_scheme: &'a str,
     /// The time.
     pub now: Timestamp,
 }
@@ -93,7 +93,7 @@ fn container_status(inputs: &Inputs<'_>, container: &Container, init: bool) -> C
         name: container.name.clone(),
         image: current.map_or_else(|| container.image.clone().unwrap_or_default(), |a| a.image.clone()),
         image_id: current.map(|a| a.image_id.clone()).unwrap_or_default(),
-        container_id: current.map(|a| format!("{ID_SCHEME}{}", a.id)),
+        container_id: current.map(|a| format!("{}{}", inputs.id_scheme, a.id)),
         ready: if plain_init { finished } else { running && started && live.ready },
         restart_count: i32::try_from(record.restarts).unwrap_or(i32::MAX),
         started: Some(started),
@@ -125,7 +125,7 @@ fn states(
     live: &LiveContainer,
     init: bool,
 ) -> (ContainerState, Option<ContainerState>) {
-    let previous = record.previous.as_ref().map(terminated);
+    let previous = record.previous.as_ref().map(|attempt| terminated(inputs.id_scheme, attempt));
     let Some(current) = &record.current else {
         return (waiting(inputs, live), None);
     };
@@ -139,9 +139,9 @@ fn states(
     let again = restarts(inputs.pod, container, init, end.code) && inputs.record.ended.is_none() && !dying(inputs);
     let preparing = live.waiting.is_some() || matches!(live.doing, Doing::Pulling | Doing::Starting);
     if again && preparing {
-        return (waiting(inputs, live), Some(terminated(current)));
+        return (waiting(inputs, live), Some(terminated(inputs.id_scheme, current)));
     }
-    (terminated(current), previous)
+    (terminated(inputs.id_scheme, current), previous)
 }
 
 fn dying(inputs: &Inputs<'_>) -> bool {
@@ -158,10 +158,10 @@ fn waiting(inputs: &Inputs<'_>, live: &LiveContainer) -> ContainerState {
     ContainerState { waiting: Some(waiting), ..ContainerState::default() }
 }
 
-fn terminated(attempt: &Attempt) -> ContainerState {
+fn terminated(id_scheme: &str, attempt: &Attempt) -> ContainerState {
     let end = attempt.end.as_ref();
     let terminated = ContainerStateTerminated {
-        container_id: Some(format!("{ID_SCHEME}{}", attempt.id)),
+        container_id: Some(format!("{id_scheme}{}", attempt.id)),
         exit_code: end.map_or(255, |e| e.code),
         signal: None,
         reason: end.map(|e| e.reason.clone()),
@@ -427,6 +427,7 @@ mod tests {
                 live: &self.live,
                 host_addresses: &[IpAddr::from([1, 2, 3, 4])],
                 reported: &[],
+                id_scheme: "pintle://",
                 now: at(30),
             };
             serde_json::to_value(compute(&inputs)).expect("json")

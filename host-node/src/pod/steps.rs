@@ -16,6 +16,7 @@ use super::record::{Attempt, PresentImage, SandboxRecord, host_network, name, na
 use crate::container::downward::Facts;
 use crate::container::env::{Mention, Sources, environment, mentions, service_variables};
 use crate::container::{Prepared, files, sandbox_spec, spec};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::file;
 use crate::link::Reference;
@@ -139,10 +140,11 @@ async fn plug_in(node: &Node, pod: &Pod, paths: &Paths, sandbox: &Sandbox) -> Re
     let cluster = node.kernel.config();
     let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
     let resolv = files::resolv_conf(pod, &cluster, &read(&node.options.resolv_conf));
-    let addresses = match (host_network(pod), &node.cni) {
-        (true, _) => node.machine.addresses.clone(),
-        (false, None) => node.network.attach(uid(pod), node.runtime.netns(&sandbox.id).await?, Bandwidth::of(pod)?).await?,
-        (false, Some(cni)) => {
+    let addresses = match (host_network(pod), &node.cni, &node.runtime) {
+        (true, ..) => node.machine.addresses.clone(),
+        (false, _, Engine::Cri(cri)) => cri.sandbox_addresses(&sandbox.id).await?,
+        (false, None, _) => node.network.attach(uid(pod), node.runtime.netns(&sandbox.id).await?, Bandwidth::of(pod)?).await?,
+        (false, Some(cni), _) => {
             let netns = sandbox.netns_path.as_deref().ok_or_else(|| Error::invalid("sandbox", "no network namespace"))?;
             let addresses = cni.attach(pod, sandbox.id.as_str(), netns, &resolv).await?;
             if addresses.is_empty() {
@@ -204,7 +206,7 @@ pub async fn create(node: &Node, start: &Start) -> Result<Attempt> {
         sandbox: SandboxId::parse(&sandbox.id)?,
         image_id: image.id.clone(),
         env,
-        mounts: container_mounts(pod, container, &paths, &message_file, &facts)?,
+        mounts: container_mounts(pod, container, &paths, &message_file, &facts, node.runtime.mounts_recursively_read_only())?,
         log: log.clone(),
         seccomp_profile: seccomp_profile(node, pod, container)?,
         pid_of,
@@ -328,7 +330,15 @@ fn variables_of(service: &Service) -> Vec<(String, String)> {
     service_variables(&service.metadata.name, &address.to_string(), &ports)
 }
 
-fn container_mounts(pod: &Pod, container: &Container, paths: &Paths, message_file: &Path, facts: &Facts) -> Result<Vec<Mount>> {
+/// `possible`: whether the runtime has mounts that are read-only with all below them.
+fn container_mounts(
+    pod: &Pod,
+    container: &Container,
+    paths: &Paths,
+    message_file: &Path,
+    facts: &Facts,
+    possible: bool,
+) -> Result<Vec<Mount>> {
     let mut list = Vec::new();
     let mut taken = Vec::new();
     for (index, wanted) in container.volume_mounts.iter().flatten().enumerate() {
@@ -345,7 +355,9 @@ fn container_mounts(pod: &Pod, container: &Container, paths: &Paths, message_fil
         let mut mount = Mount::bind(source, wanted.mount_path.clone());
         let only_read = volume::images(pod).any(|(name, _)| name == wanted.name) || volume::claim::is_read_only(pod, &wanted.name);
         mount.read_only = wanted.read_only == Some(true) || only_read;
-        mount.recursive_read_only = mount.read_only && matches!(wanted.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
+        // What is asked for and cannot be had is refused by the runtime.
+        let recursively = wanted.recursive_read_only.as_deref();
+        mount.recursive_read_only = mount.read_only && (recursively == Some("Enabled") || recursively == Some("IfPossible") && possible);
         mount.propagation = match wanted.mount_propagation.as_deref() {
             Some("HostToContainer") => pintle_runtime_bridge::Propagation::FromHost,
             Some("Bidirectional") => pintle_runtime_bridge::Propagation::Both,
@@ -456,6 +468,10 @@ async fn run_hook(
 /// Runs a command in a container and waits; gives the exit and the first KiB of its output.
 pub async fn exec_quietly(node: &Node, id: &ContainerId, command: Vec<String>) -> Result<(Exit, String)> {
     use tokio::io::AsyncReadExt;
+    if let Engine::Cri(cri) = &node.runtime {
+        let (exit, output) = cri.exec_to_end(id, command).await?;
+        return Ok((exit, String::from_utf8_lossy(&output[..output.len().min(OUTPUT_KEPT)]).into_owned()));
+    }
     let mut session = node.runtime.exec(id, ExecSpec { command, ..ExecSpec::default() }).await?;
     let (stdout, stderr) = (session.stdout.take(), session.stderr.take());
     let kept = std::cell::RefCell::new(Vec::new());

@@ -92,7 +92,7 @@ impl Worker {
             match containers.get(&attempt.id) {
                 Some(state) if state.phase == Phase::Running => {
                     self.node.roster.own(&attempt.id, uid(&pod));
-                    let ready_before = ready_in_api(&pod, &attempt.id);
+                    let ready_before = ready_in_api(&pod, &format!("{}{}", self.node.machine.id_scheme, attempt.id));
                     let live = self.live.containers.entry(container.name.clone()).or_default();
                     live.started = container.startup_probe.is_none() || ready_before;
                     live.ready = container.readiness_probe.is_none() || ready_before;
@@ -807,6 +807,7 @@ impl Worker {
             live: &self.live,
             host_addresses: &self.node.machine.addresses,
             reported: &self.reported,
+            id_scheme: &self.node.machine.id_scheme,
             now: Timestamp::now(),
         })
     }
@@ -864,10 +865,9 @@ fn termination_message(container: &Container, attempt: &Attempt, code: i32) -> S
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn ready_in_api(pod: &Pod, id: &str) -> bool {
+fn ready_in_api(pod: &Pod, wanted: &str) -> bool {
     let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_deref()).unwrap_or(&[]);
-    let wanted = format!("{}{id}", status::ID_SCHEME);
-    statuses.iter().any(|s| s.container_id.as_deref() == Some(&wanted) && s.ready)
+    statuses.iter().any(|s| s.container_id.as_deref() == Some(wanted) && s.ready)
 }
 
 fn find(pod: &Pod, name: &str) -> Option<Container> {

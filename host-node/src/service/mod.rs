@@ -216,7 +216,7 @@ pub async fn run(node: Rc<Node>, mut told: mpsc::UnboundedReceiver<Told>) {
 fn ground(node: &Node) -> Option<Ground> {
     let config = node.kernel.config();
     Some(Ground {
-        bridge: node.cni.is_none().then(|| node.options.bridge.clone()),
+        bridge: (!node.foreign_network()).then(|| node.options.bridge.clone()),
         own_pods: Some(node.network.own_pods()).filter(|own| !own.is_empty())?,
         all_pods: Network::list(&config.pod_cidr).ok()?,
         services: Network::list(&config.service_cidr).ok()?,

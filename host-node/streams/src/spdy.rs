@@ -1,10 +1,11 @@
-//! One SPDY/3.1 connection as a server: the client opens streams, data flows both ways on each.
+//! One SPDY/3.1 connection: as a server, whose client opens streams, or as the client itself. Data flows both ways on each stream.
 //!
 //! Two tasks, one reading and one writing, joined by bounded queues. SPDY's window updates are not used by Kubernetes' clients; what keeps memory
 //! bounded here is that a stream whose queue is full stops the reading of the whole connection. Invariant: a stream's `data` ends exactly
-//! when the client has finished or reset it, or the connection is gone.
+//! when the peer has finished or reset it, or the connection is gone.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -22,13 +23,13 @@ const FRAMES_IN_FLIGHT: usize = 16;
 const STREAMS_MAX: usize = 512;
 const REFUSED_STREAM: u32 = 3;
 
-/// A stream that the client opened.
+/// A stream.
 pub struct Stream {
     /// As the client sent them, names in lower case.
     pub headers: Headers,
-    /// What the client writes on it.
+    /// What the peer writes on it.
     pub data: mpsc::Receiver<Bytes>,
-    /// What is written to the client.
+    /// What is written to the peer.
     pub out: StreamWriter,
 }
 
@@ -43,11 +44,26 @@ pub struct StreamWriter {
 pub struct Connection {
     streams: mpsc::Receiver<Stream>,
     frames: mpsc::Sender<Out>,
+    open: Open,
+    last: u32,
     reading: JoinHandle<()>,
     writing: JoinHandle<()>,
 }
 
+/// Streams whose other side has not ended, and where what comes on them goes; `None`: the connection is gone.
+type Open = Arc<Mutex<Option<HashMap<u32, mpsc::Sender<Bytes>>>>>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Server,
+    Client,
+}
+
 enum Out {
+    SynStream {
+        id: u32,
+        headers: Headers,
+    },
     SynReply(u32),
     Data {
         id: u32,
@@ -93,23 +109,46 @@ impl StreamWriter {
 }
 
 impl Connection {
-    /// Speak SPDY on `io`.
+    /// Speak SPDY on `io` as the server.
     pub fn serve(io: impl AsyncRead + AsyncWrite + Send + 'static) -> Connection {
+        Self::start(io, Side::Server)
+    }
+
+    /// Speak SPDY on `io` as the client.
+    pub fn dial(io: impl AsyncRead + AsyncWrite + Send + 'static) -> Connection {
+        Self::start(io, Side::Client)
+    }
+
+    fn start(io: impl AsyncRead + AsyncWrite + Send + 'static, side: Side) -> Connection {
         let (read, write) = tokio::io::split(io);
         let (opened, streams) = mpsc::channel(STREAMS_MAX);
         let (frames, queue) = mpsc::channel(FRAMES_IN_FLIGHT);
-        let mut state = ReadState { reader: Reader::new(), streams: HashMap::new(), opened, frames: frames.clone() };
+        let open: Open = Arc::new(Mutex::new(Some(HashMap::new())));
+        let mut state = ReadState { side, reader: Reader::new(), streams: open.clone(), opened, frames: frames.clone() };
         let reading = tokio::spawn(async move {
             if let Err(error) = state.run(read).await {
                 tracing::debug!(%error, "SPDY connection ended");
             }
+            *state.streams.lock().unwrap_or_else(PoisonError::into_inner) = None;
         });
         let writing = tokio::spawn(async move {
             if let Err(error) = write_frames(write, queue).await {
                 tracing::debug!(%error, "SPDY connection ended");
             }
         });
-        Connection { streams, frames, reading, writing }
+        Connection { streams, frames, open, last: 0, reading, writing }
+    }
+
+    /// Open a stream, as the client.
+    pub async fn open(&mut self, headers: &[(&str, &str)]) -> Result<Stream, Gone> {
+        // A client's streams have odd numbers.
+        let id = if self.last == 0 { 1 } else { self.last + 2 };
+        self.last = id;
+        let headers: Headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (sender, data) = mpsc::channel(CHUNKS_IN_FLIGHT);
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).as_mut().ok_or(Gone)?.insert(id, sender);
+        self.frames.send(Out::SynStream { id, headers: headers.clone() }).await.map_err(|_| Gone)?;
+        Ok(Stream { headers, data, out: StreamWriter { id, frames: self.frames.clone() } })
     }
 
     /// The next stream that the client opens; `None` when it is gone.
@@ -139,8 +178,9 @@ impl Drop for Connection {
 }
 
 struct ReadState {
+    side: Side,
     reader: Reader,
-    streams: HashMap<u32, mpsc::Sender<Bytes>>,
+    streams: Open,
     opened: mpsc::Sender<Stream>,
     frames: mpsc::Sender<Out>,
 }
@@ -156,6 +196,10 @@ enum ReadError {
 }
 
 impl ReadState {
+    fn open_streams<T>(&self, act: impl FnOnce(&mut HashMap<u32, mpsc::Sender<Bytes>>) -> T) -> T {
+        act(self.streams.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+    }
+
     async fn run(&mut self, mut io: impl AsyncRead + Unpin) -> Result<(), ReadError> {
         let mut head = [0; HEAD_BYTES];
         loop {
@@ -178,25 +222,29 @@ impl ReadState {
 
     async fn control(&mut self, control: Control) -> Result<(), Gone> {
         match control {
-            Control::SynStream { id, fin, headers } => self.open(id, fin, headers).await,
-            Control::RstStream { id } => {
-                self.streams.remove(&id);
+            Control::SynStream { id, fin, headers } if self.side == Side::Server => self.open(id, fin, headers).await,
+            Control::SynStream { id, .. } => self.send(Out::Raw(spdy_frame::rst_stream(id, REFUSED_STREAM))).await,
+            Control::RstStream { id } | Control::SynReply { id, fin: true, .. } => {
+                self.open_streams(|streams| streams.remove(&id));
                 Ok(())
             }
-            // Clients' pings have odd ids; an even one would be the answer to ours, and we send none.
-            Control::Ping { id } if id % 2 == 1 => self.send(Out::Raw(spdy_frame::ping(id))).await,
+            // Clients' pings have odd ids, servers' even ones; ours would be the other way round, and we send none.
+            Control::Ping { id } if (id % 2 == 1) == (self.side == Side::Server) => self.send(Out::Raw(spdy_frame::ping(id))).await,
             Control::SynReply { .. } | Control::Ping { .. } | Control::GoAway | Control::Ignored => Ok(()),
         }
     }
 
     async fn open(&mut self, id: u32, fin: bool, headers: Headers) -> Result<(), Gone> {
-        self.streams.retain(|_, data| !data.is_closed());
-        if self.streams.len() >= STREAMS_MAX || self.streams.contains_key(&id) {
+        let full = self.open_streams(|streams| {
+            streams.retain(|_, data| !data.is_closed());
+            streams.len() >= STREAMS_MAX || streams.contains_key(&id)
+        });
+        if full {
             return self.send(Out::Raw(spdy_frame::rst_stream(id, REFUSED_STREAM))).await;
         }
         let (sender, data) = mpsc::channel(CHUNKS_IN_FLIGHT);
         if !fin {
-            self.streams.insert(id, sender);
+            self.open_streams(|streams| streams.insert(id, sender));
         }
         self.send(Out::SynReply(id)).await?;
         let out = StreamWriter { id, frames: self.frames.clone() };
@@ -209,14 +257,14 @@ impl ReadState {
             let mut chunk = BytesMut::zeroed(left.min(CHUNK_BYTES_MAX));
             io.read_exact(&mut chunk).await?;
             left -= chunk.len();
-            if let Some(stream) = self.streams.get(&id)
+            if let Some(stream) = self.open_streams(|streams| streams.get(&id).cloned())
                 && stream.send(chunk.freeze()).await.is_err()
             {
-                self.streams.remove(&id);
+                self.open_streams(|streams| streams.remove(&id));
             }
         }
         if fin {
-            self.streams.remove(&id);
+            self.open_streams(|streams| streams.remove(&id));
         }
         Ok(())
     }
@@ -230,6 +278,10 @@ async fn write_frames(mut io: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver
     let mut writer = spdy_frame::Writer::new();
     while let Some(frame) = queue.recv().await {
         match frame {
+            Out::SynStream { id, headers } => {
+                let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+                io.write_all(&writer.syn_stream(id, false, &headers)?).await?;
+            }
             Out::SynReply(id) => io.write_all(&writer.syn_reply(id, &[])?).await?,
             Out::Data { id, fin, data } => {
                 io.write_all(&spdy_frame::data_head(id, fin, data.len())).await?;

@@ -7,6 +7,7 @@ use pintle_runtime_bridge::{ImageRef, Runtime, RuntimeConfig};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::containerd::{self, Containerd};
 use crate::kernel::Kernel;
 
 /// The image that tests run: busybox with all its applets' names.
@@ -20,21 +21,41 @@ pub struct Machine {
     pub number: u8,
     pub extra: Vec<String>,
     process: Option<Child>,
+    /// Who runs the pods, if it is not the node itself.
+    pub other: Option<Containerd>,
+}
+
+/// Whether all pods are to run on containerd.
+pub fn on_containerd() -> bool {
+    std::env::var_os("PINTLE_RUNTIME").is_some_and(|runtime| runtime == "cri")
 }
 
 /// Runs a test on a local executor with a machine and a kernel; skips where it cannot.
 pub fn run<F: Future<Output = ()>>(number: u8, test: impl FnOnce(Machine, Kernel) -> F) {
+    run_with(on_containerd(), number, test);
+}
+
+/// The same, with containerd in any case.
+pub fn run_on_containerd<F: Future<Output = ()>>(number: u8, test: impl FnOnce(Machine, Kernel) -> F) {
+    run_with(true, number, test);
+}
+
+fn run_with<F: Future<Output = ()>>(containerd: bool, number: u8, test: impl FnOnce(Machine, Kernel) -> F) {
     if !nix::unistd::geteuid().is_root() {
         return println!("skipped: needs root for namespaces and cgroups");
     }
     if !Path::new("/bin/busybox").exists() {
         return println!("skipped: needs Debian's busybox-static");
     }
+    if let Some(why) = containerd::unable().filter(|_| containerd) {
+        return println!("skipped: {why}");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let dir = std::env::temp_dir().join(format!("host-node-it-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a directory");
-        let machine = Machine { dir: dir.clone(), number, extra: Vec::new(), process: None };
+        let machine =
+            Machine { dir: dir.clone(), number, extra: Vec::new(), process: None, other: containerd.then(|| Containerd::start(&dir)) };
         let kernel = Kernel::start(&dir, "n1", &format!("10.213.{number}.0/24")).await;
         machine.import().await;
         test(machine, kernel).await;
@@ -66,8 +87,11 @@ impl Machine {
     }
 
     async fn import_as(&self, name: &str, directory: &str, mark: &[u8]) {
+        if let Some(other) = &self.other {
+            return other.import(name, mark, &["sh"]);
+        }
         let layout = self.dir.join(directory);
-        write_layout(&layout, mark);
+        write_layout(&layout, mark, &["sh"]);
         let config = RuntimeConfig {
             run_dir: Some(self.dir.join("run")),
             helper_exe: Some(env!("CARGO_BIN_EXE_host-node").into()),
@@ -80,6 +104,11 @@ impl Machine {
         runtime.import_layout(&layout, Some(&name)).await.expect("imported");
     }
 
+    /// Says who runs the pods.
+    fn runtime(&self) -> Vec<String> {
+        self.other.iter().flat_map(|other| ["--runtime".to_owned(), other.url()]).collect()
+    }
+
     /// Starts the daemon.
     pub fn start(&mut self, kernel: &Kernel) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("node.log")).expect("a log");
@@ -87,6 +116,7 @@ impl Machine {
             .args(["--name", "n1", "--kernel", &kernel.address.to_string(), "--node-ip", "127.0.0.1"])
             .args(["--bridge", &self.bridge(), "--cgroup-parent", &self.cgroup_parent(), "--crash-backoff-ms", "400"])
             .args(["--image-backoff-ms", "400"])
+            .args(self.runtime())
             .args(&self.extra)
             .arg("--ca")
             .arg(self.dir.join("ca.crt"))
@@ -98,7 +128,7 @@ impl Machine {
             .arg(self.state_dir())
             .arg("--run-dir")
             .arg(self.dir.join("run"))
-            .env("PINTLE_LOG", "debug")
+            .env("PINTLE_LOG", "debug,h2=info")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -132,6 +162,7 @@ impl Machine {
             .arg("--run-dir")
             .arg(self.dir.join("run"))
             .args(["--bridge", &self.bridge(), "--cgroup-parent", &self.cgroup_parent()])
+            .args(self.runtime())
             .output()
             .expect("purge runs");
         assert!(output.status.success(), "purge: {}", String::from_utf8_lossy(&output.stderr));
@@ -147,7 +178,8 @@ impl Machine {
         for entry in std::fs::read_dir("/proc").expect("readable").flatten() {
             let cmdline = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let me = entry.file_name().to_string_lossy() == std::process::id().to_string();
-            if !me && String::from_utf8_lossy(&cmdline).contains(&mark) {
+            let runtime = cmdline.starts_with(b"containerd\0");
+            if !me && !runtime && String::from_utf8_lossy(&cmdline).contains(&mark) {
                 found.push(format!("process {}", String::from_utf8_lossy(&cmdline).replace('\0', " ")));
             }
         }
@@ -178,7 +210,9 @@ impl Drop for Machine {
             .arg("--run-dir")
             .arg(self.dir.join("run"))
             .args(["--bridge", &self.bridge(), "--cgroup-parent", &self.cgroup_parent()])
+            .args(self.runtime())
             .output();
+        self.other = None;
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
@@ -207,7 +241,7 @@ pub fn uid(pod: &Value) -> &str {
 }
 
 /// An OCI layout of one layer: /bin/busybox and its applets.
-fn write_layout(dir: &Path, mark: &[u8]) {
+pub fn write_layout(dir: &Path, mark: &[u8], command: &[&str]) {
     let blobs = dir.join("blobs/sha256");
     std::fs::create_dir_all(&blobs).expect("a directory");
     let put = |bytes: &[u8]| {
@@ -218,7 +252,7 @@ fn write_layout(dir: &Path, mark: &[u8]) {
     let (layer, layer_size) = put(&layer(mark));
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
-        "config": { "Env": ["PATH=/bin"], "Cmd": ["sh"], "WorkingDir": "/" },
+        "config": { "Env": ["PATH=/bin"], "Cmd": command, "WorkingDir": "/" },
         "rootfs": { "type": "layers", "diff_ids": [layer] },
     });
     let (config, config_size) = put(config.to_string().as_bytes());

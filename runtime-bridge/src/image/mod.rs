@@ -29,6 +29,11 @@ pub(crate) use store::{Record, Store};
 pub struct ImageId(pub(crate) String);
 
 impl ImageId {
+    /// An id as another runtime gives it.
+    pub fn of(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -42,3 +42,23 @@ async fn garbage_ends_the_connection() {
     drop(client);
     assert!(connection.accept().await.is_none());
 }
+
+#[tokio::test]
+async fn a_client_opens_streams_that_end_with_either_side() {
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let (mut client, mut server) = (Connection::dial(near), Connection::serve(far));
+    let mut first = client.open(&[("streamtype", "error")]).await.unwrap();
+    let mut second = client.open(&[("streamtype", "stdin")]).await.unwrap();
+    first.out.finish().await.unwrap();
+    second.out.write(Bytes::from_static(b"hi")).await.unwrap();
+    let mut at_server = [server.accept().await.unwrap(), server.accept().await.unwrap()];
+    assert_eq!(at_server.each_ref().map(|stream| stream.header("streamtype")), [Some("error"), Some("stdin")]);
+    assert_eq!(at_server[0].data.recv().await, None);
+    assert_eq!(at_server[1].data.recv().await.unwrap(), "hi");
+    at_server[1].out.write(Bytes::from_static(b"yo")).await.unwrap();
+    at_server[1].out.finish().await.unwrap();
+    assert_eq!((second.data.recv().await.unwrap(), second.data.recv().await), (Bytes::from_static(b"yo"), None));
+    drop(server);
+    assert_eq!(first.data.recv().await, None, "a connection's end is its streams'");
+    assert!(client.open(&[]).await.is_err());
+}
