@@ -12,7 +12,7 @@ use pintle_runtime_bridge::{
 };
 use tokio::sync::broadcast;
 
-use crate::machine::Readiness;
+use crate::machine::{Features, Readiness};
 use crate::options::{NodeOptions, RuntimeChoice};
 
 /// A runtime. Clones are one.
@@ -162,6 +162,16 @@ impl Engine {
     /// Whether mounts can be read-only with all that is mounted below them.
     pub fn mounts_recursively_read_only(&self) -> bool {
         matches!(self, Self::Native(_))
+    }
+
+    /// Whether pods can have users of their own on this machine.
+    pub fn has_user_namespaces(&self) -> bool {
+        matches!(self, Self::Native(_)) && crate::pod::users::able()
+    }
+
+    /// What a Node object says of it.
+    pub fn features(&self) -> Features {
+        Features { recursive_read_only: self.mounts_recursively_read_only(), user_namespaces: self.has_user_namespaces() }
     }
 
     /// Whether it can run pods; our own always can.

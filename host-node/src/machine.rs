@@ -7,9 +7,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
 use crate::options::NodeOptions;
+use crate::quantity;
 
 /// Tells the provisioner of directories where this machine has them.
 const VOLUMES: &str = "pintle.dev/local-volumes";
@@ -28,12 +30,21 @@ pub struct Machine {
     info: Value,
     /// What the ids of containers begin with, as `containerd://`.
     pub id_scheme: String,
-    recursive_read_only: bool,
+    features: Features,
     /// Whether the kernel enforces AppArmor profiles.
     pub app_armor: bool,
     /// Reserved huge pages: the resource's name, bytes.
     huge_pages: Vec<(String, u64)>,
     since: Timestamp,
+}
+
+/// What a machine's runtime can do that not every one can.
+#[derive(Clone, Copy, Debug)]
+pub struct Features {
+    /// Mounts that are read-only with all that is mounted below them.
+    pub recursive_read_only: bool,
+    /// Pods with users of their own.
+    pub user_namespaces: bool,
 }
 
 /// Whether a machine can run pods.
@@ -67,8 +78,14 @@ const PRESSURE: [(&str, [(&str, &str); 2]); 3] = [
 ];
 
 impl Machine {
-    /// Looks at the machine. `runtime`: what runs containers, as `containerd://1.6.20`; `recursive_read_only`: whether it has such mounts.
-    pub fn look(options: &NodeOptions, runtime: &str, recursive_read_only: bool) -> Self {
+    /// Sizes of the huge pages that are reserved, in bytes.
+    pub fn huge_page_sizes(&self) -> Vec<u64> {
+        let size = |name: &str| quantity::units(&Quantity(name.strip_prefix("hugepages-")?.to_owned()));
+        self.huge_pages.iter().filter(|(_, bytes)| *bytes > 0).filter_map(|(name, _)| u64::try_from(size(name)?).ok()).collect()
+    }
+
+    /// Looks at the machine. `runtime`: what runs containers, as `containerd://1.6.20`.
+    pub fn look(options: &NodeOptions, runtime: &str, features: Features) -> Self {
         Self {
             name: options.name.clone(),
             labels: options.label_pairs().unwrap_or_default(),
@@ -83,7 +100,7 @@ impl Machine {
             memory_bytes: memory_field("MemTotal:").unwrap_or(0),
             info: node_info(runtime),
             id_scheme: format!("{}://", runtime.split("://").next().unwrap_or_default()),
-            recursive_read_only,
+            features,
             app_armor: std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y')),
             huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
             since: Timestamp::now(),
@@ -127,7 +144,7 @@ impl Machine {
                 "addresses": addresses,
                 "conditions": self.conditions(pressure, readiness),
                 "nodeInfo": self.info,
-                "runtimeHandlers": [{ "name": "", "features": { "recursiveReadOnlyMounts": self.recursive_read_only, "userNamespaces": false } }],
+                "runtimeHandlers": [{ "name": "", "features": { "recursiveReadOnlyMounts": self.features.recursive_read_only, "userNamespaces": self.features.user_namespaces } }],
             },
         })
     }
@@ -270,7 +287,8 @@ mod tests {
         let line = <crate::options::Line as clap::Parser>::parse_from(words.split(' '));
         let options = line.into_node().expect("options of a node");
         let short = [("DiskPressure", true, Timestamp::UNIX_EPOCH)];
-        let node = Machine::look(&options, "pintle://1", true).node(&short, &Readiness { fault: None, since: Timestamp::UNIX_EPOCH });
+        let node = Machine::look(&options, "pintle://1", Features { recursive_read_only: true, user_namespaces: true })
+            .node(&short, &Readiness { fault: None, since: Timestamp::UNIX_EPOCH });
         assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
         assert_eq!(node["metadata"]["labels"]["zone"], "a");
         assert_eq!(node["status"]["addresses"][0]["address"], "10.9.8.7");

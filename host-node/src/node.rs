@@ -224,7 +224,7 @@ async fn assemble(options: NodeOptions, proxy: Proxy, ingress: mpsc::UnboundedSe
     let kept = options.state_dir.join("cni");
     let cni = options.cni_conf_dir.clone().map(|conf| Cni::open(conf, options.cni_bin_dir.clone(), kept)).transpose()?;
     let images = Images::new(runtime.clone(), kernel.clone(), events.clone(), options.mirrors()?, law);
-    let machine = Machine::look(&options, &runtime.version(), runtime.mounts_recursively_read_only());
+    let machine = Machine::look(&options, &runtime.version(), runtime.features());
     let network = net::Settings {
         bridge: options.bridge.clone(),
         node: options.name.clone(),

@@ -79,6 +79,14 @@ pub(crate) fn check_sandbox(spec: &SandboxSpec) -> Result<()> {
     if let Some(cgroup) = &spec.cgroup {
         check_relative("cgroup", cgroup)?;
     }
+    if let Some(range) = spec.user_namespace {
+        if range.first == 0 || range.length == 0 || range.first.checked_add(range.length).is_none() {
+            return Err(Error::spec("user_namespace", "a range of ids above 0"));
+        }
+        if spec.netns == NetNs::Host || [spec.ipc, spec.uts].contains(&Scope::Host) || spec.pid == Some(Scope::Host) {
+            return Err(Error::spec("user_namespace", "its root would have no power over the node's namespaces"));
+        }
+    }
     for name in spec.sysctls.keys() {
         let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b));
         let net = name.starts_with("net.") && spec.netns == NetNs::New;

@@ -21,7 +21,7 @@ use crate::spec::Resources;
 use crate::state::{Stats, now_ns};
 
 const CPU_PERIOD_US: u64 = 100_000;
-const V2_CONTROLLERS: &[&str] = &["cpu", "memory", "pids", "cpuset"];
+const V2_CONTROLLERS: &[&str] = &["cpu", "memory", "pids", "cpuset", "hugetlb"];
 /// How long a dying group may stay busy before removal gives up.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -44,6 +44,7 @@ pub(crate) struct V1Mounts {
     devices: Option<PathBuf>,
     freezer: Option<PathBuf>,
     cpuset: Option<PathBuf>,
+    hugetlb: Option<PathBuf>,
 }
 
 /// How a new process gets into its group.
@@ -94,6 +95,7 @@ impl Hierarchies {
             devices: find(Controllers::Devices),
             freezer: find(Controllers::Freezer),
             cpuset: find(Controllers::CpuSet),
+            hugetlb: find(Controllers::HugeTlb),
         })
     }
 
@@ -107,6 +109,9 @@ impl Hierarchies {
                 if resources.cpuset_cpus.is_some() {
                     roots.extend(v1.cpuset.as_ref());
                 }
+                if !resources.huge_pages.is_empty() {
+                    roots.extend(v1.hugetlb.as_ref());
+                }
                 roots.iter().map(|root| root.join(path)).collect()
             }
         }
@@ -114,7 +119,7 @@ impl Hierarchies {
 
     /// Every directory that group `path` may have, asked for or not.
     fn all_directories(&self, path: &str) -> Vec<PathBuf> {
-        let every = Resources { cpuset_cpus: Some(String::new()), ..Resources::default() };
+        let every = Resources { cpuset_cpus: Some(String::new()), huge_pages: [(0, 0)].into(), ..Resources::default() };
         self.directories(path, &every)
     }
 
@@ -348,6 +353,12 @@ impl V1Mounts {
         put(&self.cpu, "cpu.cfs_period_us", r.cpu_limit_millis.map(|_| CPU_PERIOD_US.to_string()));
         put(&self.cpu, "cpu.cfs_quota_us", r.cpu_limit_millis.map(|m| quota_or(m, "-1")));
         put(&self.pids, "pids.max", r.pids_limit.map(limit_or_max));
+        for (size, bytes) in &r.huge_pages {
+            // What is reserved counts from the reservation on, what is not from its use.
+            for kind in ["", "rsvd."] {
+                put(&self.hugetlb, &format!("hugetlb.{}.{kind}limit_in_bytes", page_size(*size)), Some(bytes.to_string()));
+            }
+        }
         if let (Some(root), Some(cpus)) = (&self.cpuset, &r.cpuset_cpus) {
             inherit_cpuset(root, Path::new(path))?;
             put(&self.cpuset, "cpuset.cpus", Some(cpus.clone()));
@@ -366,7 +377,17 @@ fn v2_settings(directory: &Path, r: &Resources) -> Vec<(PathBuf, String)> {
         ("pids.max", r.pids_limit.map(limit_or_max)),
         ("cpuset.cpus", r.cpuset_cpus.clone()),
     ];
-    rows.into_iter().filter_map(|(file, value)| Some((directory.join(file), value?))).collect()
+    let huge = r.huge_pages.iter().flat_map(|(size, bytes)| {
+        ["", "rsvd."].map(|kind| (directory.join(format!("hugetlb.{}.{kind}max", page_size(*size))), bytes.to_string()))
+    });
+    rows.into_iter().filter_map(|(file, value)| Some((directory.join(file), value?))).chain(huge).collect()
+}
+
+/// A size of huge pages as the names of files have it: `2MB`.
+fn page_size(bytes: u64) -> String {
+    let units = [(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")];
+    let (unit, name) = units.into_iter().find(|(unit, _)| bytes >= *unit && bytes % unit == 0).unwrap_or((1, "B"));
+    format!("{}{name}", bytes / unit)
 }
 
 fn limit_or_max(limit: i64) -> String {
@@ -480,6 +501,22 @@ mod tests {
         }
         assert_eq!(quota_us(500), 50_000);
         assert_eq!(quota_us(1), 1000);
+    }
+
+    #[test]
+    fn limits_of_huge_pages_are_written_by_size_in_both_versions() {
+        let limits = Resources { huge_pages: [(2 << 20, 4 << 20), (1 << 30, 0)].into(), ..Resources::default() };
+        let said =
+            |list: Vec<(PathBuf, String)>| list.iter().map(|(file, value)| format!("{}={value}", file.display())).collect::<Vec<_>>();
+        let v2 = ["2MB.max=4194304", "2MB.rsvd.max=4194304", "1GB.max=0", "1GB.rsvd.max=0"].map(|row| format!("/c/hugetlb.{row}"));
+        assert_eq!(said(v2_settings(Path::new("/c"), &limits)), v2);
+        let v1 = V1Mounts { hugetlb: Some("/h".into()), ..V1Mounts::default() };
+        let found = said(v1.settings("g", &limits).expect("settings"));
+        assert_eq!(found[..2], ["2MB.limit_in_bytes=4194304", "2MB.rsvd.limit_in_bytes=4194304"].map(|row| format!("/h/g/hugetlb.{row}")));
+        let hierarchies = Hierarchies::V1(v1);
+        assert_eq!(hierarchies.directories("/g", &limits), [PathBuf::from("/h/g")]);
+        assert_eq!(hierarchies.directories("/g", &Resources::default()), Vec::<PathBuf>::new());
+        assert_eq!([64 << 10, 2 << 20, 1 << 30].map(page_size), ["64KB", "2MB", "1GB"]);
     }
 
     #[test]

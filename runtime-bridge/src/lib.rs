@@ -36,8 +36,8 @@ pub use groups::Groups;
 pub use image::{Credentials, ImageId, ImageInfo, ImageLimits, ImageRef, Mirror, PullOptions, PullProgress};
 pub use runtime::{Runtime, RuntimeConfig, Sandbox};
 pub use spec::{
-    ContainerId, ContainerSpec, Device, ExecSpec, Mount, MountSource, NetNs, Propagation, Resources, Rlimit, SandboxId, SandboxSpec, Scope,
-    Seccomp, Security, TerminalSize, User,
+    ContainerId, ContainerSpec, Device, ExecSpec, IdRange, Mount, MountSource, NetNs, Propagation, Resources, Rlimit, SandboxId,
+    SandboxSpec, Scope, Seccomp, Security, TerminalSize, User,
 };
 pub use state::{ContainerState, Event, Exit, ExitCause, Phase, SandboxState, Stats};
 pub use usage::{DiskUsage, disk_usage};

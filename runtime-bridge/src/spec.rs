@@ -93,6 +93,15 @@ pub enum Scope {
     Host,
 }
 
+/// Ids of the node that a sandbox's own ids, from 0, are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// The node's id that is the sandbox's 0.
+    pub first: u32,
+    /// How many there are.
+    pub length: u32,
+}
+
 /// A pod's shared part.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SandboxSpec {
@@ -108,6 +117,9 @@ pub struct SandboxSpec {
     pub uts: Scope,
     /// `Container` (Kubernetes' default), `Pod` (shareProcessNamespace) or `Host` (hostPID). `None` means `Container`.
     pub pid: Option<Scope>,
+    /// A user namespace for the sandbox, which maps users and groups alike; then no namespace may be the node's. `None`: the node's users.
+    #[serde(default)]
+    pub user_namespace: Option<IdRange>,
     /// Namespaced sysctls only (`net.*`, `kernel.shm*`, `kernel.msg*`, `kernel.sem`, `fs.mqueue.*`), dotted names.
     pub sysctls: BTreeMap<String, String>,
     /// Cgroup path relative to `RuntimeConfig::cgroup_parent`, as `burstable/pod1234`. `None`: the sandbox id.
@@ -269,6 +281,9 @@ pub struct Resources {
     pub pids_limit: Option<i64>,
     /// CPUs as `0-3,7`.
     pub cpuset_cpus: Option<String>,
+    /// Highest use of huge pages in bytes, by their size in bytes. Sizes that are not named are not limited.
+    #[serde(default)]
+    pub huge_pages: BTreeMap<u64, u64>,
     /// oom_score_adj of the container's init.
     pub oom_score_adj: Option<i32>,
 }

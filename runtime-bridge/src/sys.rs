@@ -16,6 +16,7 @@ pub(crate) const MOUNT_ATTR_RDONLY: u64 = 0x1;
 pub(crate) const MOUNT_ATTR_NOSUID: u64 = 0x2;
 pub(crate) const MOUNT_ATTR_NODEV: u64 = 0x4;
 pub(crate) const MOUNT_ATTR_NOEXEC: u64 = 0x8;
+const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 /// libc's constant of this name does not hold the value.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const AT_RECURSIVE: libc::c_int = 0x8000;
@@ -218,17 +219,29 @@ pub(crate) fn move_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::R
 
 /// Changes attributes or propagation (0: leave) of the mount at `fd`.
 pub(crate) fn mount_setattr(fd: BorrowedFd<'_>, tree: Tree, set: u64, clear: u64, propagation: u64) -> io::Result<()> {
-    #[repr(C)]
-    struct MountAttr {
-        set: u64,
-        clear: u64,
-        propagation: u64,
-        userns: u64,
-    }
-    let attr = MountAttr { set, clear, propagation, userns: 0 };
+    set_mount(fd, tree, &MountAttr { set, clear, propagation, userns: 0 })
+}
+
+/// Shows the detached mount at `fd` with the ids of a user namespace.
+pub(crate) fn idmap(fd: BorrowedFd<'_>, tree: Tree, users: BorrowedFd<'_>) -> io::Result<()> {
+    let userns = users.as_raw_fd() as u64;
+    set_mount(fd, tree, &MountAttr { set: MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, userns })
+}
+
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns: u64,
+}
+
+fn set_mount(fd: BorrowedFd<'_>, tree: Tree, attr: &MountAttr) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if tree == Tree::All { AT_RECURSIVE } else { 0 };
     // SAFETY: the path is empty, attr outlives the call and its true size is passed.
-    check(unsafe { libc::syscall(libc::SYS_mount_setattr, fd.as_raw_fd(), c"".as_ptr(), flags, &raw const attr, size_of::<MountAttr>()) })?;
+    check(unsafe {
+        libc::syscall(libc::SYS_mount_setattr, fd.as_raw_fd(), c"".as_ptr(), flags, std::ptr::from_ref(attr), size_of::<MountAttr>())
+    })?;
     Ok(())
 }
 

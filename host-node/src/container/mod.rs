@@ -10,6 +10,7 @@ pub mod files;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, ResourceRequirements, SeccompProfile, SecurityContext};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use pintle_runtime_bridge::{ContainerId, ContainerSpec, Mount, NetNs, Resources, SandboxId, SandboxSpec, Scope, Seccomp, Security, User};
 
 use crate::error::{Error, Result};
@@ -39,6 +40,8 @@ pub struct Prepared {
     pub seccomp_profile: Option<String>,
     /// The container among whose processes it is to live.
     pub pid_of: Option<ContainerId>,
+    /// Sizes of the machine's huge pages.
+    pub huge_page_sizes: Vec<u64>,
     /// The machine's memory, for oom_score_adj.
     pub node_memory_bytes: i64,
 }
@@ -58,7 +61,7 @@ pub fn spec(pod: &Pod, container: &Container, prepared: Prepared) -> Result<Cont
     }
     let command = expand(&container.command);
     let args = expand(&container.args);
-    let mut resources = resources(container);
+    let mut resources = only_asked(resources(container), &prepared.huge_page_sizes);
     resources.oom_score_adj = Some(oom_score(pod, container, prepared.node_memory_bytes));
     Ok(ContainerSpec {
         id: None,
@@ -102,6 +105,7 @@ pub fn sandbox_spec(pod: &Pod, hostname: String) -> SandboxSpec {
         ipc: host(flag(|s| s.host_ipc)),
         uts: host(host_network(pod)),
         pid: Some(pid),
+        user_namespace: None, // told by whoever keeps the machine's ids
         sysctls: sysctls.into_iter().map(|s| (s.name, s.value)).collect(),
         cgroup: Some(cgroup(pod)),
         resources: pod_resources(pod),
@@ -184,8 +188,23 @@ pub fn amounts_of(resources: &ResourceRequirements) -> Resources {
         memory_limit_bytes: limits.get("memory").and_then(quantity::units).filter(|v| *v > 0),
         cpu_request_millis: Some(cpu(&requests).or_else(|| cpu(&limits)).unwrap_or(0)),
         cpu_limit_millis: cpu(&limits).filter(|v| *v > 0),
+        huge_pages: limits.iter().filter_map(|(name, amount)| huge_pages(name, amount)).collect(),
         ..Resources::default()
     }
+}
+
+/// Size and amount of `hugepages-2Mi`, in bytes.
+fn huge_pages(name: &str, amount: &Quantity) -> Option<(u64, u64)> {
+    let bytes = |quantity: &Quantity| quantity::units(quantity).and_then(|bytes| u64::try_from(bytes).ok());
+    Some((bytes(&Quantity(name.strip_prefix("hugepages-")?.to_owned()))?, bytes(amount)?))
+}
+
+/// Of each size of huge pages that the machine has, what a group may use: nothing where it asks for none.
+fn only_asked(mut resources: Resources, sizes: &[u64]) -> Resources {
+    for size in sizes {
+        resources.huge_pages.entry(*size).or_insert(0);
+    }
+    resources
 }
 
 /// Limits of the pod as a whole: its own, and where it has none the sum of its containers', if every one of them has a limit.
@@ -242,6 +261,7 @@ mod tests {
             log: "/log".into(),
             seccomp_profile: None,
             pid_of: None,
+            huge_page_sizes: vec![2 << 20],
             node_memory_bytes: 1 << 30,
         };
         test(spec(&pod, &container, prepared));
@@ -273,12 +293,13 @@ mod tests {
     #[test]
     fn limits_become_cgroup_numbers_and_an_oom_score() {
         let pod = json!({ "containers": [{ "name": "c", "resources": {
-            "limits": { "cpu": "500m", "memory": "64Mi" }, "requests": { "cpu": "100m", "memory": "512Mi" } } }] });
+            "limits": { "cpu": "500m", "memory": "64Mi", "hugepages-1Gi": "2Gi" }, "requests": { "cpu": "100m", "memory": "512Mi" } } }] });
         check(pod, |spec| {
             let resources = spec.expect("a spec").resources;
             assert_eq!(resources.memory_limit_bytes, Some(64 << 20));
             assert_eq!((resources.cpu_request_millis, resources.cpu_limit_millis), (Some(100), Some(500)));
             assert_eq!(resources.oom_score_adj, Some(500));
+            assert_eq!(resources.huge_pages, [(1 << 30, 2 << 30), (2 << 20, 0)].into(), "what is not asked for is not given");
         });
     }
 }

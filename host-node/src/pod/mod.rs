@@ -5,6 +5,7 @@
 //! - [`plan`]: pure: the desired pod and the record in, actions and the next moment to look again out;
 //! - [`status`]: pure: the same in, `.status` out, as a kubelet reports it;
 //! - [`resize`]: what containers have against what they ask for;
+//! - [`users`]: which ids of the machine its own users are, when it wants them;
 //! - [`note`]: what a worker hears;
 //! - [`worker`]: the one task that owns a pod: keeps the record, carries actions out; [`steps`] are those actions;
 //! - [`roster`]: all workers, fed by the kernel's rows and the runtime's events; [`report`] sends statuses.
@@ -21,4 +22,5 @@ pub mod resize;
 pub mod roster;
 pub mod status;
 pub mod steps;
+pub mod users;
 pub mod worker;

@@ -153,6 +153,10 @@ pub fn whole(all: impl Iterator<Item = Resources>) -> Resources {
         memory_limit_bytes: all.iter().map(|r| r.memory_limit_bytes).sum(),
         cpu_request_millis: all.iter().map(|r| r.cpu_request_millis).sum(),
         cpu_limit_millis: all.iter().map(|r| r.cpu_limit_millis).sum(),
+        huge_pages: all.iter().flat_map(|r| &r.huge_pages).fold(BTreeMap::new(), |mut sum, (size, bytes)| {
+            *sum.entry(*size).or_default() += bytes;
+            sum
+        }),
         ..Resources::default()
     }
 }

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, LifecycleHandler, Pod, Secret};
-use pintle_runtime_bridge::{ContainerId, ExecSpec, Exit, Mount, Resources, Sandbox, SandboxId};
+use pintle_runtime_bridge::{ContainerId, ExecSpec, Exit, Mount, Resources, Sandbox, SandboxId, SandboxSpec};
 
 use super::note::View;
 use super::record::{Attempt, PresentImage, SandboxRecord, host_network, name, namespace, uid};
+use super::users;
 use crate::container::downward::Facts;
 use crate::container::env::{Mention, Sources, environment, mentions, service_variables};
 use crate::container::{Prepared, files, sandbox_spec, spec};
@@ -83,17 +84,15 @@ impl<'a> Clock<'a> {
 pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
     let paths = node.paths(pod);
     let clock = Clock::new(pod);
-    if pod.spec.as_ref().and_then(|spec| spec.host_users) == Some(false) {
-        // To run it all the same would leave it less confined than it asked for.
-        return Err(Error::invalid("spec.hostUsers", "false, and this node has no user namespaces for pods"));
-    }
     file::make_dir(&paths.dir, 0o700)?;
+    let user_namespace = users::range(pod, node.runtime.has_user_namespaces(), &node.options.state_dir.join("pods"), &paths.dir)?;
     let facts = facts(node, pod, &[]);
     let workshop = Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts, trust: &node.trust, volumes: &node.volumes };
     volume::prepare(pod, &workshop).await?;
     let images = show_images(node, pod, &paths).await?;
     clock.passed("volumes");
-    let sandbox = node.runtime.create_sandbox(sandbox_spec(pod, files::hostname(pod, &node.options.name))).await?;
+    let wanted = SandboxSpec { user_namespace, ..sandbox_spec(pod, files::hostname(pod, &node.options.name)) };
+    let sandbox = node.runtime.create_sandbox(wanted).await?;
     clock.passed("sandbox");
     let plugged = plug_in(node, pod, &paths, &sandbox).await;
     clock.passed("network");
@@ -210,6 +209,7 @@ pub async fn create(node: &Node, start: &Start) -> Result<Attempt> {
         log: log.clone(),
         seccomp_profile: seccomp_profile(node, pod, container)?,
         pid_of,
+        huge_page_sizes: node.machine.huge_page_sizes(),
         node_memory_bytes: facts.allocatable_memory_bytes,
     };
     let spec = spec(pod, container, prepared)?;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::kernel::Kernel;
-use crate::machine::{Machine, pod, run, uid};
+use crate::machine::{Machine, pod, run, uid, user_namespaces};
 
 /// The settings: environment variable and value for the sample.
 const PODS: (&str, u64) = ("PINTLE_CHURN_PODS", 6);
@@ -37,7 +37,7 @@ impl Dice {
     }
 }
 
-/// Pods of several shapes: plain, with init container and volumes, with a sidecar, sharing processes, on the host's network.
+/// Pods of several shapes: plain, with init container and volumes, with a sidecar, sharing processes (as users of their own, where that can be), on the host's network.
 fn shape(number: usize, kind: usize) -> Value {
     let forever = json!(["sh", "-c", "trap 'exit 0' TERM; while true; do sleep 0.2; done"]);
     let main = json!({ "name": "c", "command": forever });
@@ -47,6 +47,9 @@ fn shape(number: usize, kind: usize) -> Value {
         1 => json!({ "volumes": [{ "name": "m", "emptyDir": { "medium": "Memory" } }, { "name": "d", "emptyDir": {} }],
             "initContainers": [{ "name": "i", "command": ["true"] }], "containers": [mounted] }),
         2 => json!({ "initContainers": [{ "name": "s", "restartPolicy": "Always", "command": forever }], "containers": [main] }),
+        3 if user_namespaces() => {
+            json!({ "hostUsers": false, "shareProcessNamespace": true, "containers": [main, { "name": "e", "command": forever }] })
+        }
         3 => json!({ "shareProcessNamespace": true, "containers": [main, { "name": "e", "command": forever }] }),
         _ => json!({ "hostNetwork": true, "containers": [main] }),
     };

@@ -217,6 +217,17 @@ impl Drop for Machine {
     }
 }
 
+/// Whether pods can have users of their own here: on our own runtime; overlayfs takes mapped layers from 5.19 on, and a tmpfs can be mapped from 6.3 on.
+pub fn user_namespaces() -> bool {
+    if std::env::var_os("PINTLE_RUNTIME").is_some_and(|runtime| runtime == "cri") {
+        return false;
+    }
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("readable");
+    let numbers: Vec<u32> = release.split(['.', '-']).map_while(|part| part.parse().ok()).collect();
+    let on_tmpfs = nix::sys::statfs::statfs(&std::env::temp_dir()).is_ok_and(|s| s.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC);
+    (numbers[0], numbers[1]) >= if on_tmpfs { (6, 3) } else { (5, 19) }
+}
+
 /// A pod with these containers, as the API server would have defaulted it.
 pub fn pod(name: &str, spec: Value) -> Value {
     let mut spec = spec;

@@ -25,9 +25,10 @@ use super::rootfs::{Base, RootPlan};
 use super::sandboxes::Namespaces;
 use super::seccomp::Filters;
 use super::serve::{Caller, Context, Source};
+use super::users::Users;
 use crate::cgroup::Entry;
 use crate::error::StartFailure;
-use crate::spec::{ContainerId, SandboxId, Scope, Seccomp};
+use crate::spec::{ContainerId, IdRange, SandboxId, Scope, Seccomp};
 use crate::state::{Bundle, Exit, ExitCause, Status, boot_id, now_ns, read_json, write_json};
 use crate::sys::{self, Cloned};
 
@@ -69,6 +70,8 @@ struct Container {
     /// Keeps the stdin fifo from ending while nobody is attached.
     stdin: Option<OwnedFd>,
     attached: Vec<Attached>,
+    /// The ids of its user namespace, if it has one.
+    users: Option<IdRange>,
     /// Its PID namespace is its own, so that its init's death is everyone's.
     owns_pid_namespace: bool,
 }
@@ -184,6 +187,7 @@ impl Containers {
             terminal: None,
             stdin: pipes.stdin_writer,
             attached: Vec::new(),
+            users: sandbox.record.spec.user_namespace,
             owns_pid_namespace,
         };
         let piped = pipes.outputs.into_iter().try_for_each(|(stream, file)| container.watch(context, &id, stream, file));
@@ -220,6 +224,7 @@ impl Containers {
         };
         let mut launch = self.launch(context, bundle, process, report, stdio)?;
         launch.hostname = sandbox.record.spec.hostname.clone();
+        launch.users = sandbox.users.as_ref().map(Users::try_clone).transpose().map_err(|e| Refusal::os("dup namespace", e))?;
         let dup = |fd: &OwnedFd| fd.try_clone().map_err(|e| Refusal::os("dup namespace", e));
         let namespaces = sandbox.own.iter().map(|(fd, kind)| Ok((dup(fd)?, *kind))).collect::<Result<Vec<_>, Refusal>>()?;
         let shm = match sandbox.record.spec.ipc {
@@ -281,6 +286,8 @@ impl Containers {
             oom_score_adj: spec.resources.oom_score_adj,
             hostname: None,
             entry,
+            users: None,
+            own_mounts: false,
             gate: None,
         })
     }
@@ -441,7 +448,10 @@ impl Containers {
         let bundle = container.bundle.clone();
         let target = container.pidfd.try_clone().map_err(|e| Refusal::os("dup pidfd", e))?;
         let (ours, theirs) = report_pair()?;
-        let launch = self.launch(context, &bundle, process, theirs, stdio)?;
+        let (pid, range) = (container.status.pid, container.users);
+        let mut launch = self.launch(context, &bundle, process, theirs, stdio)?;
+        let users = range.map(|range| Users::of_process(pid, range)).transpose();
+        launch.users = users.map_err(|e| Refusal::os("open user namespace", e))?;
         let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
         let plan = Joining { launch, target, namespaces };
         let cloned = context.home.clone_in_pid_namespace(&plan.target, || clone_into(0, &plan.launch.entry));
@@ -543,7 +553,8 @@ impl Containers {
             status.exit = Some(processes::unknown_exit(cause));
             return write_json(&context.layout.status(id), &status);
         };
-        let owns_pid_namespace = owns_pid_namespace(&bundle, record_scope(context, &bundle));
+        let sandbox = super::sandboxes::record_of_this_boot(&context.layout, &bundle.sandbox);
+        let owns_pid_namespace = owns_pid_namespace(&bundle, sandbox.as_ref().and_then(|record| record.spec.pid));
         let mut container = Container {
             log: LogFile::open(bundle.spec.log_path.clone())?,
             bundle,
@@ -554,6 +565,7 @@ impl Containers {
             terminal: None,
             stdin: None,
             attached: Vec::new(),
+            users: sandbox.and_then(|record| record.spec.user_namespace),
             owns_pid_namespace,
         };
         if processes::parent(container.status.pid) == Some(nix::unistd::getpid().as_raw()) {
@@ -735,10 +747,6 @@ fn failure_code(kind: StartFailure) -> i32 {
         StartFailure::PermissionDenied => 126,
         _ => 128,
     }
-}
-
-fn record_scope(context: &Context, bundle: &Bundle) -> Option<Scope> {
-    super::sandboxes::record_of_this_boot(&context.layout, &bundle.sandbox)?.spec.pid
 }
 
 /// Clones into a group.

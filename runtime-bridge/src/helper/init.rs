@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::identity::{self, CapabilitySet, Identity};
 use super::protocol::{self, Process};
 use super::rootfs::{self, RootPlan};
+use super::users::Users;
 use crate::cgroup::Entry;
 use crate::error::StartFailure;
 use crate::spec::Rlimit;
@@ -80,6 +81,10 @@ pub(crate) struct Launch {
     pub(crate) hostname: Option<String>,
     /// v1 cgroup files to write oneself into (v2 is entered by the clone).
     pub(crate) entry: Entry,
+    /// The user namespace to run in; none: the node's.
+    pub(crate) users: Option<Users>,
+    /// With a user namespace: the mounts become its own as well, so that whoever may mount inside can.
+    pub(crate) own_mounts: bool,
     /// A listening socket: with everything prepared, the process waits for a connection to it before its exec.
     pub(crate) gate: Option<OwnedFd>,
 }
@@ -136,18 +141,20 @@ fn container(mut plan: NewContainer) -> Result<Infallible, Failure> {
     enter_cgroups(&plan.launch.entry)?;
     sys::unshare(libc::CLONE_NEWCGROUP).map_err(Failure::step("unshare cgroup namespace"))?;
     adjust_oom_score(plan.launch.oom_score_adj)?;
-    let root = rootfs::build(&plan.root)?;
+    let root = rootfs::build(&plan.root, plan.launch.users.as_ref())?;
     let identity = identity::resolve(root.dir.as_fd(), &plan.launch.process.user)?;
+    let owner = owner(&plan.launch, &identity);
     let stdio = match plan.launch.stdio.take() {
         Some(stdio) => stdio,
         None => {
-            let slave = open_terminal(&plan.launch, root.devpts.as_fd(), &identity)?;
+            let slave = open_terminal(&plan.launch, root.devpts.as_fd(), &owner)?;
             rootfs::bind_console(&root, &slave)?;
             terminal_stdio(slave)?
         }
     };
-    let cwd = rootfs::working_directory(root.dir.as_fd(), &plan.launch.process.cwd, &identity)?;
+    let cwd = rootfs::working_directory(root.dir.as_fd(), &plan.launch.process.cwd, &owner)?;
     rootfs::pivot(&plan.root, root)?;
+    plan.launch.own_mounts = true;
     finish(&plan.launch, &identity, stdio, cwd)
 }
 
@@ -177,18 +184,27 @@ fn guest(mut plan: Joining) -> Result<Infallible, Failure> {
     // Joining a mount namespace moved root and working directory to the container's root.
     let root = File::open("/").map_err(Failure::step("open root"))?;
     let identity = identity::resolve(root.as_fd(), &plan.launch.process.user)?;
+    let owner = owner(&plan.launch, &identity);
+    if let Some(users) = &plan.launch.users {
+        users.make_as_root().map_err(Failure::step("user namespace"))?;
+    }
     let stdio = match plan.launch.stdio.take() {
         Some(stdio) => stdio,
         None => {
             let flags = libc::O_PATH | libc::O_DIRECTORY;
             let within = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
             let devpts = sys::openat2(root.as_fd(), c"dev/pts", flags, 0, within).map_err(Failure::step("open /dev/pts"))?;
-            terminal_stdio(open_terminal(&plan.launch, devpts.as_fd(), &identity)?)?
+            terminal_stdio(open_terminal(&plan.launch, devpts.as_fd(), &owner)?)?
         }
     };
-    let cwd = rootfs::working_directory(root.as_fd(), &plan.launch.process.cwd, &identity)?;
+    let cwd = rootfs::working_directory(root.as_fd(), &plan.launch.process.cwd, &owner)?;
     drop(root);
     finish(&plan.launch, &identity, stdio, cwd)
+}
+
+/// To whom what is made for the process belongs, as the node knows it.
+fn owner(launch: &Launch, identity: &Identity) -> Identity {
+    launch.users.as_ref().map_or_else(|| identity.clone(), |users| users.identity_outside(identity))
 }
 
 /// Signals as a program expects them at its start, and a session of its own.
@@ -257,9 +273,10 @@ fn finish(launch: &Launch, identity: &Identity, stdio: [OwnedFd; 3], cwd: OwnedF
     restore_file_limit()?;
     set_rlimits(&launch.rlimits)?;
     sys::fresh_session_keyring();
+    let owner = owner(launch, identity);
     for (target, fd) in stdio.iter().enumerate() {
-        if identity.uid != 0 && !launch.process.tty {
-            own_pipe(fd.as_fd(), identity)?;
+        if owner.uid != 0 && !launch.process.tty {
+            own_pipe(fd.as_fd(), &owner)?;
         }
         // SAFETY: both are descriptors of this process; targets 0 to 2 are replaced on purpose.
         if unsafe { libc::dup2(fd.as_raw_fd(), target as libc::c_int) } < 0 {
@@ -296,6 +313,12 @@ fn hand_over(launch: &Launch, identity: &Identity) -> Result<Infallible, Failure
     let programs = candidates(&launch.process.argv, &environment)?;
     let argv = strings(&launch.process.argv)?;
     let environment = strings(&environment)?;
+    if let Some(users) = &launch.users {
+        users.enter().map_err(Failure::step("enter user namespace"))?;
+        if launch.own_mounts {
+            sys::unshare(libc::CLONE_NEWNS).map_err(Failure::step("own mounts"))?;
+        }
+    }
     if !launch.no_new_privs {
         // Without no_new_privs the load needs CAP_SYS_ADMIN, so it comes before the capabilities go.
         load_filters(&launch.filters)?;

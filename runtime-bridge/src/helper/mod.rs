@@ -24,6 +24,7 @@ pub(crate) mod rootfs;
 pub(crate) mod sandboxes;
 pub(crate) mod seccomp;
 pub(crate) mod serve;
+pub(crate) mod users;
 
 use std::fs::{File, OpenOptions};
 use std::io;

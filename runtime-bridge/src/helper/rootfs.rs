@@ -16,6 +16,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::identity::Identity;
 use super::init::Failure;
+use super::users::Users;
 use crate::error::StartFailure;
 use crate::spec::{Device, Mount, MountSource, Propagation};
 use crate::sys::{self, FsContext, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, Tree};
@@ -103,8 +104,8 @@ enum Kind {
 }
 
 /// Builds the root; see the module's description for the order.
-pub(crate) fn build(plan: &RootPlan) -> Result<Root, Failure> {
-    let sources = plan.mounts.iter().map(open_source).collect::<Result<Vec<_>, _>>()?;
+pub(crate) fn build(plan: &RootPlan, users: Option<&Users>) -> Result<Root, Failure> {
+    let sources = plan.mounts.iter().map(|mount| open_source(mount, users)).collect::<Result<Vec<_>, _>>()?;
     let shm = match &plan.shm {
         Some(shm) => clone_tree(shm, Tree::One),
         None => fresh_shm(plan.shm_bytes),
@@ -115,6 +116,10 @@ pub(crate) fn build(plan: &RootPlan) -> Result<Root, Failure> {
     let nodes = if plan.privileged { host_nodes(Path::new("/dev")) } else { Vec::new() };
     // From here on what happens in this namespace stays in it; what the node unmounts still leaves.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>).map_err(Failure::mount("/ as slave"))?;
+    if let Some(users) = users {
+        map_base(plan, users)?;
+        users.make_as_root().map_err(Failure::step("user namespace"))?;
+    }
     let point = mount_base(plan)?;
     let dir: OwnedFd = nix::fcntl::open(
         point,
@@ -125,7 +130,7 @@ pub(crate) fn build(plan: &RootPlan) -> Result<Root, Failure> {
     let root = dir.as_fd();
     attach_proc(root)?;
     attach_sys(plan, root, cgroups)?;
-    let (dev, devpts) = attach_dev(plan, root, shm, &nodes)?;
+    let (dev, devpts) = attach_dev(plan, root, shm, &nodes, users)?;
     for (mount, source) in plan.mounts.iter().zip(sources) {
         attach_volume(root, mount, source)?;
     }
@@ -244,6 +249,15 @@ fn mount_base(plan: &RootPlan) -> Result<&Path, Failure> {
     Ok(mount_point)
 }
 
+/// Layers and the writable one as the user namespace is to see them: overlayfs shows what is below it.
+fn map_base(plan: &RootPlan, users: &Users) -> Result<(), Failure> {
+    let map = |directory: &Path| users.map_in_place(directory).map_err(Failure::mount("image in a user namespace"));
+    match &plan.base {
+        Base::Overlay { layers, container_dir, .. } => map(layers).and_then(|()| map(container_dir)),
+        Base::Directory(directory) => map(directory),
+    }
+}
+
 fn fresh_shm(bytes: Option<u64>) -> io::Result<OwnedFd> {
     let shm = FsContext::open(c"tmpfs")?;
     shm.set(c"mode", "1777")?;
@@ -316,7 +330,13 @@ fn open_cgroups(plan: &RootPlan) -> Result<Vec<(String, OwnedFd)>, Failure> {
     Ok(trees)
 }
 
-fn attach_dev(plan: &RootPlan, root: BorrowedFd<'_>, shm: OwnedFd, host_nodes: &[HostNode]) -> Result<(OwnedFd, OwnedFd), Failure> {
+fn attach_dev(
+    plan: &RootPlan,
+    root: BorrowedFd<'_>,
+    shm: OwnedFd,
+    host_nodes: &[HostNode],
+    users: Option<&Users>,
+) -> Result<(OwnedFd, OwnedFd), Failure> {
     let failed = |e: io::Error| Failure::mount("/dev")(e);
     let dev = FsContext::open(c"tmpfs").map_err(failed)?;
     dev.set(c"mode", "755").and_then(|()| dev.set(c"size", "65536k")).map_err(failed)?;
@@ -324,7 +344,8 @@ fn attach_dev(plan: &RootPlan, root: BorrowedFd<'_>, shm: OwnedFd, host_nodes: &
     fill_dev(dev.as_fd(), plan, host_nodes).map_err(failed)?;
     attach(root, "/dev", &dev)?;
     let pts = FsContext::open(c"devpts").map_err(failed)?;
-    for (key, value) in [(c"ptmxmode", "0666"), (c"mode", "0620"), (c"gid", "5")] {
+    let tty_group = users.map_or(5, |users| users.outside(5)).to_string();
+    for (key, value) in [(c"ptmxmode", "0666"), (c"mode", "0620"), (c"gid", tty_group.as_str())] {
         pts.set(key, value).map_err(failed)?;
     }
     let pts = pts.mount(MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC).map_err(failed)?;
@@ -347,9 +368,14 @@ fn fill_dev(dev: BorrowedFd<'_>, plan: &RootPlan, host_nodes: &[HostNode]) -> io
     for directory in [c"pts", c"shm", c"mqueue"] {
         mkdirat(dev, directory, Mode::from_bits_truncate(0o755))?;
     }
+    // A device of the node belongs to the node's root, whoever the root in here is.
+    let make_node = |name: &CStr, node: &HostNode| {
+        mknodat(dev, name, node.kind, Mode::from_bits_truncate(node.mode & 0o777), node.device)?;
+        let (root, group) = (nix::unistd::Uid::from_raw(0), nix::unistd::Gid::from_raw(0));
+        nix::unistd::fchownat(dev, name, Some(root), Some(group), nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)
+    };
     for node in host_nodes {
-        let name = sys::cstring(&node.name)?;
-        mknodat(dev, name.as_c_str(), node.kind, Mode::from_bits_truncate(node.mode & 0o777), node.device)?;
+        make_node(&sys::cstring(&node.name)?, node)?;
     }
     for device in &plan.devices {
         let node = HostNode::of(&device.host_path, device.container_path.trim_start_matches("/dev/"))?;
@@ -357,7 +383,7 @@ fn fill_dev(dev: BorrowedFd<'_>, plan: &RootPlan, host_nodes: &[HostNode]) -> io
         if let Some((parent, _)) = node.name.rsplit_once('/') {
             make(dev, parent, Kind::Directory, 0)?;
         }
-        mknodat(dev, name.as_c_str(), node.kind, Mode::from_bits_truncate(node.mode & 0o777), node.device)?;
+        make_node(&name, &node)?;
     }
     Ok(())
 }
@@ -394,9 +420,9 @@ fn host_nodes(directory: &Path) -> Vec<HostNode> {
 }
 
 /// The source of a volume as a detached mount, taken while the node's mounts are still peers of ours.
-fn open_source(mount: &Mount) -> Result<OwnedFd, Failure> {
+fn open_source(mount: &Mount, users: Option<&Users>) -> Result<OwnedFd, Failure> {
     let what = mount.target.as_str();
-    match &mount.source {
+    let opened = match &mount.source {
         MountSource::Bind(path) => clone_tree(path, Tree::All)
             .map_err(|e| Failure::new(StartFailure::Mount, format!("mount {what}: source {}: {e}", path.display()))),
         MountSource::BindWithin { volume, path } => {
@@ -416,9 +442,17 @@ fn open_source(mount: &Mount) -> Result<OwnedFd, Failure> {
             if let Some(size) = size_bytes {
                 tmpfs.set(c"size", &size.to_string()).map_err(Failure::mount(what))?;
             }
-            tmpfs.mount(MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV).map_err(Failure::mount(what))
+            let root = users.map_or(0, |users| users.outside(0)).to_string();
+            for owner in [c"uid", c"gid"] {
+                tmpfs.set(owner, &root).map_err(Failure::mount(what))?;
+            }
+            return tmpfs.mount(MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV).map_err(Failure::mount(what));
         }
+    }?;
+    if let Some(users) = users {
+        users.map(&opened, Tree::All).map_err(Failure::mount(what))?;
     }
+    Ok(opened)
 }
 
 fn attach_volume(root: BorrowedFd<'_>, mount: &Mount, source: OwnedFd) -> Result<(), Failure> {

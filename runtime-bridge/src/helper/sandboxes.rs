@@ -13,6 +13,7 @@ use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::protocol::Refusal;
+use super::users::{Holder, Users};
 use crate::cgroup::{Entry, Hierarchies};
 use crate::spec::{NetNs, Resources, SandboxId, Scope};
 use crate::state::{Layout, SandboxRecord, boot_id, read_json, write_json};
@@ -34,6 +35,8 @@ pub(crate) struct Namespaces {
     pub(crate) record: SandboxRecord,
     /// Kinds that the sandbox has of its own.
     pub(crate) own: Vec<(OwnedFd, libc::c_int)>,
+    /// The user namespace that those belong to, if it is not the node's.
+    pub(crate) users: Option<Users>,
     /// Init of the shared PID namespace.
     init: Option<PodInit>,
 }
@@ -81,10 +84,16 @@ impl Namespaces {
         let pins = layout.pins(id);
         mount_pins(&record, &pins).map_err(|e| Refusal::os("mount pin directory", e))?;
         let wanted = own_kinds(&record);
-        sys::unshare(wanted).map_err(|e| Refusal::os("unshare", e))?;
+        let holder = record.spec.user_namespace.map(|range| Holder::start(range, wanted).map(|holder| (holder, range))).transpose()?;
+        match &holder {
+            None => sys::unshare(wanted).map_err(|e| Refusal::os("unshare", e))?,
+            Some((holder, _)) => step_into(home, holder, wanted).map_err(|e| Refusal::os("enter namespaces", e))?,
+        }
         let made = set_up(&record, &pins, wanted);
         home.come_back(wanted);
         let mut own = made?;
+        let pinned = holder.map(|(holder, range)| holder.pin(&pins, range)).transpose();
+        let users = pinned.map_err(|e| Refusal::os("pin user namespace", e))?;
         if let NetNs::Path(path) = &record.spec.netns {
             let file = File::open(path).map_err(|e| Refusal::os(format!("open {}", path.display()), e))?;
             own.push((file.into(), libc::CLONE_NEWNET));
@@ -93,7 +102,7 @@ impl Namespaces {
             Some(Scope::Pod) => Some(start_pod_init(hierarchies, &record, &pins)?),
             _ => None,
         };
-        Ok(Self { record, own, init })
+        Ok(Self { record, own, users, init })
     }
 
     /// Opens the pins that an earlier helper made.
@@ -111,7 +120,8 @@ impl Namespaces {
             Ok(Some((pid, ticks))) => super::processes::same_process(pid, ticks).map(|pidfd| PodInit { pidfd }),
             _ => None,
         };
-        Ok(Self { record, own, init })
+        let users = record.spec.user_namespace.map(|range| Users::open(&pins, range)).transpose()?;
+        Ok(Self { record, own, users, init })
     }
 
     /// The init of the shared PID namespace. When it has ended (it was killed from outside), its namespace and every process in it
@@ -158,6 +168,13 @@ fn own_kinds(record: &SandboxRecord) -> libc::c_int {
         kinds |= libc::CLONE_NEWUTS;
     }
     kinds
+}
+
+/// Steps into namespaces that another process has made: into all of them or none.
+fn step_into(home: &Home, holder: &Holder, kinds: libc::c_int) -> io::Result<()> {
+    let wanted = PINNED.iter().filter(|(_, kind)| kinds & kind != 0);
+    let opened = wanted.map(|(name, kind)| Ok((holder.namespace(name)?, *kind))).collect::<io::Result<Vec<_>>>()?;
+    opened.iter().try_for_each(|(namespace, kind)| sys::setns(namespace.as_fd(), *kind)).inspect_err(|_| home.come_back(kinds))
 }
 
 /// Runs inside the new namespaces: names, sysctls, loopback, pins.

@@ -70,6 +70,7 @@ pub(super) fn resources(from: &LinuxResources) -> Resources {
         let (quota, period) = (cpu.quota()?, cpu.period().unwrap_or(100_000).max(1));
         Some(u64::try_from(quota).unwrap_or(0).saturating_mul(1000) / period)
     });
+    let huge = from.hugepage_limits().iter().flatten();
     Resources {
         memory_limit_bytes: memory.and_then(|memory| memory.limit()).filter(|limit| *limit != 0),
         cpu_request_millis: cpu
@@ -79,6 +80,9 @@ pub(super) fn resources(from: &LinuxResources) -> Resources {
         cpu_limit_millis: ceiling,
         pids_limit: from.pids().as_ref().map(|pids| pids.limit()).filter(|limit| *limit != 0),
         cpuset_cpus: cpu.and_then(|cpu| cpu.cpus().clone()).filter(|cpus| !cpus.is_empty()),
+        huge_pages: huge
+            .filter_map(|row| Some((bytes(row.page_size().trim_end_matches('B'))?, u64::try_from(row.limit()).ok()?)))
+            .collect(),
         oom_score_adj: None,
     }
 }
@@ -190,6 +194,8 @@ pub(super) fn launch(
         oom_score_adj: process.oom_score_adj(),
         hostname: None,
         entry: hierarchies.entry(cgroup, &given).map_err(doing("open cgroup"))?,
+        users: None,
+        own_mounts: false,
         gate: None,
     })
 }
