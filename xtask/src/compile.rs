@@ -11,8 +11,12 @@ use std::{
 const WASM: &str = "wasm32-wasip2";
 
 /// What guests in other languages are joined with, and the package that it is built from.
-const ADAPTERS: [(&str, &str); 3] =
-    [("admission", "pintle-adapter-admission"), ("controller", "pintle-adapter-controller"), ("kubewarden", "pintle-adapter-kubewarden")];
+const ADAPTERS: [(&str, &str); 4] = [
+    ("admission", "pintle-adapter-admission"),
+    ("controller", "pintle-adapter-controller"),
+    ("kube-scheduler", "pintle-adapter-kube-scheduler"),
+    ("kubewarden", "pintle-adapter-kubewarden"),
+];
 
 /// Every program, with the features that the whole workspace gives the crates below them, as [`everything`] has them: both builds share what they make.
 pub fn programs() -> Outcome {
@@ -146,7 +150,7 @@ fn place(from: &Path, to: &Path) -> Outcome {
     Ok(fs::rename(fresh, to)?)
 }
 
-/// The clients that the tests run, each where its tools are: programs in Go (one of client-go, kubectl, Helm), Rust and Python.
+/// The clients that the tests run, each where its tools are: programs in Go (one of client-go, kubectl, Helm; a scheduler's guest), Rust and Python.
 pub fn clients() -> Outcome {
     let (sources, out) = (pintle_tests::clients::sources(), pintle_tests::clients::folder());
     fs::create_dir_all(&out)?;
@@ -158,6 +162,8 @@ pub fn clients() -> Outcome {
         let programs = ["./client", "./kubectl", "helm.sh/helm/v4/cmd/helm"];
         let (folder, out) = (from("go"), format!("{}/", out.display()));
         shell::run("go", &[&["build", "-C", &folder, "-ldflags", &version, "-o", &out], &programs[..]].concat())?;
+        let words = ["-trimpath", "-buildmode=c-shared", "-ldflags=-s -w", "-o", &format!("{out}guest.wasm"), "./guest"];
+        shell::run("env", &[&["GOOS=wasip1", "GOARCH=wasm", "go", "build", "-C", &folder], &words[..]].concat())?;
         definitions(Path::new(&out))?;
     } else {
         eprintln!("no go of 1.21 or later: the tests of client-go, of today's kubectl, of Helm and of the Gateway API will be skipped");

@@ -1,6 +1,7 @@
 //! What there is to know of a guest that is a core module: what it imports and exports.
 
 use crate::AdaptError;
+use std::collections::BTreeSet;
 use wasmparser::{ExternalKind, FuncType, Parser, Payload, TypeRef, ValType};
 
 /// WASI's "bad file descriptor" and "not supported".
@@ -18,9 +19,9 @@ pub struct Import {
 }
 
 impl Import {
-    /// As the host of waPC exports it.
+    /// As a host exports it.
     pub fn key(&self) -> String {
-        format!("{}/{}", self.module, self.name)
+        format!("{}/{}", self.module, self.name.split(AGAIN).next().unwrap_or_default())
     }
 
     /// Whether it is of WASI 0.2, which guests of newer toolchains call without being components.
@@ -42,6 +43,39 @@ impl Import {
             _ => "(unreachable)".into(),
         }
     }
+}
+
+/// Between the name of a function and a number, where a guest imports it again.
+const AGAIN: char = '#';
+
+/// The guest with a name of its own for each import: a component may not import one twice, and Go's toolchain does.
+///
+/// # Errors
+/// It is no core module.
+pub fn distinct(bytes: Vec<u8>) -> Result<Vec<u8>, AdaptError> {
+    let guest = Guest::read(&bytes)?;
+    let names: BTreeSet<String> = guest.imports.iter().map(Import::key).collect();
+    if names.len() == guest.imports.len() || !guest.others.is_empty() {
+        return Ok(bytes);
+    }
+    let mut module = wasm_encoder::Module::new();
+    for payload in Parser::new(0).parse_all(&bytes) {
+        let payload = payload.map_err(crate::unreadable)?;
+        if let Payload::ImportSection(section) = payload {
+            let mut imports = wasm_encoder::ImportSection::new();
+            for (number, import) in section.into_imports().enumerate() {
+                let import = import.map_err(crate::unreadable)?;
+                let TypeRef::Func(ty) = import.ty else { continue };
+                let again = guest.imports[..number].iter().any(|other| other.module == import.module && other.name == import.name);
+                let name = if again { format!("{}{AGAIN}{number}", import.name) } else { import.name.to_owned() };
+                imports.import(import.module, &name, wasm_encoder::EntityType::Function(ty));
+            }
+            module.section(&imports);
+        } else if let Some((id, range)) = payload.as_section() {
+            module.section(&wasm_encoder::RawSection { id, data: bytes.get(range.start as usize..range.end as usize).unwrap_or_default() });
+        }
+    }
+    Ok(module.finish())
 }
 
 /// What there is to know of a core module.

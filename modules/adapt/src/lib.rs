@@ -8,6 +8,8 @@
 //! links to nothing. A guest that wants more is refused here, by the name of what it wants.
 
 mod guest;
+mod kube;
+mod linked;
 mod reactor;
 mod wapc;
 
@@ -34,6 +36,7 @@ const CONTRACTS: &[Contract] = &[
     Contract { interface: "pintle:module/admission", adapter: "admission", world: Some("admission-module") },
     Contract { interface: "pintle:module/controller", adapter: "controller", world: Some("controller-module") },
     Contract { interface: "pintle:module/wapc", adapter: "kubewarden", world: None },
+    Contract { interface: "pintle:module/kube-scheduler", adapter: "kube-scheduler", world: None },
 ];
 
 /// What a module of the pipe's own exports.
@@ -54,6 +57,9 @@ pub enum AdaptError {
     /// It imports what no module can have.
     #[error("it imports {0}, which a module cannot have")]
     Import(String),
+    /// It exports a function that would never be called.
+    #[error("it exports {0}, which is not served")]
+    Unserved(String),
     /// The adapter is not where it should be.
     #[error("{}: {source}", path.display())]
     Adapter {
@@ -93,14 +99,23 @@ pub fn adapt(guest: Vec<u8>, adapters: &Path) -> Result<Vec<u8>, AdaptError> {
     graph.encode(EncodeOptions { processor: None, ..EncodeOptions::default() }).map_err(unreadable)
 }
 
-/// A core module as a component: a reactor that exports an interface of wit/module.wit itself, or a guest of waPC.
+/// A core module as a component: a reactor that exports an interface of wit/module.wit itself, or a guest of waPC or of a scheduler.
 fn component(core: Vec<u8>) -> Result<Vec<u8>, AdaptError> {
     let guest = Guest::read(&core)?;
     let exports = |contract: &&Contract| guest.exports.iter().any(|(name, _)| name.starts_with(&format!("{}@", contract.interface)));
-    match CONTRACTS.iter().find_map(|contract| contract.world.filter(|_| exports(&contract))) {
-        Some(world) => reactor::component(&guest, core, world),
-        None => wapc::component(&guest, &core),
+    if let Some(world) = CONTRACTS.iter().find_map(|contract| contract.world.filter(|_| exports(&contract))) {
+        return reactor::component(&guest, core, world);
     }
+    let contract = match () {
+        () if guest.exports(wapc::MARK) => wapc::contract(),
+        () if kube::is(&guest) => kube::contract(&guest)?,
+        () => {
+            let exports: Vec<&str> = guest.exports.iter().map(|(name, _)| name.as_str()).collect();
+            return Err(AdaptError::NoContract { exports: exports.join(", ") });
+        }
+    };
+    let core = guest::distinct(core)?;
+    linked::component(&Guest::read(&core)?, &core, &contract)
 }
 
 fn adapter(types: &mut Types, path: &Path) -> Result<Package, AdaptError> {

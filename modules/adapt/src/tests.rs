@@ -82,3 +82,40 @@ fn a_reactor_that_wants_more_or_exports_less_is_refused_by_name() {
     let half = wat::parse_str(r#"(module (memory (export "memory") 1) (func (export "pintle:module/admission@1.0.0#start")))"#);
     check_refused(half.expect("a module"), "pintle:module/admission@1.0.0#start");
 }
+
+/// A plugin of a scheduler that does nothing, with more of the text format in it.
+fn plugin(more: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(module
+            (import "k8s.io/scheduler" "currentNodeName" (func (param i32 i32) (result i32)))
+            (import "k8s.io/api" "node" (func (param i32 i32 i32 i32) (result i32)))
+            {more}
+            (memory (export "memory") 1)
+            (func (export "filter") (result i32) (i32.const 0))
+            (func (export "score") (result i64) (i64.const 0)))"#
+    );
+    wat::parse_str(text).expect("a plugin")
+}
+
+#[test]
+fn a_plugin_of_a_scheduler_becomes_a_component() {
+    // What Go's toolchain does: one function is imported twice.
+    let twice = r#"(import "wasi_snapshot_preview1" "sched_yield" (func (result i32))) (import "wasi_snapshot_preview1" "sched_yield" (func (result i32)))
+                   (import "wasi_snapshot_preview1" "fd_close" (func (param i32) (result i32))) (import "wasi_snapshot_preview1" "fd_close" (func (param i32) (result i32)))"#;
+    let component = component(plugin(twice)).expect("a component");
+    Validator::new_with_features(WasmFeatures::all()).validate_all(&component).expect("valid");
+    let name = b"pintle:module/kube-scheduler@1.0.0";
+    assert!(component.windows(name.len()).any(|window| window == name), "it exports the interface");
+}
+
+#[test]
+fn a_plugin_that_relies_on_what_is_not_served_is_refused_by_name() {
+    check_refused(
+        plugin(r#"(import "k8s.io/scheduler" "nodeToStatusMap" (func (param i32 i32) (result i32)))"#),
+        "imports k8s.io/scheduler/nodeToStatusMap",
+    );
+    check_refused(
+        plugin(r#"(import "k8s.io/klog" "log" (func $log (param i32 i32 i32))) (func (export "bind") (result i32) (i32.const 0))"#),
+        "exports bind",
+    );
+}

@@ -45,6 +45,11 @@ pub trait SchedulerPlugin: Sized + 'static {
         0
     }
 
+    /// Points `filter` and `score` for all places at once, in their order: for a plugin that must see them together.
+    fn evaluate(&self, pod: &Self::Pod, places: &Places<Self>) -> Vec<std::result::Result<i16, Reason>> {
+        places.values().map(|place| self.filter(pod, place).map(|()| self.score(pod, place))).collect()
+    }
+
     /// Point `postFilter`: no node will take the pod; who would have to go from where so that one does.
     fn post_filter(&mut self, _pod: &Self::Pod, _places: &Places<Self>) -> Option<(String, Vec<ObjectRef>)> {
         None
@@ -206,9 +211,9 @@ impl<P: SchedulerPlugin> Serving<P> {
     fn evaluate(&self, pod: &P::Pod) -> (Vec<i16>, Vec<Reason>) {
         let mut reasons: Vec<Reason> = Vec::new();
         let mut scores = Vec::with_capacity(self.places.len());
-        for place in self.places.values() {
-            scores.push(match self.plugin.filter(pod, place) {
-                Ok(()) => self.plugin.score(pod, place).clamp(0, 100),
+        for opinion in self.plugin.evaluate(pod, &self.places) {
+            scores.push(match opinion {
+                Ok(score) => score.clamp(0, 100),
                 Err(reason) => {
                     let at = reasons.iter().position(|known| *known == reason).unwrap_or_else(|| {
                         reasons.push(reason);

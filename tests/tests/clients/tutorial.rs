@@ -3,7 +3,7 @@
 
 use crate::kernel::Kernel;
 use libtest_mimic::{Failed, Trial};
-use pintle_tests::{has_program, programs, registry::Registry, workspace};
+use pintle_tests::{clients, has_program, programs, registry::Registry, workspace};
 use std::{
     fs,
     net::SocketAddr,
@@ -22,6 +22,7 @@ const LANGUAGES: &[Language] = &[
     Language { name: "javascript", needs: &["node", "npm", "docker-registry"], says: "container greedy must have a limit of memory" },
     Language { name: "python", needs: &["python3", "docker-registry"], says: "Hello, mongoose!" },
     Language { name: "kubewarden", needs: &["docker-registry"], says: "label secret is not allowed in default" },
+    Language { name: "scheduler", needs: &["go", "docker-registry"], says: "node(s) of another rack" },
 ];
 
 /// Seconds that a language may take: its tools are fetched and an engine is compiled.
@@ -86,6 +87,7 @@ fn follow(language: &Language) -> Result<(), String> {
         .current_dir(&folder)
         .env("PATH", path)
         .env("POLICY", programs().join("example-modules/policy_kubewarden.wasm"))
+        .env("GUEST", clients::folder().join("guest.wasm"))
         .env("REGISTRY", address.to_string())
         .env("KUBECONFIG", kernel.kubeconfig())
         .stdin(Stdio::null())

@@ -1,0 +1,7 @@
+//! The guest, as `wit/module.wit` says it: bindings, nothing else.
+#![allow(unsafe_code, missing_docs, reason = "the bindings are generated; a call to an import is `unsafe` by its nature")]
+#![allow(clippy::undocumented_unsafe_blocks, reason = "the blocks are the generator's: they move lists over the component boundary")]
+
+wit_bindgen::generate!({ path: "../../../wit/module.wit", world: "kube-scheduler-adapter" });
+
+pub use pintle::module::kube_scheduler::call;
