@@ -171,7 +171,7 @@ mod tests {
             let words = Error::chain(&error);
             assert!(words.contains(field), "{words}");
         };
-        check("", "manifest");
+        check("- a\n", "manifest");
         check("{", "JSON");
         check("a: [", "YAML");
         check("apiVersion: v1\nkind: Service\n", "kind");

@@ -730,8 +730,12 @@ impl Worker {
         let runtime = self.node.runtime.clone();
         tokio::task::spawn_local(async move {
             let Ok(id) = ContainerId::parse(&id) else { return };
-            if let Err(error) = runtime.remove(&id).await {
-                tracing::warn!(container = %id, %error, "an ended container stays");
+            // Until it is gone: no record names it any more. The runtime's helper may just have been killed.
+            let mut pause = Duration::from_millis(250);
+            while let Err(error) = runtime.remove(&id).await {
+                tracing::warn!(container = %id, %error, "an ended container stays for now");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(10));
             }
         });
     }
