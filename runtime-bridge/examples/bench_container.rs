@@ -2,18 +2,20 @@
 //!
 //! `cargo run --release -p pintle-runtime-bridge --example bench_container -- --runs 50` prints one JSON object, in
 //! milliseconds. `p50_ms` covers what `runc run` covers: namespaces (a sandbox with its network namespace), cgroups, root, process,
-//! and the removal of all of it. `container_*` leaves the sandbox out, as for the second container of a pod.
+//! and the removal of all of it. `container_*` leaves the sandbox out, as for the second container of a pod. `exec_p50_ms` is a further
+//! process in a running container, to its end.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use pintle_runtime_bridge::{ContainerSpec, ImageRef, Runtime, RuntimeConfig, SandboxId, SandboxSpec};
+use pintle_runtime_bridge::{ContainerId, ContainerSpec, ExecSpec, ImageRef, Runtime, RuntimeConfig, SandboxId, SandboxSpec};
 use sha2::{Digest, Sha256};
 
 type Failure = Box<dyn std::error::Error>;
 
 const BUSYBOX: &str = "/bin/busybox";
+const APPLETS: [&str; 2] = ["true", "sleep"];
 const RUNS: usize = 50;
 
 fn main() {
@@ -51,7 +53,10 @@ async fn measure(dir: &Path, runs: usize) -> Result<serde_json::Value, Failure> 
     runtime.import_layout(&dir.join("layout"), Some(&image)).await?;
     let bundle = runc_bundle(dir)?;
     let shared = runtime.create_sandbox(SandboxSpec::default()).await?.id;
+    let lasting = lasting(&runtime, &shared).await?;
+    let peer_lasting = bundle.as_ref().map(|bundle| Lasting::start(bundle)).transpose()?;
     let (mut whole, mut alone, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut execs, mut their_execs) = (Vec::new(), Vec::new());
     // Interleaved, so that whatever else the machine does meets all alike; the first round warms up.
     for round in 0..=runs {
         let start = Instant::now();
@@ -63,22 +68,92 @@ async fn measure(dir: &Path, runs: usize) -> Result<serde_json::Value, Failure> 
         container(&runtime, &shared).await?;
         let inner = millis(start);
         let peer = bundle.as_ref().map(|b| runc(b, round)).transpose()?;
+        let start = Instant::now();
+        exec(&runtime, &lasting).await?;
+        let one_exec = millis(start);
+        let their_exec = peer_lasting.as_ref().map(Lasting::exec).transpose()?;
         if round > 0 {
+            execs.push(one_exec);
+            their_execs.extend(their_exec);
             whole.push(ours);
             alone.push(inner);
             theirs.extend(peer);
         }
     }
+    drop(peer_lasting);
+    runtime.kill(&lasting).await?;
+    runtime.wait(&lasting).await?;
+    runtime.remove(&lasting).await?;
     runtime.remove_sandbox(&shared).await?;
     let mut report = serde_json::json!({
         "runs": runs, "p50_ms": p50(&mut whole), "min_ms": whole.first(), "max_ms": whole.last(),
         "container_p50_ms": p50(&mut alone), "container_min_ms": alone.first(), "container_max_ms": alone.last(),
+        "exec_p50_ms": p50(&mut execs), "exec_min_ms": execs.first(), "exec_max_ms": execs.last(),
     });
     if !theirs.is_empty() {
         report["runc_p50_ms"] = p50(&mut theirs).into();
+        report["runc_exec_p50_ms"] = p50(&mut their_execs).into();
         report["ratio"] = (p50(&mut whole) / p50(&mut theirs)).into();
     }
     Ok(report)
+}
+
+/// A container that runs until it is killed.
+async fn lasting(runtime: &Runtime, sandbox: &SandboxId) -> Result<ContainerId, Failure> {
+    let spec = ContainerSpec {
+        sandbox: Some(sandbox.clone()),
+        image: "localhost/no-op".to_owned(),
+        command: ["/bin/sleep", "100000"].map(str::to_owned).to_vec(),
+        ..ContainerSpec::default()
+    };
+    let id = runtime.create_container(spec).await?;
+    runtime.start(&id).await?;
+    Ok(id)
+}
+
+async fn exec(runtime: &Runtime, id: &ContainerId) -> Result<(), Failure> {
+    let mut session = runtime.exec(id, ExecSpec { command: vec!["/bin/true".to_owned()], ..ExecSpec::default() }).await?;
+    let exit = session.wait().await?;
+    if exit.code == 0 { Ok(()) } else { Err(format!("an exec ended with {}", exit.code).into()) }
+}
+
+/// runc's container that runs until it is dropped.
+struct Lasting {
+    root: PathBuf,
+    name: String,
+}
+
+impl Lasting {
+    fn start(bundle: &Path) -> Result<Self, Failure> {
+        let config = bundle.join("config.json");
+        let before = std::fs::read(&config)?;
+        let mut spec: serde_json::Value = serde_json::from_slice(&before)?;
+        spec["process"]["args"] = serde_json::json!(["/bin/sleep", "100000"]);
+        std::fs::write(&config, spec.to_string())?;
+        let made = Self { root: bundle.join("root"), name: format!("pintle-bench-{}-lasting", std::process::id()) };
+        let status = made.runc(&["run", "--detach", "--bundle"], Some(bundle)).status()?;
+        std::fs::write(&config, before)?;
+        if status.success() { Ok(made) } else { Err("runc did not start a container that lasts".into()) }
+    }
+
+    fn runc(&self, words: &[&str], bundle: Option<&Path>) -> Command {
+        let mut command = Command::new("runc");
+        command.arg("--root").arg(&self.root).args(words).args(bundle).arg(&self.name);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    fn exec(&self) -> Result<f64, Failure> {
+        let start = Instant::now();
+        let status = self.runc(&["exec"], None).arg("/bin/true").status()?;
+        if status.success() { Ok(millis(start)) } else { Err("runc exec failed".into()) }
+    }
+}
+
+impl Drop for Lasting {
+    fn drop(&mut self) {
+        let _ = self.runc(&["delete", "--force"], None).status();
+    }
 }
 
 async fn container(runtime: &Runtime, sandbox: &SandboxId) -> Result<(), Failure> {
@@ -114,7 +189,9 @@ fn runc_bundle(dir: &Path) -> Result<Option<PathBuf>, Failure> {
     }
     let bundle = dir.join("runc");
     std::fs::create_dir_all(bundle.join("rootfs/bin"))?;
-    std::fs::copy(BUSYBOX, bundle.join("rootfs/bin/true"))?;
+    for applet in APPLETS {
+        std::fs::copy(BUSYBOX, bundle.join("rootfs/bin").join(applet))?;
+    }
     Command::new("runc").arg("spec").current_dir(&bundle).status()?;
     let path = bundle.join("config.json");
     let mut spec: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
@@ -144,10 +221,12 @@ fn write_layout(layout: &Path) -> Result<(), Failure> {
     };
     let program = std::fs::read(BUSYBOX)?;
     let mut archive = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(0o755);
-    header.set_size(program.len() as u64);
-    archive.append_data(&mut header, "bin/true", &program[..])?;
+    for applet in APPLETS {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o755);
+        header.set_size(program.len() as u64);
+        archive.append_data(&mut header, format!("bin/{applet}"), &program[..])?;
+    }
     let layer = blob(&archive.into_inner()?)?;
     let config = serde_json::json!({
         "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},

@@ -5,6 +5,7 @@
 
 mod machinery;
 mod network;
+mod node;
 
 use crate::{Outcome, compile, needs};
 use pintle_tests::{cluster::Cluster, image, registry::Registry};
@@ -49,6 +50,7 @@ const GROUPS: &[(&str, fn(&Bench) -> Rows)] = &[
     ("network", network::network),
     ("dns", network::dns),
     ("pod", pod),
+    ("node", node::pods),
 ];
 
 const PORT: u16 = 26443;
@@ -254,7 +256,9 @@ fn container(_: &Bench) -> Rows {
     let measured = example("bench_container", &["--runs", "40"])?;
     let mut row = median("container_vs_runc", "ms, ratio ours/runc's time", "0.5", vec![number(&measured, "/p50_ms")?]);
     (row.min, row.max, row.runs) = (number(&measured, "/min_ms")?, number(&measured, "/max_ms")?, 40);
-    Ok(vec![against(row, number(&measured, "/runc_p50_ms")?)])
+    let mut exec = median("exec_vs_runc", "ms, ratio ours/runc's time", "0.5", vec![number(&measured, "/exec_p50_ms")?]);
+    (exec.min, exec.max, exec.runs) = (number(&measured, "/exec_min_ms")?, number(&measured, "/exec_max_ms")?, 40);
+    Ok(vec![against(row, number(&measured, "/runc_p50_ms")?), against(exec, number(&measured, "/runc_exec_p50_ms")?)])
 }
 
 fn ready(bench: &Bench) -> Rows {

@@ -13,7 +13,7 @@ use pintle_tests::{Error, cluster::Cluster, https::Api};
 use serde_json::Value;
 use std::{process::ExitCode, time::Duration};
 
-const USAGE: &str = "pintle-load dns|ready|creates|gets|steady|watch|bind|pod-start|fill|webhook|pods|list|watchers|apply|strategic --data-dir DIR --port PORT [--clients N] [--seconds N] [--count N] [--form json|protobuf|table]";
+const USAGE: &str = "pintle-load dns|ready|creates|gets|steady|watch|bind|pod-start|pod-burst|fill|webhook|pods|list|watchers|apply|strategic --data-dir DIR --port PORT [--clients N] [--seconds N] [--count N] [--form json|protobuf|table]";
 
 /// What to measure, and how hard.
 pub struct Options {
@@ -89,6 +89,7 @@ async fn measure(what: &str, options: &Options) -> Result<Value, Error> {
         "fill" => api::fill(options).await,
         "bind" => pods::bind(options).await,
         "pod-start" => pods::start(options).await,
+        "pod-burst" => pods::burst(options).await,
         "webhook" => webhook::webhook(options).await,
         "pods" => machinery::pods(options).await,
         "list" => machinery::list(options).await,

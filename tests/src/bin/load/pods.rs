@@ -96,6 +96,40 @@ async fn ready_node(connection: &mut Connection, name: &str) -> Result<(), Error
     Ok(())
 }
 
+/// Creates `count` pods at once on real nodes: from the first create until all run. They stay.
+pub async fn burst(options: &Options) -> Result<Value, Error> {
+    let api = options.api()?;
+    let watch = api.connect().await?.stream(&format!("{PODS}?watch=1&labelSelector=load=yes")).await?;
+    let begin = Instant::now();
+    let clients = options.clients.max(1);
+    let share = options.count.div_ceil(clients);
+    let creating: Vec<_> = (0..clients)
+        .map(|client| {
+            let (api, count) = (api.clone(), options.count);
+            tokio::spawn(async move {
+                let mut connection = api.connect().await?;
+                for number in (client * share..(client + 1) * share).filter(|number| *number < count) {
+                    api::create(&mut connection, PODS, api::pod(&format!("burst-{number}"), "default-scheduler")).await?;
+                }
+                Ok::<(), Error>(())
+            })
+        })
+        .collect();
+    let mut running = HashSet::new();
+    until(watch, |event| {
+        if event["object"]["status"]["phase"] == "Running" {
+            running.insert(event["object"]["metadata"]["name"].to_string());
+        }
+        running.len() == options.count
+    })
+    .await?;
+    let seconds = begin.elapsed().as_secs_f64();
+    for task in creating {
+        task.await.map_err(|e| Error::Http { what: "creating".into(), reason: e.to_string() })??;
+    }
+    Ok(json!({"s": seconds}))
+}
+
 /// Starts pods one after the other on real nodes: from the create to the event that says Running.
 pub async fn start(options: &Options) -> Result<Value, Error> {
     let api = options.api()?;
