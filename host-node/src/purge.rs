@@ -45,10 +45,12 @@ async fn purge_other(options: &PurgeOptions, state_dir: &std::path::Path) -> Res
         return Err(Error::invalid("--cgroup-parent", "is needed to tell this node's containers from others"));
     };
     let cri = Cri::open(CriConfig { socket: socket.clone(), state_dir: state_dir.to_owned(), cgroup_parent }).await?;
+    cri.purge().await?;
+    // Last: without a configuration the runtime takes no sandbox down.
     if let Some((conf_dir, bin_dir)) = &cri.about().cni {
         crate::plugin::uninstall(conf_dir, bin_dir, &options.run_dir);
     }
-    Ok(cri.purge().await?)
+    Ok(())
 }
 
 /// Removes an empty cgroup subtree from every hierarchy.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::kernel::Kernel;
-use crate::machine::{Machine, pod, run, uid, user_namespaces};
+use crate::machine::{Machine, pod, run_natively, uid, user_namespaces};
 
 /// The settings: environment variable and value for the sample.
 const PODS: (&str, u64) = ("PINTLE_CHURN_PODS", 6);
@@ -204,7 +204,7 @@ async fn settle(machine: &Machine, kernel: &Kernel, patience: Duration, what: &s
 
 #[test]
 fn churn_leaves_nothing_behind_and_api_and_machine_agree() {
-    run(61, |mut machine, kernel| async move {
+    run_natively(61, "it counts our own runtime's files and helpers", |mut machine, kernel| async move {
         let count = usize::try_from(setting(PODS)).expect("a count");
         let (time, seed) = (Duration::from_secs(setting(SECONDS)), setting(SEED));
         println!("churn: {count} pods for {time:?}, seed {seed}");

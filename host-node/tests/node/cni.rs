@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::kernel::Kernel;
-use crate::machine::{Machine, pod, run, uid};
+use crate::machine::{Machine, pod, run_natively, uid};
 
 /// Debian's plugins (`containernetworking-plugins`).
 const PLUGINS: &str = "/usr/lib/cni";
@@ -150,7 +150,7 @@ async fn ready(kernel: &Kernel, status: &str) -> Value {
 
 #[test]
 fn plugins_of_a_list_plug_pods_in_and_out_over_a_killed_daemon() {
-    run(71, |mut machine, kernel| async move {
+    run_natively(71, "the node calls the plugins of these tests itself", |mut machine, kernel| async move {
         let Some(ground) = Ground::of(&mut machine) else { return };
         let (list, bridge) = list(&machine, &ground);
         ["bridge", "portmap"].into_iter().for_each(|name| ground.program(name, WITNESS));
@@ -199,7 +199,7 @@ fn plugins_of_a_list_plug_pods_in_and_out_over_a_killed_daemon() {
 
 #[test]
 fn what_a_plugin_says_is_told_on_the_pod_and_the_node_is_not_ready_without_a_network() {
-    run(73, |mut machine, kernel| async move {
+    run_natively(73, "the node calls the plugins of these tests itself", |mut machine, kernel| async move {
         let Some(ground) = Ground::of(&mut machine) else { return };
         ground.program("island", ISLAND);
         machine.start(&kernel);
@@ -235,7 +235,7 @@ fn what_a_plugin_says_is_told_on_the_pod_and_the_node_is_not_ready_without_a_net
 
 #[test]
 fn purge_has_the_plugins_take_back_what_they_made() {
-    run(74, |mut machine, kernel| async move {
+    run_natively(74, "the node calls the plugins of these tests itself", |mut machine, kernel| async move {
         let Some(ground) = Ground::of(&mut machine) else { return };
         let (list, bridge) = list(&machine, &ground);
         ground.network(&list);

@@ -8,7 +8,7 @@ use crate::machine::write_layout;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What its pause process is made of.
-const PAUSE: &str = "localhost/pause:test";
+pub const PAUSE: &str = "localhost/pause:test";
 
 /// A daemon and its directories.
 pub struct Containerd {
@@ -106,11 +106,44 @@ conf_dir = {conf:?}
         done.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 
-    fn ctr(&self, words: &[&str]) -> Result<(), String> {
+    /// Whether it has an image.
+    pub fn has(&self, name: &str) -> bool {
+        self.ctr(&["images", "list", "--quiet"]).expect("listed").lines().any(|line| line == name)
+    }
+
+    /// A network of its own: Debian's `ptp` with addresses out of a range.
+    pub fn make_network(&self, range: &str) {
+        for plugin in ["ptp", "host-local"] {
+            std::os::unix::fs::symlink(Path::new("/usr/lib/cni").join(plugin), self.dir.join("bin").join(plugin)).expect("linked");
+        }
+        let ipam = serde_json::json!({ "type": "host-local", "subnet": range, "dataDir": self.dir.join("addresses") });
+        let config = serde_json::json!({ "cniVersion": "0.4.0", "name": "own", "plugins": [{ "type": "ptp", "ipam": ipam }] });
+        std::fs::write(self.dir.join("conf/10-own.conflist"), config.to_string()).expect("written");
+    }
+
+    fn ctr(&self, words: &[&str]) -> Result<String, String> {
         let mut command = Command::new("ctr");
         command.arg("--address").arg(self.dir.join("socket")).args(["--namespace", "k8s.io"]).args(words).stdin(Stdio::null());
         let output = command.output().expect("ctr runs");
-        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// Ends what a test that failed has left running.
+    fn kill_shims(&self) {
+        let kill = |pid: i32| {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        };
+        let ours = self.dir.to_string_lossy().into_owned();
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+            let line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            if line.contains("containerd-shim") && line.contains(&ours) {
+                let children = std::fs::read_to_string(entry.path().join(format!("task/{pid}/children"))).unwrap_or_default();
+                children.split_whitespace().filter_map(|child| child.parse().ok()).for_each(kill);
+                kill(pid);
+            }
+        }
     }
 
     /// The end of its log.
@@ -127,6 +160,7 @@ impl Drop for Containerd {
             eprintln!("--- containerd\n{}", self.log());
         }
         self.kill();
+        self.kill_shims();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let ours = self.dir.to_string_lossy().into_owned();
         for target in mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|target| target.starts_with(&ours)) {

@@ -1,19 +1,25 @@
 //! Pods on Debian's containerd: a sample of what all of this suite shows with `PINTLE_RUNTIME=cri`, in every run.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::kernel::State;
 use crate::machine::{pod, run_on_containerd, uid};
+
+/// The node's Ready condition.
+fn ready(state: &State) -> Option<Value> {
+    state.node["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == "Ready").cloned()
+}
+
+fn said(condition: &Value, status: &str, words: &str) -> bool {
+    condition["status"] == status && condition["message"].as_str().is_some_and(|message| message.contains(words))
+}
 
 #[test]
 fn a_pod_runs_on_containerd_in_our_network_and_is_adopted_and_removed() {
     run_on_containerd(90, |mut machine, kernel| async move {
         machine.start(&kernel);
-        let version = kernel
-            .until("a ready node", |s| {
-                let ready = s.node["status"]["conditions"].as_array()?.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
-                ready.then(|| s.node["status"]["nodeInfo"]["containerRuntimeVersion"].to_string())
-            })
-            .await;
+        kernel.until("a ready node", |s| ready(s).filter(|c| said(c, "True", ""))).await;
+        let version = kernel.state.borrow().node["status"]["nodeInfo"]["containerRuntimeVersion"].to_string();
         assert!(version.starts_with("\"containerd://1."), "{version}");
         let web = pod(
             "web",
@@ -39,6 +45,20 @@ fn a_pod_runs_on_containerd_in_our_network_and_is_adopted_and_removed() {
         let (code, out) = kernel.terminal(&up, "c", &["sh", "-c", "tty; exit 4"], (80, 24)).await.expect("run");
         assert!(code == 4 && out.starts_with("/dev/pts/"), "{code} {out}");
 
+        let reader = json!({ "name": "c", "stdin": true, "stdinOnce": true, "command": ["sh", "-c", "cat; exit 3"] });
+        let reader = pod("reader", json!({ "restartPolicy": "Never", "containers": [reader] }));
+        kernel.put_pod(reader.clone()).await;
+        let reads = kernel.until_ready(uid(&reader)).await;
+        assert_eq!(kernel.attach(&reads, "c", b"to whom it may concern").await, Ok((3, "to whom it may concern".into())));
+        kernel.delete_pod(uid(&reader), 0).await;
+        kernel.until_removed(uid(&reader)).await;
+
+        machine.other.as_mut().expect("containerd").kill();
+        kernel.until("the node to be told without its runtime", |s| ready(s).filter(|c| said(c, "False", "runtime is down"))).await;
+        machine.other.as_mut().expect("containerd").wake();
+        kernel.until("the node to have it again", |s| ready(s).filter(|c| said(c, "True", ""))).await;
+        assert_eq!(kernel.pod(uid(&web))["status"]["phase"], "Running", "what runs runs on");
+
         machine.kill();
         machine.start(&kernel);
         kernel.until("a second session", |s| (s.sessions > 1).then_some(())).await;
@@ -46,6 +66,33 @@ fn a_pod_runs_on_containerd_in_our_network_and_is_adopted_and_removed() {
         kernel.until_removed(uid(&web)).await;
         let history = kernel.state.borrow().history.clone();
         assert_eq!(history.last().map(String::as_str), Some("web-0001-4000 Succeeded Completed"), "{history:?}");
+        machine.kill();
+        machine.purge();
+        assert_eq!(machine.remains(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn containerds_own_network_is_told_when_it_is_not_there_and_used_when_it_is() {
+    run_on_containerd(91, |mut machine, kernel| async move {
+        machine.extra = ["--cri-network", "runtime"].map(str::to_owned).to_vec();
+        machine.start(&kernel);
+        let missing = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady";
+        kernel.until("the node to miss its network", |s| ready(s).filter(|c| said(c, "False", missing))).await;
+        machine.other.as_ref().expect("containerd").make_network("10.214.91.0/24");
+        kernel.until("the node to have a network", |s| ready(s).filter(|c| said(c, "True", ""))).await;
+        let web = pod(
+            "web",
+            json!({ "containers": [{ "name": "c", "command": ["sh", "-c", "echo -n page > /www/index.html; httpd -f -p 80 -h /www"] }] }),
+        );
+        kernel.put_pod(web.clone()).await;
+        let up = kernel.until_ready(uid(&web)).await;
+        let address = up["status"]["podIP"].as_str().expect("an address");
+        assert!(address.starts_with("10.214.91."), "{address}");
+        let page = kernel.forward(&up, 80, b"GET / HTTP/1.0\r\n\r\n").await.expect("forwarded");
+        assert!(page.ends_with("page"), "{page}");
+        kernel.delete_pod(uid(&web), 0).await;
+        kernel.until_removed(uid(&web)).await;
         machine.kill();
         machine.purge();
         assert_eq!(machine.remains(), Vec::<String>::new());

@@ -265,6 +265,31 @@ impl Kernel {
         collected.text().await
     }
 
+    /// Joins a container, writes to it, ends its input, and gives its exit code and what it wrote until then.
+    pub async fn attach(&self, pod: &Value, container: &str, stdin: &[u8]) -> Result<(i32, String), String> {
+        let mut request = self.agent().attach_request();
+        let mut params = request.get();
+        let mut target = params.reborrow().init_target();
+        write_reference(target.reborrow().init_pod(), pod);
+        target.set_container(container);
+        let mut options = params.reborrow().init_options();
+        options.set_stdin(true);
+        options.set_stdout(true);
+        let (sink, out) = Collector::pair();
+        params.set_stdout(sink);
+        let response = request.send().promise.await.map_err(|e| e.to_string())?;
+        let process = response.get().and_then(|r| r.get_process()).map_err(|e| e.to_string())?;
+        let input = process.stdin_request().send().promise.await.map_err(|e| e.to_string())?;
+        let sink = input.get().and_then(|r| r.get_sink()).map_err(|e| e.to_string())?;
+        let mut write = sink.write_request();
+        write.get().set_bytes(stdin);
+        write.send().promise.await.map_err(|e| e.to_string())?;
+        sink.end_request().send().promise.await.map_err(|e| e.to_string())?;
+        let exit = process.wait_request().send().promise.await.map_err(|e| e.to_string())?;
+        let code = exit.get().and_then(|r| r.get_exit()).map_err(|e| e.to_string())?.get_code();
+        Ok((code, out.text().await?))
+    }
+
     /// Runs a command on a terminal of a size: exit code and output.
     pub async fn terminal(&self, pod: &Value, container: &str, command: &[&str], size: (u16, u16)) -> Result<(i32, String), String> {
         let mut request = self.agent().exec_request();

@@ -28,7 +28,7 @@ fn a_pod_runs_answers_on_its_address_and_is_deleted_gracefully() {
         assert_eq!(status["phase"], "Running");
         assert_eq!(status["qosClass"], "BestEffort");
         assert_eq!(status["containerStatuses"][0]["restartCount"], 0);
-        assert!(status["containerStatuses"][0]["containerID"].as_str().expect("an id").starts_with("pintle://"));
+        assert!(status["containerStatuses"][0]["containerID"].as_str().expect("an id").starts_with(machine.scheme()));
         let address = status["podIP"].as_str().expect("an address").to_owned();
         assert!(address.starts_with("10.213.11."), "{address}");
 
@@ -39,7 +39,10 @@ fn a_pod_runs_answers_on_its_address_and_is_deleted_gracefully() {
         assert!(log.contains("hello\n") && log.contains("trouble\n"), "{log}");
         let tail = kernel
             .logs(&up, "c", |mut o| {
-                o.set_tail_lines(1);
+                // containerd copies the two streams by two hands: which is the last line is open there.
+                if machine.other.is_none() {
+                    o.set_tail_lines(1);
+                }
                 o.set_stream("Stderr");
             })
             .await

@@ -40,6 +40,14 @@ pub fn run_on_containerd<F: Future<Output = ()>>(number: u8, test: impl FnOnce(M
     run_with(true, number, test);
 }
 
+/// The same, with our own runtime alone; `why` it cannot be otherwise.
+pub fn run_natively<F: Future<Output = ()>>(number: u8, why: &str, test: impl FnOnce(Machine, Kernel) -> F) {
+    if on_containerd() {
+        return println!("skipped on containerd: {why}");
+    }
+    run_with(false, number, test);
+}
+
 fn run_with<F: Future<Output = ()>>(containerd: bool, number: u8, test: impl FnOnce(Machine, Kernel) -> F) {
     if !nix::unistd::geteuid().is_root() {
         return println!("skipped: needs root for namespaces and cgroups");
@@ -87,6 +95,7 @@ impl Machine {
     }
 
     async fn import_as(&self, name: &str, directory: &str, mark: &[u8]) {
+        std::fs::create_dir_all(self.state_dir()).expect("a directory");
         if let Some(other) = &self.other {
             return other.import(name, mark, &["sh"]);
         }
@@ -98,10 +107,14 @@ impl Machine {
             cgroup_parent: format!("/{}", self.cgroup_parent()),
             ..RuntimeConfig::new(self.state_dir().join("runtime"))
         };
-        std::fs::create_dir_all(self.state_dir()).expect("a directory");
         let runtime = Runtime::open(config).await.expect("a runtime");
         let name = ImageRef::parse(name).expect("a reference");
         runtime.import_layout(&layout, Some(&name)).await.expect("imported");
+    }
+
+    /// What ids of containers begin with.
+    pub fn scheme(&self) -> &'static str {
+        if self.other.is_some() { "containerd://" } else { "pintle://" }
     }
 
     /// Says who runs the pods.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pintle_runtime_bridge::{ImageRef, Runtime, RuntimeConfig};
 use serde_json::{Value, json};
 
+use crate::containerd::PAUSE;
 use crate::kernel::{Kernel, State};
 use crate::machine::{IMAGE, Machine, pod, run, uid};
 
@@ -182,9 +183,16 @@ fn unused_images_go_when_their_disk_fills_and_used_or_pinned_ones_stay() {
         kernel.put_pod(user.clone()).await;
         kernel.until_ready(uid(&user)).await;
         let records = machine.state_dir().join("runtime/images/records");
-        let count = || std::fs::read_dir(&records).expect("listed").count();
-        kernel.until("the unused image to go", |_| (count() == 2).then_some(())).await;
+        let gone = || match &machine.other {
+            Some(other) => !other.has(images[0]),
+            None => std::fs::read_dir(&records).expect("listed").count() == 2,
+        };
+        kernel.until("the unused image to go", |_| gone().then_some(())).await;
         machine.kill();
+        if let Some(other) = &machine.other {
+            assert!(other.has(IMAGE) && other.has(images[1]) && other.has(PAUSE), "used, pinned, and the runtime's own");
+            return;
+        }
         let config = RuntimeConfig {
             run_dir: Some(machine.dir.join("run")),
             helper_exe: Some(env!("CARGO_BIN_EXE_host-node").into()),

@@ -41,6 +41,9 @@ impl Kept {
         let spec = &self.spec;
         let label = |name: &str| spec.labels.get(name).cloned().unwrap_or_default();
         let [name, namespace, uid] = POD_LABELS.map(label);
+        if spec.user_namespace.is_some() {
+            return Err(Error::remote("RunPodSandbox", "users of its own cannot be given"));
+        }
         if let NetNs::Path(path) = &spec.netns {
             return Err(Error::remote("RunPodSandbox", format!("the namespace {} cannot be given", path.display())));
         }
@@ -223,7 +226,15 @@ pub(crate) fn resources(resources: &Resources) -> m::LinuxContainerResources {
         memory_limit_in_bytes: resources.memory_limit_bytes.unwrap_or(0),
         oom_score_adj: resources.oom_score_adj.map_or(0, i64::from),
         cpuset_cpus: resources.cpuset_cpus.clone().unwrap_or_default(),
+        hugepage_limits: resources.huge_pages.iter().map(huge_pages).collect(),
     }
+}
+
+/// A limit by its size as cgroups name it: `2MB`.
+fn huge_pages((size, limit): (&u64, &u64)) -> m::HugepageLimit {
+    let units = [(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")];
+    let (unit, suffix) = units.into_iter().find(|(unit, _)| size % unit == 0).unwrap_or((1, "B"));
+    m::HugepageLimit { page_size: format!("{}{suffix}", size / unit), limit: *limit }
 }
 
 #[cfg(test)]
@@ -275,6 +286,8 @@ mod tests {
         let given = Resources { cpu_request_millis: Some(1), cpu_limit_millis: Some(500), ..Resources::default() };
         let asked = resources(&given);
         assert_eq!((asked.cpu_shares, asked.cpu_quota, asked.memory_limit_in_bytes), (2, 50_000, 0));
+        let pages = resources(&Resources { huge_pages: [(2 << 20, 4 << 20), (1 << 30, 0)].into(), ..Resources::default() }).hugepage_limits;
+        assert_eq!(pages.iter().map(|p| (p.page_size.as_str(), p.limit)).collect::<Vec<_>>(), [("2MB", 4 << 20), ("1GB", 0)]);
         assert_eq!(resources(&Resources { cpu_limit_millis: Some(0), ..Resources::default() }).cpu_quota, -1);
     }
 }

@@ -128,6 +128,11 @@ messages! {
         memory_limit_in_bytes: i64 [int64, tag = "4"];
         oom_score_adj: i64 [int64, tag = "5"];
         cpuset_cpus: String [string, tag = "6"];
+        hugepage_limits: Vec<HugepageLimit> [message, repeated, tag = "8"];
+    }
+    HugepageLimit {
+        page_size: String [string, tag = "1"];
+        limit: u64 [uint64, tag = "2"];
     }
     Capability {
         add_capabilities: Vec<String> [string, repeated, tag = "1"];
