@@ -1,4 +1,6 @@
 //! Pods on Debian's containerd: a sample of what all of this suite shows with `PINTLE_RUNTIME=cri`, in every run.
+//!
+//! Links are named after pods, and nodes of all tests share this machine's: no other test may have pods of these names.
 
 use serde_json::{Value, json};
 
@@ -22,7 +24,7 @@ fn a_pod_runs_on_containerd_in_our_network_and_is_adopted_and_removed() {
         let version = kernel.state.borrow().node["status"]["nodeInfo"]["containerRuntimeVersion"].to_string();
         assert!(version.starts_with("\"containerd://1."), "{version}");
         let web = pod(
-            "web",
+            "on-containerd",
             json!({ "containers": [{ "name": "c", "stdin": true, "command": ["sh", "-c",
                 "echo hello; echo trouble >&2; trap 'echo bye; exit 0' TERM; echo -n why > /dev/termination-log; while true; do sleep 0.1; done"],
                 "readinessProbe": { "exec": { "command": ["true"] }, "periodSeconds": 1 },
@@ -46,7 +48,7 @@ fn a_pod_runs_on_containerd_in_our_network_and_is_adopted_and_removed() {
         assert!(code == 4 && out.starts_with("/dev/pts/"), "{code} {out}");
 
         let reader = json!({ "name": "c", "stdin": true, "stdinOnce": true, "command": ["sh", "-c", "cat; exit 3"] });
-        let reader = pod("reader", json!({ "restartPolicy": "Never", "containers": [reader] }));
+        let reader = pod("attached", json!({ "restartPolicy": "Never", "containers": [reader] }));
         kernel.put_pod(reader.clone()).await;
         let reads = kernel.until_ready(uid(&reader)).await;
         assert_eq!(kernel.attach(&reads, "c", b"to whom it may concern").await, Ok((3, "to whom it may concern".into())));
@@ -65,7 +67,7 @@ fn a_pod_runs_on_containerd_in_our_network_and_is_adopted_and_removed() {
         kernel.delete_pod(uid(&web), 5).await;
         kernel.until_removed(uid(&web)).await;
         let history = kernel.state.borrow().history.clone();
-        assert_eq!(history.last().map(String::as_str), Some("web-0001-4000 Succeeded Completed"), "{history:?}");
+        assert_eq!(history.last().map(String::as_str), Some("on-containerd-0001-4000 Succeeded Completed"), "{history:?}");
         machine.kill();
         machine.purge();
         assert_eq!(machine.remains(), Vec::<String>::new());
@@ -82,7 +84,7 @@ fn containerds_own_network_is_told_when_it_is_not_there_and_used_when_it_is() {
         machine.other.as_ref().expect("containerd").make_network("10.214.91.0/24");
         kernel.until("the node to have a network", |s| ready(s).filter(|c| said(c, "True", ""))).await;
         let web = pod(
-            "web",
+            "own-network",
             json!({ "containers": [{ "name": "c", "command": ["sh", "-c", "echo -n page > /www/index.html; httpd -f -p 80 -h /www"] }] }),
         );
         kernel.put_pod(web.clone()).await;
