@@ -9,6 +9,7 @@
 //! - `volumes`: claims, volumes, and data that outlives pods;
 //! - `nodes`: spreading, killed containers, killed and stopped nodes;
 //! - `services`: Services of every type and their names, with real packets from every node and pod;
+//! - `reach`: every type of Service from every place, by a table;
 //! - `ingress`: the HTTP proxy of every node, programmed by Ingresses;
 //! - `gateway`: the same proxy, programmed by the Gateway API;
 //! - `dual`: both families of addresses;
@@ -35,6 +36,7 @@ mod modules;
 mod network;
 mod nodes;
 mod policies;
+mod reach;
 mod services;
 mod setup;
 mod streams;
@@ -65,6 +67,7 @@ fn main() {
         volumes::TESTS,
         nodes::TESTS,
         services::TESTS,
+        reach::TESTS,
         ingress::TESTS,
         gateway::TESTS,
         dual::TESTS,

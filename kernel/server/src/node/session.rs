@@ -38,7 +38,7 @@ const NETWORK: [(&str, &str, &[&str]); 8] = [
     ("pintle.dev", "routetables", &[]),
 ];
 /// What policies select pods by.
-const POD_FIELDS: [&str; 6] = ["/metadata", "/spec/nodeName", "/spec/hostNetwork", "/spec/containers", "/status/phase", "/status/podIP"];
+const POD_FIELDS: [&str; 6] = ["/metadata", "/spec/nodeName", "/spec/hostNetwork", "/spec/containers", "/status/phase", "/status/podIPs"];
 
 /// What every method ends with.
 type Answer = Result<(), capnp::Error>;
