@@ -53,6 +53,8 @@ pub struct Node {
     pub cni: Option<Cni>,
     /// Services.
     pub proxy: Proxy,
+    /// Where the policies are told.
+    pub policies: mpsc::UnboundedSender<policy::Told>,
     /// Where the ingress is told.
     pub ingress: mpsc::UnboundedSender<ingress::Told>,
     /// Pulls.
@@ -139,7 +141,8 @@ async fn serve(options: NodeOptions) -> Result<()> {
     file::make_dir(&options.run_dir, 0o700)?;
     let (proxy, told) = Proxy::new();
     let (tell_ingress, told_ingress) = mpsc::unbounded_channel();
-    let node = assemble(options, proxy, tell_ingress).await?;
+    let (limit, limits) = mpsc::unbounded_channel();
+    let node = assemble(options, proxy, tell_ingress, limit.clone()).await?;
     node.roster.bind(&node);
     let (pod_rows, pods) = mpsc::unbounded_channel();
     let (node_rows, nodes) = mpsc::unbounded_channel();
@@ -147,7 +150,6 @@ async fn serve(options: NodeOptions) -> Result<()> {
     let (volume_rows, volumes) = mpsc::unbounded_channel();
     let ends = {
         let node = node.clone();
-        let (limit, limits) = mpsc::unbounded_channel();
         tokio::task::spawn_local(policy::run(node.clone(), limits));
         let tell = node.proxy.sender();
         let network = vec![
@@ -216,7 +218,12 @@ fn rows_to<T: 'static>(tell: mpsc::UnboundedSender<T>, told: fn(Row) -> T) -> mp
     sender
 }
 
-async fn assemble(options: NodeOptions, proxy: Proxy, ingress: mpsc::UnboundedSender<ingress::Told>) -> Result<Rc<Node>> {
+async fn assemble(
+    options: NodeOptions,
+    proxy: Proxy,
+    ingress: mpsc::UnboundedSender<ingress::Told>,
+    policies: mpsc::UnboundedSender<policy::Told>,
+) -> Result<Rc<Node>> {
     let runtime = Engine::open(&options).await?;
     let kernel = Kernel::default();
     let events = Recorder::new(&options.name);
@@ -245,6 +252,7 @@ async fn assemble(options: NodeOptions, proxy: Proxy, ingress: mpsc::UnboundedSe
         keeper: Keeper::default(),
         closing: Cell::new(false),
         proxy,
+        policies,
         ingress,
         runtime,
         kernel,

@@ -348,7 +348,8 @@ async fn configure_inside(namespace: OwnedFd, given: Vec<(IpAddr, IpAddr)>, egre
         if both {
             // Whatever the machine's default is; and addresses are ours to give, so nobody need be asked whether they are taken.
             let settings = [("conf/all/disable_ipv6", "0"), ("conf/lo/disable_ipv6", "0"), ("conf/eth0/disable_ipv6", "0")];
-            let more = [("conf/eth0/accept_dad", "0"), ("conf/eth0/accept_ra", "0")];
+            // A pod's neighbours are reached through the machine, whatever the machine, which has no switch for it, tells of shorter ways.
+            let more = [("conf/eth0/accept_dad", "0"), ("conf/eth0/accept_ra", "0"), ("conf/eth0/accept_redirects", "0")];
             set("ipv6", &[&settings[..], &more[..]].concat().iter().map(|(key, value)| ((*key).to_owned(), *value)).collect::<Vec<_>>());
         }
         rtnetlink::new_connection().step(|| "opening netlink in the pod".into())

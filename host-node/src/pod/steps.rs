@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, LifecycleHandler, Pod, Se
 use pintle_runtime_bridge::{ContainerId, ExecSpec, Exit, Mount, Resources, Sandbox, SandboxId, SandboxSpec};
 
 use super::note::View;
-use super::record::{Attempt, PresentImage, SandboxRecord, host_network, name, namespace, uid};
+use super::record::{Attempt, PresentImage, SandboxRecord, host_network, is_static, name, namespace, uid};
 use super::users;
 use crate::container::downward::Facts;
 use crate::container::env::{Mention, Sources, environment, mentions, service_variables};
@@ -23,6 +23,7 @@ use crate::file;
 use crate::link::Reference;
 use crate::net::shape::Bandwidth;
 use crate::node::Node;
+use crate::policy;
 use crate::probe;
 use crate::service::model::Service;
 use crate::volume::{self, Workshop, mounts};
@@ -152,6 +153,10 @@ async fn plug_in(node: &Node, pod: &Pod, paths: &Paths, sandbox: &Sandbox) -> Re
             addresses
         }
     };
+    // A static pod runs before anybody but its file knows of it.
+    if !host_network(pod) && !is_static(pod) {
+        policy::hold(node, pod, &addresses).await;
+    }
     let hosts = files::hosts(pod, &node.options.name, &cluster, &addresses, &read(Path::new("/etc/hosts")));
     file::replace(&paths.dir.join("hosts"), hosts.as_bytes(), 0o644)?;
     file::replace(&paths.dir.join("resolv.conf"), resolv.as_bytes(), 0o644)?;

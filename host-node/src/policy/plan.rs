@@ -34,6 +34,7 @@ pub struct Namespace {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
 struct Labelled {
+    uid: String,
     labels: BTreeMap<String, String>,
 }
 
@@ -78,16 +79,29 @@ struct PodIp {
 impl Pod {
     /// Its addresses, while it has some that are its own.
     fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        let over = matches!(self.status.phase.as_str(), "Succeeded" | "Failed");
+        let over = self.is_over();
         let one = self.status.pod_ips.is_empty().then_some(&self.status.pod_ip);
         let all = self.status.pod_ips.iter().map(|ip| &ip.ip).chain(one);
         all.filter(move |_| !over && !self.spec.host_network).filter_map(|ip| ip.parse().ok())
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.status.phase.as_str(), "Succeeded" | "Failed")
     }
 
     fn port(&self, name: &str, wanted: u8) -> Option<u16> {
         let mut ports = self.spec.containers.iter().flat_map(|container| &container.ports);
         ports.find(|port| port.name == name && protocol(&port.protocol) == Some(wanted)).map(|port| port.container_port)
     }
+}
+
+/// A pod of this node that has just been given its addresses, which the API does not tell yet.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// Tells it from an earlier pod of its name.
+    pub uid: String,
+    /// Of each family.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What is known of the cluster.
@@ -99,6 +113,30 @@ pub struct Known {
     pub pods: Followed<Pod>,
     /// Namespaces; their key has no namespace.
     pub namespaces: Followed<Namespace>,
+    /// Pods of this node that are about to start.
+    pub arrivals: BTreeMap<Key, Arrival>,
+}
+
+impl Known {
+    /// Whether this very pod is known, so that its limits are.
+    pub fn has(&self, key: &Key, uid: &str) -> bool {
+        self.pods.get(key).is_some_and(|pod| pod.metadata.uid == uid)
+    }
+
+    /// Forgets the arrivals of which the API tells the addresses, and those that are gone; `expected`: whether somebody waits for one that is not known yet.
+    pub fn forget_arrivals(&mut self, expected: impl Fn(&Key) -> bool) {
+        let pods = &self.pods;
+        self.arrivals.retain(|key, arrival| match pods.get(key).filter(|pod| pod.metadata.uid == arrival.uid) {
+            Some(pod) => !pod.is_over() && !arrival.addresses.iter().all(|address| pod.addresses().any(|told| told == *address)),
+            None => expected(key),
+        });
+    }
+
+    /// A pod's addresses: those that the API tells and those that it has just been given.
+    fn addresses(&self, key: &Key, pod: &Pod) -> BTreeSet<IpAddr> {
+        let arrived = self.arrivals.get(key).filter(|arrival| arrival.uid == pod.metadata.uid);
+        pod.addresses().chain(arrived.into_iter().flat_map(|arrival| arrival.addresses.iter().copied())).collect()
+    }
 }
 
 /// Addresses from the first to the last, by their numbers ([`number`]).
@@ -135,7 +173,9 @@ pub fn plan(known: &Known, node: &str) -> BTreeMap<IpAddr, Limits> {
         let selector = spec.pod_selector.as_ref().unwrap_or(&everybody);
         let here = known.pods.iter().filter(|(key, pod)| key.0 == *namespace && pod.spec.node_name == node);
         let selected = here.filter(|(_, pod)| matches(selector, &pod.metadata.labels));
-        for (key, pod, address) in selected.flat_map(|(key, pod)| pod.addresses().map(move |address| (key, pod, address))) {
+        for (key, pod, address) in
+            selected.flat_map(|(key, pod)| known.addresses(key, pod).into_iter().map(move |address| (key, pod, address)))
+        {
             let family = family(address);
             let limits = limits.entry(address).or_default();
             if ingress {

@@ -1,5 +1,5 @@
 //! Both families of addresses, in pods, Services, names and across nodes, and Services of version 6 alone. The cluster of these tests has both
-//! when `PINTLE_DUAL_STACK` is set and the machine knows version 6; else these say so and count as skipped. Policies are probed in both families by `policies`.
+//! where the machine knows version 6; else these say so and count as skipped. Policies are probed in both families by `policies`.
 
 use crate::{Outcome, Test, ensure, setup::Setup};
 use pintle_tests::{
@@ -22,10 +22,9 @@ pub const PREFIX: &str = "dual_stack_";
 const MINUTE: Duration = Duration::from_secs(60);
 const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 
-/// Whether the cluster has both: it was asked for, and the machine knows version 6.
+/// Whether the cluster has both: the machine knows version 6.
 pub fn is_there() -> bool {
-    std::env::var_os("PINTLE_DUAL_STACK").is_some()
-        && std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6").is_ok_and(|text| text.trim() == "0")
+    std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6").is_ok_and(|text| text.trim() == "0")
 }
 
 type Found<T> = Result<T, Box<dyn std::error::Error>>;

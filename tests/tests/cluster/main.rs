@@ -59,7 +59,7 @@ fn main() {
         println!("skipped: the whole-system tests need {reason}");
     }
     if !dual::is_there() {
-        println!("skipped: what needs IPv6, without PINTLE_DUAL_STACK=1 or without IPv6 on this machine");
+        println!("skipped: what needs IPv6, without IPv6 on this machine");
     }
     let trials = [
         web::TESTS,

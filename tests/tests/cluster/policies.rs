@@ -1,7 +1,7 @@
 //! Network policies: the matrix of who may reach whom, worked out from the policies and probed for every pair of pods, both protocols, every port
 //! and each family of addresses that pods have.
 
-use crate::{Outcome, Test, datagrams, setup::Setup};
+use crate::{Outcome, Test, datagrams, ensure, setup::Setup};
 use pintle_tests::{
     eventually,
     kubectl::{is_ready, items},
@@ -227,6 +227,35 @@ fn matrix(setup: &Setup) -> Outcome {
         })?;
         println!("step {number}: {} of {} pairs are open", wanted.len(), PODS.len() * (PODS.len() - 1) * PORTS.len() * families.len());
     }
+    from_the_first(setup, &pods[2].addresses)?;
     setup.kubectl.run(&["delete", "namespace", "pol-a", "pol-b", "--timeout=60s"])?;
+    Ok(())
+}
+
+/// What a pod may not send it does not send as its first deed either, on any node.
+fn from_the_first(setup: &Setup, addresses: &[String]) -> Outcome {
+    let closed = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: closed, namespace: pol-a}\nspec:\n  \
+                  podSelector: {matchLabels: {may: nothing}}\n  policyTypes: [Egress]\n";
+    setup.kubectl.apply(closed)?;
+    let hosts = addresses.iter().map(|address| if address.contains(':') { format!("[{address}]") } else { address.clone() });
+    let ask = |host: String| format!("timeout 1 wget -q -O /dev/null http://{host}:8080/ && echo THROUGH || echo KEPT");
+    let script = hosts.map(ask).collect::<Vec<_>>().join("; ");
+    let mut all = String::new();
+    for (number, may) in [(1, "nothing"), (2, "nothing"), (3, "nothing"), (3, "everything")] {
+        let _ = write!(
+            all,
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {may}-{number}, namespace: pol-a, labels: {{may: {may}}}}}\nspec:\n  nodeName: node-{number}\n  \
+             restartPolicy: Never\n  containers:\n  - {{name: main, image: 'registry.pintle.test/web:1', command: [sh, -c, \"{script}\"]}}\n"
+        );
+    }
+    setup.kubectl.apply(&all)?;
+    setup.kubectl.wait_for("the pods have tried", &["pods", "-n", "pol-a", "-l", "may"], MINUTE, |l| {
+        let over = items(l).iter().filter(|p| p["status"]["phase"] == "Succeeded").count();
+        if over == 4 { Ok(()) } else { Err(format!("{over} have")) }
+    })?;
+    for (name, word) in [("nothing-1", "KEPT"), ("nothing-2", "KEPT"), ("nothing-3", "KEPT"), ("everything-3", "THROUGH")] {
+        let said = setup.kubectl.run(&["logs", "-n", "pol-a", name])?;
+        ensure!(said.lines().count() == addresses.len() && said.lines().all(|line| line == word), "{name}: {said:?}, not {word}");
+    }
     Ok(())
 }
