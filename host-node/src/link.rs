@@ -6,7 +6,7 @@
 //!
 //! Invariant: nothing in here decides about pods; rows go out through channels, in order, tagged as the kernel sent them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::ToSocketAddrs;
 use std::path::Path;
 use std::rc::Rc;
@@ -105,11 +105,17 @@ pub struct Kernel {
     session: Rc<RefCell<Option<node_capnp::node_session::Client>>>,
     config: Rc<RefCell<ClusterConfig>>,
     connected: Rc<watch::Sender<u64>>,
+    tells_network: Rc<Cell<bool>>,
 }
 
 impl Default for Kernel {
     fn default() -> Self {
-        Self { session: Rc::default(), config: Rc::default(), connected: Rc::new(watch::channel(0).0) }
+        Self {
+            session: Rc::default(),
+            config: Rc::default(),
+            connected: Rc::new(watch::channel(0).0),
+            tells_network: Rc::new(Cell::new(true)),
+        }
     }
 }
 
@@ -117,6 +123,11 @@ impl Kernel {
     /// Counts connections; changes with each new one.
     pub fn connections(&self) -> watch::Receiver<u64> {
         self.connected.subscribe()
+    }
+
+    /// Whether the kernel tells Services, policies and the like; so it is taken to, until it says that it cannot.
+    pub fn tells_network(&self) -> bool {
+        self.tells_network.get()
     }
 
     /// What the kernel said last; defaults before the first contact.
@@ -345,7 +356,7 @@ async fn open(kernel: &Kernel, ends: &Ends, bootstrap: node_capnp::node_link::Cl
     let held = Held {
         _pods: pods.get().and_then(|r| r.get_subscription()).map_err(link("watchPods"))?,
         _nodes: nodes.get().and_then(|r| r.get_subscription()).map_err(link("watchNodes"))?,
-        _network: follow_network(&session, &ends.network).await?,
+        _network: follow_network(kernel, &session, &ends.network).await?,
     };
     kernel.connected.send_modify(|count| *count += 1);
     tracing::info!("the link is open");
@@ -354,6 +365,7 @@ async fn open(kernel: &Kernel, ends: &Ends, bootstrap: node_capnp::node_link::Cl
 
 /// Begins the watches of the network. A kernel that does not know them leaves the node without Services, names and policies, and it is said.
 async fn follow_network(
+    kernel: &Kernel,
     session: &node_capnp::node_session::Client,
     wanted: &[(&'static str, mpsc::UnboundedSender<Row>)],
 ) -> Result<Vec<common_capnp::subscription::Client>> {
@@ -364,6 +376,7 @@ async fn follow_network(
         request.get().set_sink(capnp_rpc::new_client(RowSink { rows: rows.clone() }));
         let response = match request.send().promise.await {
             Err(error) if error.kind == capnp::ErrorKind::Unimplemented => {
+                kernel.tells_network.set(false);
                 tracing::warn!(resource, "this kernel cannot be followed: no Services, names or policies on this node");
                 continue;
             }

@@ -43,6 +43,9 @@ pub enum Told {
 
 /// Returns when what policies say of a pod holds for its new addresses.
 pub async fn hold(node: &Node, pod: &Pod, addresses: &[IpAddr]) {
+    if !node.kernel.tells_network() {
+        return;
+    }
     let text = |part: &Option<String>| part.clone().unwrap_or_default();
     let key = (text(&pod.metadata.namespace), text(&pod.metadata.name));
     let (held, holds) = oneshot::channel();
