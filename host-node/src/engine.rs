@@ -44,6 +44,8 @@ macro_rules! both {
 both! {
     /// Makes what a pod's containers share.
     create_sandbox(spec: SandboxSpec) -> Result<Sandbox>;
+    /// Notes that it is about to be taken down, for a daemon that finds a part of it.
+    condemn_sandbox(id: &SandboxId) -> Result<()>;
     /// Removes it; a missing one is not an error.
     remove_sandbox(id: &SandboxId) -> Result<()>;
     /// All sandboxes of this node.

@@ -228,7 +228,7 @@ impl Runtime {
         let id = spec.id.get_or_insert_with(SandboxId::random).clone();
         let relative = spec.cgroup.clone().unwrap_or_else(|| id.to_string());
         let cgroup = format!("{}/{}", shared.cgroup_parent, relative.trim_matches('/'));
-        let record = SandboxRecord { spec, cgroup, boot_id: boot_id(), created_at_ns: now_ns() };
+        let record = SandboxRecord { spec, cgroup, boot_id: boot_id(), created_at_ns: now_ns(), condemned: false };
         let kept = Arc::new(record.clone());
         {
             let mut sandboxes = lock(&shared.sandboxes);
@@ -266,6 +266,15 @@ impl Runtime {
         })
         .await??;
         self.ask(Op::CreateSandbox { id: id.clone() }, id.as_str()).await?;
+        Ok(())
+    }
+
+    /// Notes that a sandbox is about to be taken down: should this process end meanwhile, the next one finds a sandbox that is not ready.
+    /// A missing one is not an error.
+    pub async fn condemn_sandbox(&self, id: &SandboxId) -> Result<()> {
+        let Some(record) = lock(&self.shared.sandboxes).get(id).cloned() else { return Ok(()) };
+        let (file, record) = (self.shared.layout.sandbox(id), SandboxRecord { condemned: true, ..(*record).clone() });
+        blocking(move || write_json(&file, &record).step(|| "write sandbox file".to_owned())).await??;
         Ok(())
     }
 
@@ -313,7 +322,7 @@ impl Runtime {
         let records: Vec<_> = lock(&self.shared.sandboxes).iter().map(|(id, record)| (id.clone(), record.clone())).collect();
         let state = |(id, record): (SandboxId, Arc<SandboxRecord>)| SandboxState {
             netns_path: netns_path(&self.shared.layout, &id, &record),
-            ready: record.boot_id == boot,
+            ready: record.boot_id == boot && !record.condemned,
             created_at_ns: record.created_at_ns,
             labels: record.spec.labels.clone(),
             annotations: record.spec.annotations.clone(),

@@ -195,6 +195,9 @@ pub(crate) struct SandboxRecord {
     pub(crate) cgroup: String,
     pub(crate) boot_id: String,
     pub(crate) created_at_ns: i64,
+    /// It is being taken down: whoever finds it later finds a part of it.
+    #[serde(default)]
+    pub(crate) condemned: bool,
 }
 
 /// What a runtime was opened with, for those who come after it.

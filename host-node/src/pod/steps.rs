@@ -528,6 +528,9 @@ pub async fn stop(node: &Node, pod: &Pod, container: &Container, id: &str, grace
 
 /// Removes containers, network, sandbox and volumes of a pod in which nothing runs.
 pub async fn tear_down(node: &Node, pod: &Pod, containers: &[String], sandbox: Option<&SandboxRecord>) -> Result<()> {
+    if let Some(sandbox) = sandbox {
+        node.runtime.condemn_sandbox(&SandboxId::parse(&sandbox.id)?).await?;
+    }
     for id in containers {
         node.runtime.remove(&ContainerId::parse(id)?).await?;
     }
