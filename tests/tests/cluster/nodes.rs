@@ -214,9 +214,10 @@ fn cut_off(setup: &Setup) -> Outcome {
     };
     answered("node-1")?;
     let link = |state: &str| -> Outcome {
-        // The way out goes with the link, and does not come back by itself.
+        // The way out goes with the link, and does not come back by itself. An address of version 6 would go, too: who cares for it on a real machine gives it again.
         let gateway = setup.cluster.gateway()?.to_string();
-        let mut lines = vec![vec!["ip", "link", "set", "eth0", state]];
+        let keep = "echo 1 > /proc/sys/net/ipv6/conf/eth0/keep_addr_on_down || true";
+        let mut lines = vec![vec!["sh", "-c", keep], vec!["ip", "link", "set", "eth0", state]];
         if state == "up" {
             lines.push(vec!["ip", "route", "replace", "default", "via", &gateway]);
         }
