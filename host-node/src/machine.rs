@@ -7,7 +7,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
 use crate::options::NodeOptions;
@@ -80,8 +79,7 @@ const PRESSURE: [(&str, [(&str, &str); 2]); 3] = [
 impl Machine {
     /// Sizes of the huge pages that are reserved, in bytes.
     pub fn huge_page_sizes(&self) -> Vec<u64> {
-        let size = |name: &str| quantity::units(&Quantity(name.strip_prefix("hugepages-")?.to_owned()));
-        self.huge_pages.iter().filter(|(_, bytes)| *bytes > 0).filter_map(|(name, _)| u64::try_from(size(name)?).ok()).collect()
+        self.huge_pages.iter().filter(|(_, bytes)| *bytes > 0).filter_map(|(name, _)| quantity::huge_page_size(name)).collect()
     }
 
     /// Looks at the machine. `runtime`: what runs containers, as `containerd://1.6.20`.

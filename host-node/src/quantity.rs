@@ -5,6 +5,12 @@
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use pintle_values::quantity::Quantity as Amount;
 
+/// The size of pages, bytes, that a resource is of, as `hugepages-2Mi`.
+pub fn huge_page_size(resource: &str) -> Option<u64> {
+    let size = units(&Quantity(resource.strip_prefix("hugepages-")?.to_owned()))?;
+    u64::try_from(size).ok()
+}
+
 /// The value in units, rounded up.
 pub fn units(quantity: &Quantity) -> Option<i64> {
     Amount::parse(&quantity.0).map(|amount| saturate(amount.units()))

@@ -33,6 +33,7 @@ mod usage;
 pub use error::{Error, ImageError, Result, StartFailure};
 pub use exec::{AttachSession, ExecSession, InputStream, OutputStream, TerminalResizer};
 pub use groups::Groups;
+pub use helper::rootfs::{MASKED_PATHS, READ_ONLY_PATHS};
 pub use image::{Credentials, ImageId, ImageInfo, ImageLimits, ImageRef, Mirror, PullOptions, PullProgress};
 pub use runtime::{Runtime, RuntimeConfig, Sandbox};
 pub use spec::{

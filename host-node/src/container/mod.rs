@@ -195,8 +195,7 @@ pub fn amounts_of(resources: &ResourceRequirements) -> Resources {
 
 /// Size and amount of `hugepages-2Mi`, in bytes.
 fn huge_pages(name: &str, amount: &Quantity) -> Option<(u64, u64)> {
-    let bytes = |quantity: &Quantity| quantity::units(quantity).and_then(|bytes| u64::try_from(bytes).ok());
-    Some((bytes(&Quantity(name.strip_prefix("hugepages-")?.to_owned()))?, bytes(amount)?))
+    Some((quantity::huge_page_size(name)?, u64::try_from(quantity::units(amount)?).ok()?))
 }
 
 /// Of each size of huge pages that the machine has, what a group may use: nothing where it asks for none.

@@ -120,9 +120,7 @@ impl Tunnel {
             IpAddr::V4(from) => InfoVxlan::Local(from),
             IpAddr::V6(from) => InfoVxlan::Local6(from),
         });
-        let info = link.attributes.iter().find_map(|one| if let LinkAttribute::LinkInfo(info) = one { Some(info) } else { None });
-        let data =
-            info.into_iter().flatten().find_map(|one| if let LinkInfo::Data(InfoData::Vxlan(data)) = one { Some(data) } else { None });
+        let data = info(link).iter().find_map(|one| if let LinkInfo::Data(InfoData::Vxlan(data)) = one { Some(data) } else { None });
         data.is_some_and(|data| wanted.iter().all(|one| data.contains(one)))
             && link.attributes.contains(&LinkAttribute::Address(self.mac.to_vec()))
     }
@@ -219,8 +217,15 @@ fn route(range: Range, mac: Mac, index: u32) -> Result<RouteMessage> {
 
 /// The kind of a link that only this module makes.
 pub(super) fn is_tunnel(link: &LinkMessage) -> bool {
-    let info = link.attributes.iter().find_map(|one| if let LinkAttribute::LinkInfo(info) = one { Some(info) } else { None });
-    info.is_some_and(|info| info.contains(&LinkInfo::Kind(InfoKind::Vxlan)))
+    info(link).contains(&LinkInfo::Kind(InfoKind::Vxlan))
+}
+
+/// What a link says of its kind.
+fn info(link: &LinkMessage) -> &[LinkInfo] {
+    link.attributes
+        .iter()
+        .find_map(|one| if let LinkAttribute::LinkInfo(info) = one { Some(info.as_slice()) } else { None })
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

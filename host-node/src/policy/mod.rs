@@ -21,6 +21,7 @@ use crate::link::Row;
 use crate::net::nft::wire::Socket;
 use crate::net::nft::{self, Family, Transaction};
 use crate::node::Node;
+use crate::pod::record::{name, namespace, uid};
 use plan::{Arrival, Known, Limits};
 
 /// Wait before the rules are tried again.
@@ -46,12 +47,11 @@ pub async fn hold(node: &Node, pod: &Pod, addresses: &[IpAddr]) {
     if !node.kernel.tells_network() {
         return;
     }
-    let text = |part: &Option<String>| part.clone().unwrap_or_default();
-    let key = (text(&pod.metadata.namespace), text(&pod.metadata.name));
+    let key = (namespace(pod).to_owned(), name(pod).to_owned());
     let (held, holds) = oneshot::channel();
-    let _ = node.policies.send(Told::Arrival(key, Arrival { uid: text(&pod.metadata.uid), addresses: addresses.to_vec() }, held));
+    let _ = node.policies.send(Told::Arrival(key, Arrival { uid: uid(pod).to_owned(), addresses: addresses.to_vec() }, held));
     if tokio::time::timeout(PATIENCE, holds).await.is_err() {
-        tracing::warn!(pod = pod.metadata.name, "the policies are not known: the pod starts under the rules that there are");
+        tracing::warn!(pod = name(pod), "the policies are not known: the pod starts under the rules that there are");
     }
 }
 

@@ -5,7 +5,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use pintle_runtime_bridge::{ContainerSpec, Error, MountSource, NetNs, Propagation, Resources, SandboxSpec, Scope, Seccomp};
+use pintle_runtime_bridge::{
+    ContainerSpec, Error, MASKED_PATHS, MountSource, NetNs, Propagation, READ_ONLY_PATHS, Resources, SandboxSpec, Scope, Seccomp,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::message as m;
@@ -133,6 +135,7 @@ impl Kept {
         let name = user.name.clone().unwrap_or(image_name);
         // Without a name there is always a number: a group alone is not accepted.
         let uid = given.or(image_uid).or_else(|| name.is_empty().then_some(0));
+        let masked = [MASKED_PATHS, &[THERMAL]].concat();
         let listed = |paths: &Option<Vec<String>>, usual: &[&str]| {
             paths.clone().unwrap_or_else(|| usual.iter().map(|path| (*path).to_owned()).collect())
         };
@@ -149,8 +152,8 @@ impl Kept {
             supplemental_groups: user.additional_gids.iter().map(|gid| i64::from(*gid)).collect(),
             no_new_privs: security.no_new_privs,
             run_as_group: user.gid.map(|gid| m::Int64Value { value: i64::from(gid) }),
-            masked_paths: listed(&security.masked_paths, &MASKED),
-            readonly_paths: listed(&security.read_only_paths, &READ_ONLY),
+            masked_paths: listed(&security.masked_paths, &masked),
+            readonly_paths: listed(&security.read_only_paths, READ_ONLY_PATHS),
             seccomp: Some(match (&security.seccomp, profile_file) {
                 _ if security.privileged => profile(m::profile::UNCONFINED, ""),
                 (Seccomp::RuntimeDefault, _) => profile(m::profile::RUNTIME_DEFAULT, ""),
@@ -161,23 +164,8 @@ impl Kept {
     }
 }
 
-/// The kubelet's lists for `procMount: Default`.
-const MASKED: [&str; 13] = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-    "/sys/devices/system/cpu/cpu0/thermal_throttle",
-];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// One more of the kubelet's masked paths for `procMount: Default`; the rest our own runtime masks as well.
+const THERMAL: &str = "/sys/devices/system/cpu/cpu0/thermal_throttle";
 
 /// Whether a container keeps stdin, and whether it has a terminal.
 pub(crate) fn stdio(annotations: &HashMap<String, String>) -> (bool, bool) {

@@ -203,7 +203,6 @@ impl Cri {
     }
 
     /// Nothing to note: a removal begins with `StopPodSandbox`, and the runtime remembers that.
-    #[expect(clippy::unused_async, reason = "the face of both runtimes")]
     pub async fn condemn_sandbox(&self, _: &SandboxId) -> Result<()> {
         Ok(())
     }

@@ -28,7 +28,7 @@ const SHM_BYTES: u64 = 64 << 20;
 const KERNEL_FS: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
 /// Paths that tell or change too much of the node; hidden.
-const MASKED: &[&str] = &[
+pub const MASKED_PATHS: &[&str] = &[
     "/proc/asound",
     "/proc/acpi",
     "/proc/interrupts",
@@ -43,7 +43,7 @@ const MASKED: &[&str] = &[
     "/sys/devices/virtual/powercap",
 ];
 /// Paths that may be read only.
-const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub const READ_ONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Character devices every container has: name, major, minor.
 const NODES: &[(&CStr, u64, u64)] =
@@ -494,7 +494,7 @@ fn open_null() -> Result<OwnedFd, Failure> {
 /// Hides paths: files behind the null device, directories behind an empty read-only tmpfs.
 fn mask(root: BorrowedFd<'_>, paths: Option<&[String]>, null: &OwnedFd) -> Result<(), Failure> {
     let mut empty: Option<OwnedFd> = None;
-    for path in list(paths, MASKED) {
+    for path in list(paths, MASKED_PATHS) {
         let failed = |e: io::Error| Failure::mount(path)(e);
         let name = relative(path).map_err(failed)?;
         let target = match sys::openat2(root, &name, libc::O_PATH, 0, IN_ROOT) {
@@ -523,7 +523,7 @@ fn mask(root: BorrowedFd<'_>, paths: Option<&[String]>, null: &OwnedFd) -> Resul
 }
 
 fn make_read_only(root: BorrowedFd<'_>, paths: Option<&[String]>) -> Result<(), Failure> {
-    for path in list(paths, READ_ONLY) {
+    for path in list(paths, READ_ONLY_PATHS) {
         let failed = |e: io::Error| Failure::mount(path)(e);
         let name = relative(path).map_err(failed)?;
         let target = match sys::openat2(root, &name, libc::O_PATH, 0, IN_ROOT) {
