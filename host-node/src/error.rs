@@ -87,6 +87,18 @@ pub enum Error {
         /// Its words.
         message: String,
     },
+    /// A driver of storage failed.
+    #[error("{call} of storage driver {driver:?}: rpc error: code {code}: {message}")]
+    Driver {
+        /// Its name.
+        driver: String,
+        /// What was asked of it.
+        call: &'static str,
+        /// gRPC's status code.
+        code: i32,
+        /// Its words.
+        message: String,
+    },
     /// No free address in the node's podCIDR.
     #[error("no free address in {0}")]
     AddressesExhausted(String),

@@ -24,9 +24,11 @@
 //! never reaches another; losing the kernel changes nothing for what runs.
 
 pub mod agent;
+pub mod api;
 pub mod backoff;
 pub mod cni;
 pub mod container;
+pub mod csi;
 pub mod dns;
 pub mod engine;
 mod error;

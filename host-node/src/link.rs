@@ -84,6 +84,11 @@ impl Reference {
         Self { group: "", resource, namespace: namespace.to_owned(), name: name.to_owned(), uid: String::new() }
     }
 
+    /// A cluster-wide object of the group of storage.
+    pub fn storage(resource: &'static str, name: &str) -> Self {
+        Self { group: "storage.k8s.io", ..Self::core(resource, "", name) }
+    }
+
     /// The same, only if it still bears this uid.
     pub fn with_uid(mut self, uid: &str) -> Self {
         self.uid = uid.to_owned();
@@ -286,7 +291,7 @@ pub async fn keep(options: &NodeOptions, kernel: Kernel, ends: Ends) {
 
 /// One connection from handshake to loss.
 async fn hold(options: &NodeOptions, kernel: &Kernel, ends: &Ends, delay: &mut Duration) -> Result<()> {
-    let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect(options))
+    let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect(options, ALPN))
         .await
         .map_err(|_| Error::TimedOut(format!("connecting to {}", options.kernel)))??;
     let (reader, writer) = stream.compat().split();
@@ -453,8 +458,9 @@ impl objects_capnp::row_sink::Server for RowSink {
     }
 }
 
-async fn connect(options: &NodeOptions) -> Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let config = tls_config(options)?;
+/// A connection to the kernel with the node's certificate, for a protocol: the node link's, or `http/1.1`.
+pub(crate) async fn connect(options: &NodeOptions, protocol: &[u8]) -> Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let config = tls_config(options, protocol)?;
     let (host, port) = host_and_port(&options.kernel)?;
     let name = ServerName::try_from(host.clone()).map_err(|_| Error::invalid("--kernel", "not a host name or address"))?;
     let address = tokio::task::spawn_blocking(move || (host.as_str(), port).to_socket_addrs().map(|mut all| all.next()))
@@ -473,7 +479,7 @@ fn host_and_port(text: &str) -> Result<(String, u16)> {
     Ok((host.trim_matches(['[', ']']).to_owned(), port.parse().map_err(|_| bad())?))
 }
 
-fn tls_config(options: &NodeOptions) -> Result<rustls::ClientConfig> {
+fn tls_config(options: &NodeOptions, protocol: &[u8]) -> Result<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in certificates(&options.ca)? {
         roots.add(certificate).map_err(|source| Error::Tls { step: format!("reading {}", options.ca.display()), source })?;
@@ -487,7 +493,7 @@ fn tls_config(options: &NodeOptions) -> Result<rustls::ClientConfig> {
         .with_root_certificates(roots)
         .with_client_auth_cert(certificates(&options.cert)?, key)
         .map_err(|source| Error::Tls { step: "using the node's certificate".into(), source })?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(config)
 }
 

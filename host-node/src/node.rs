@@ -12,8 +12,10 @@ use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
 
 use crate::agent;
+use crate::api::Api;
 use crate::backoff::Law;
 use crate::cni::Cni;
+use crate::csi::{self, Csi};
 use crate::dns;
 use crate::engine::Engine;
 use crate::error::{Error, Result, Step};
@@ -71,6 +73,10 @@ pub struct Node {
     pub trust: RefCell<Bundles>,
     /// The cluster's volumes, and those of this machine.
     pub volumes: local::Volumes,
+    /// Drivers of storage.
+    pub csi: Csi,
+    /// The API, for what the link has no word for.
+    pub api: Api,
     /// What the machine is short of.
     pub pressure: Board,
     /// Which images were used when.
@@ -178,6 +184,9 @@ async fn serve(options: NodeOptions) -> Result<()> {
     tokio::task::spawn_local(hear_nodes(node.clone(), nodes));
     tokio::task::spawn_local(hear_pods(node.clone(), pods));
     tokio::task::spawn_local(local::hear(node.clone(), volumes));
+    node.volumes.use_also(node.csi.in_use(), &node.kernel).await.unwrap_or_default(); // The first words to the kernel say it again.
+    tokio::task::spawn_local(csi::run(node.clone()));
+    tokio::task::spawn_local(csi::resize(node.clone()));
     tokio::task::spawn_local(hear_bundles(node.clone(), bundles));
     tokio::task::spawn_local(hear_connections(node.clone()));
     tokio::task::spawn_local(node.reporter.clone().send(node.kernel.clone()));
@@ -248,6 +257,8 @@ async fn assemble(
         statics: StaticPods::new(),
         trust: RefCell::default(),
         volumes: local::Volumes::open(options.volumes_dir.clone()),
+        csi: Csi::open(options.kubelet_dir.clone(), &options.name)?,
+        api: Api::new(options.clone()),
         pressure: Board::default(),
         keeper: Keeper::default(),
         closing: Cell::new(false),

@@ -74,6 +74,9 @@ pub struct NodeOptions {
     /// Where directories that are volumes lie; `purge` leaves them.
     #[arg(long, default_value = "/var/lib/pintle/volumes")]
     pub volumes_dir: PathBuf,
+    /// Where storage drivers look for a kubelet's folders: `plugins_registry`, `plugins` and `pods`. Drivers' manifests name it, so it is rarely another.
+    #[arg(long, default_value = "/var/lib/kubelet")]
+    pub kubelet_dir: PathBuf,
     /// The node's InternalIP, or one of each family with a comma between; default: the address of the interface with the default route.
     #[arg(long, value_delimiter = ',')]
     pub node_ip: Vec<IpAddr>,
@@ -183,6 +186,9 @@ pub struct PurgeOptions {
     /// As given to the node.
     #[arg(long)]
     pub run_dir: PathBuf,
+    /// As given to the node; what is mounted there is unmounted.
+    #[arg(long)]
+    pub kubelet_dir: Option<PathBuf>,
     /// As given to the node; its cgroups are removed when empty.
     #[arg(long)]
     pub cgroup_parent: Option<String>,
@@ -215,6 +221,9 @@ impl NodeOptions {
         }
         if self.cgroup_parent().split('/').any(|part| part == ".." || part == ".") {
             return Err(Error::invalid("--cgroup-parent", "no '.' or '..' parts"));
+        }
+        if !self.kubelet_dir.is_absolute() {
+            return Err(Error::invalid("--kubelet-dir", "not an absolute path"));
         }
         if self.node_ip.len() > 2 || self.node_ip.len() == 2 && self.node_ip[0].is_ipv4() == self.node_ip[1].is_ipv4() {
             return Err(Error::invalid("--node-ip", "one address, or one of each family"));
@@ -360,6 +369,7 @@ mod tests {
             &["--node-ip", "192.0.2.1,192.0.2.2"],
             &["--ingress-port", "80=x"],
             &["--pod-mtu", "576"],
+            &["--kubelet-dir", "k"],
             &["--cni-conf-dir", "/c", "--pod-overlay", "vxlan"],
             &["--dns-stub-domain", "corp.example"],
             &["--dns-stub-domain", "=192.0.2.1"],

@@ -31,6 +31,7 @@ async fn purge(options: &PurgeOptions) -> Result<()> {
         crate::policy::purge(),
         mounts::unmount_below(&options.state_dir),
         mounts::unmount_below(&options.run_dir),
+        options.kubelet_dir.as_deref().map_or(Ok(()), mounts::unmount_below),
         file::remove_tree(&options.state_dir),
         file::remove_tree(&options.run_dir),
         options.cgroup_parent.as_deref().map_or(Ok(()), |parent| remove_cgroups(&rooted(parent))),

@@ -165,8 +165,11 @@ pub fn clients() -> Outcome {
         let words = ["-trimpath", "-buildmode=c-shared", "-ldflags=-s -w", "-o", &format!("{out}guest.wasm"), "./guest"];
         shell::run("env", &[&["GOOS=wasip1", "GOARCH=wasm", "go", "build", "-C", &folder], &words[..]].concat())?;
         definitions(Path::new(&out))?;
+        storage(&from("csi"), Path::new(&out))?;
     } else {
-        eprintln!("no go of 1.21 or later: the tests of client-go, of today's kubectl, of Helm and of the Gateway API will be skipped");
+        eprintln!(
+            "no go of 1.21 or later: the tests of client-go, of today's kubectl, of Helm, of storage drivers and of the Gateway API will be skipped"
+        );
     }
     // The environment is complete when its last step has left this mark.
     let (wanted, mark) = (fs::read(sources.join("python/requirements.txt"))?, out.join("python/requirements.txt"));
@@ -186,12 +189,41 @@ fn definitions(out: &Path) -> Outcome {
     if fs::read_to_string(&mark).is_ok_and(|there| there == MODULE) {
         return Ok(());
     }
-    let output = std::process::Command::new("go").args(["mod", "download", "-json", MODULE]).current_dir(out).output()?;
-    let told: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let sources = told["Dir"].as_str().ok_or_else(|| format!("{MODULE}: {told}"))?;
+    let sources = go_module(MODULE, out)?;
     fs::create_dir_all(&folder)?;
-    for file in fs::read_dir(Path::new(sources).join("config/crd/standard"))?.flatten() {
+    for file in fs::read_dir(sources.join("config/crd/standard"))?.flatten() {
         fs::write(folder.join(file.file_name()), fs::read(file.path())?)?;
     }
     Ok(fs::write(mark, MODULE)?)
+}
+
+/// The sources of a Go module, downloaded if need be.
+fn go_module(module: &str, out: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
+    let output = std::process::Command::new("go").args(["mod", "download", "-json", module]).current_dir(out).output()?;
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    Ok(told["Dir"].as_str().ok_or_else(|| format!("{module}: {told}"))?.into())
+}
+
+/// A storage driver of ours and its judge, `csi-sanity`; and the published sidecars, each out of its own module with the versions that it pins itself.
+fn storage(folder: &str, out: &Path) -> Outcome {
+    const SIDECARS: [(&str, &str); 3] = [
+        ("github.com/kubernetes-csi/external-provisioner/v5@v5.3.0", "csi-provisioner"),
+        ("github.com/kubernetes-csi/external-attacher/v4@v4.13.0", "csi-attacher"),
+        ("github.com/kubernetes-csi/external-resizer/v2@v2.3.0", "csi-resizer"),
+    ];
+    let to = format!("{}/", out.display());
+    // In containers there is no C library.
+    let build = |folder: &str, programs: &[&str]| {
+        shell::run("env", &[&["CGO_ENABLED=0", "go", "build", "-C", folder, "-ldflags=-s -w", "-o", &to], programs].concat())
+    };
+    build(folder, &["./csi-driver", "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity"])?;
+    for (module, program) in SIDECARS {
+        let mark = out.join(format!("{program}.version"));
+        if fs::read_to_string(&mark).is_ok_and(|there| there == module) && out.join(program).exists() {
+            continue;
+        }
+        build(&go_module(module, out)?.display().to_string(), &[&format!("./cmd/{program}")])?;
+        fs::write(mark, module)?;
+    }
+    Ok(())
 }

@@ -69,6 +69,11 @@ impl Layout {
         self.root.join("volumes").join(node)
     }
 
+    /// What stands for a kubelet's directory on a node.
+    pub fn node_kubelet(&self, node: &str) -> PathBuf {
+        self.node_state(node).join("kubelet")
+    }
+
     /// Runtime files of a node: sockets, namespace pins.
     pub fn node_run(&self, node: &str) -> PathBuf {
         self.run_dir().join(node)

@@ -109,6 +109,9 @@ pub fn is_mount_point(path: &Path) -> bool {
     fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines().any(|l| l.split(' ').nth(4) == Some(path.as_str()))
 }
 
+/// Where every machine has the folders in which storage drivers look for a kubelet; a pretend machine has its own there.
+const KUBELET_DIR: &str = "/var/lib/kubelet";
+
 /// A program of ours: beside this one.
 fn program(name: &str) -> String {
     std::env::current_exe().ok().and_then(|p| p.parent().map(|d| d.join(name))).unwrap_or_else(|| name.into()).display().to_string()
@@ -185,6 +188,12 @@ fn enter_namespaces(layout: &Layout, node: &str) -> Result<Vec<String>, ClusterE
     if !is_mount_point(&pin) {
         fs::write(&pin, "").map_err(|source| ClusterError::Directory { path: pin.display().to_string(), source })?;
         processes::run("unshare", &[&format!("--mount={}", pin.display()), "--propagation", "slave", "true"])?;
+        let own = layout.node_kubelet(node);
+        for dir in [own.as_path(), Path::new(KUBELET_DIR)] {
+            fs::create_dir_all(dir).map_err(|source| ClusterError::Directory { path: dir.display().to_string(), source })?;
+        }
+        let enter = format!("--mount={}", pin.display());
+        processes::run("nsenter", &[&enter, "mount", "--bind", &own.display().to_string(), KUBELET_DIR])?;
     }
     let network = Path::new("/run/netns").join(layout.network_namespace(node));
     Ok(["nsenter".into(), format!("--mount={}", pin.display()), format!("--net={}", network.display())].into())

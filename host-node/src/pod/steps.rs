@@ -88,7 +88,7 @@ pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
     file::make_dir(&paths.dir, 0o700)?;
     let user_namespace = users::range(pod, node.runtime.has_user_namespaces(), &node.options.state_dir.join("pods"), &paths.dir)?;
     let facts = facts(node, pod, &[]);
-    let workshop = Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts, trust: &node.trust, volumes: &node.volumes };
+    let workshop = workshop(node, &paths, &facts);
     volume::prepare(pod, &workshop).await?;
     let images = show_images(node, pod, &paths).await?;
     clock.passed("volumes");
@@ -165,6 +165,10 @@ async fn plug_in(node: &Node, pod: &Pod, paths: &Paths, sandbox: &Sandbox) -> Re
     Ok(addresses)
 }
 
+fn workshop<'a>(node: &'a Node, paths: &'a Paths, facts: &'a Facts) -> Workshop<'a> {
+    Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts, trust: &node.trust, volumes: &node.volumes, csi: &node.csi }
+}
+
 fn facts(node: &Node, pod: &Pod, own: &[IpAddr]) -> Facts {
     let mut facts = node.machine.facts();
     facts.pod_addresses = if own.is_empty() && host_network(pod) { node.machine.addresses.clone() } else { own.to_vec() };
@@ -178,7 +182,7 @@ pub async fn keep_fresh(node: Rc<Node>, view: Rc<View>) {
         let (pod, addresses) = (view.pod.borrow().clone(), view.record.borrow().addresses.clone());
         let facts = facts(&node, &pod, &addresses);
         let paths = node.paths(&pod);
-        let workshop = Workshop { kernel: &node.kernel, pod_dir: &paths.dir, facts: &facts, trust: &node.trust, volumes: &node.volumes };
+        let workshop = workshop(&node, &paths, &facts);
         match volume::refresh(&pod, &workshop).await {
             Ok(true) => tracing::debug!(pod = name(&pod), "projected volumes have changed"),
             Ok(false) => {}
@@ -544,6 +548,9 @@ pub async fn tear_down(node: &Node, pod: &Pod, containers: &[String], sandbox: O
         node.runtime.remove_sandbox(&SandboxId::parse(&sandbox.id)?).await?;
     }
     let dir = node.paths(pod).dir;
+    // Handles of subPaths hold what drivers are to unmount.
+    mounts::unmount_below(&dir.join("subpaths"))?;
+    node.csi.release(uid(pod), &node.volumes, &node.kernel).await?;
     mounts::unmount_below(&dir)?;
     for part in ["volumes", "subpaths"] {
         file::remove_tree(&dir.join(part))?;

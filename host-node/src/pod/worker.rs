@@ -546,6 +546,7 @@ impl Worker {
                 match error {
                     Error::Away => {}
                     Error::ContainerConfig(_)
+                    | Error::Driver { .. }
                     | Error::Refused { .. }
                     | Error::Malformed { .. }
                     | Error::Unsupported(_)

@@ -1,6 +1,6 @@
 //! What a claim of a pod is on this machine: the directory of its volume, behind a link of the pod's own.
 //!
-//! Kinds of volumes: `local` and `hostPath`. Invariant: a pod gets a volume only while the volume names the claim, by uid. What lies in the pod's
+//! Kinds of volumes: `local`, `hostPath`, and `csi`, which a driver mounts. Invariant: a pod gets a volume only while the volume names the claim, by uid. What lies in the pod's
 //! directory is a link, so that tidying up after a pod never reaches the volume's content.
 
 use std::path::{Path, PathBuf};
@@ -27,7 +27,10 @@ pub fn is_read_only(pod: &Pod, volume: &str) -> bool {
 
 /// Puts a link to the volume's content in the pod's directory. Repeating it is harmless.
 pub async fn prepare(pod: &Pod, volume: &Volume, claim: &str, link: &Path, workshop: &Workshop<'_>) -> Result<()> {
-    let volume = bound(pod, volume, claim, workshop).await?;
+    let (of_pod, volume) = (volume, bound(pod, volume, claim, workshop).await?);
+    if volume.spec.as_ref().is_some_and(|spec| spec.csi.is_some()) {
+        return point(link, &workshop.csi.mount_claimed(pod, of_pod, &volume, workshop).await?);
+    }
     let path = content(&volume)?;
     workshop.volumes.hold(&volume, workshop.kernel).await?;
     let spec = volume.spec.as_ref();
@@ -38,18 +41,34 @@ pub async fn prepare(pod: &Pod, volume: &Volume, claim: &str, link: &Path, works
         return Err(Error::ContainerConfig(format!("the path {} of persistentvolume {:?} does not exist", path.display(), shown(&volume))));
     }
     if let (Some(group), true) = (super::fs_group(pod), spec.is_some_and(|spec| spec.local.is_some())) {
-        let only_root =
-            pod.spec.as_ref().and_then(|s| s.security_context.as_ref()?.fs_group_change_policy.as_deref()) == Some("OnRootMismatch");
-        let tree = path.clone();
-        let owned = tokio::task::spawn_blocking(move || if only_root && is_owned(&tree, group) { Ok(()) } else { own(&tree, group) }).await;
-        owned.map_err(std::io::Error::other).step(|| format!("owning {}", path.display()))??;
+        own_unless_owned(pod, &path, group).await?;
     }
+    point(link, &path)
+}
+
+/// Makes a link of the pod's directory lead to the volume's content.
+pub(super) fn point(link: &Path, path: &Path) -> Result<()> {
     if std::fs::read_link(link).is_ok_and(|there| there == path) {
         return Ok(());
     }
     crate::file::make_dir(link.parent().unwrap_or(link), 0o755)?;
     let _ = std::fs::remove_file(link);
-    std::os::unix::fs::symlink(&path, link).step(|| format!("linking {}", link.display()))
+    std::os::unix::fs::symlink(path, link).step(|| format!("linking {}", link.display()))
+}
+
+/// Gives a volume's files to the pod's group, by the pod's policy.
+pub(crate) async fn own_unless_owned(pod: &Pod, path: &Path, group: u32) -> Result<()> {
+    let only_root =
+        pod.spec.as_ref().and_then(|s| s.security_context.as_ref()?.fs_group_change_policy.as_deref()) == Some("OnRootMismatch");
+    let tree = path.to_owned();
+    let owned = tokio::task::spawn_blocking(move || if only_root && is_owned(&tree, group) { Ok(()) } else { own(&tree, group) }).await;
+    owned.map_err(std::io::Error::other).step(|| format!("owning {}", path.display()))?
+}
+
+/// Whether a volume is bound to the claim that a volume of the pod stands for.
+pub(crate) fn is_of(pod: &Pod, volume: &Volume, found: &PersistentVolume) -> bool {
+    let claim = found.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+    claim.is_some_and(|claim| claim.namespace.as_deref() == Some(namespace(pod)) && claim.name == name_of(pod, volume))
 }
 
 fn shown(volume: &PersistentVolume) -> &str {

@@ -34,6 +34,8 @@ pub struct Volumes {
     directory: PathBuf,
     /// Told of, though perhaps not made yet or being removed.
     held: RefCell<BTreeSet<String>>,
+    /// Volumes of others that are in use here.
+    others: RefCell<BTreeSet<String>>,
     known: RefCell<Followed<PersistentVolume>>,
 }
 
@@ -42,7 +44,7 @@ impl Volumes {
     pub fn open(directory: PathBuf) -> Self {
         let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten();
         let held = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        Self { directory, held: RefCell::new(held), known: RefCell::default() }
+        Self { directory, held: RefCell::new(held), others: RefCell::default(), known: RefCell::default() }
     }
 
     /// A volume of the cluster, as last heard.
@@ -52,7 +54,21 @@ impl Volumes {
 
     /// What the Node says of them.
     pub fn status(&self) -> Value {
-        json!(self.held.borrow().iter().map(|name| format!("{PROVISIONER}/{name}")).collect::<Vec<_>>())
+        let mut names: Vec<String> = self.held.borrow().iter().map(|name| format!("{PROVISIONER}/{name}")).collect();
+        names.extend(self.others.borrow().iter().cloned());
+        json!(names)
+    }
+
+    /// Says which volumes of others are in use, before they are and after they were.
+    ///
+    /// # Errors
+    /// The kernel's words; it is told at the next heartbeat.
+    pub async fn use_also(&self, names: BTreeSet<String>, kernel: &Kernel) -> Result<()> {
+        if *self.others.borrow() == names {
+            return Ok(());
+        }
+        *self.others.borrow_mut() = names;
+        self.tell(kernel).await
     }
 
     async fn tell(&self, kernel: &Kernel) -> Result<()> {

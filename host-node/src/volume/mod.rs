@@ -1,7 +1,7 @@
 //! A pod's volumes on this machine.
 //!
-//! Every volume becomes a path of the node: a directory below `pods/<uid>/volumes` (for claims a link there), or a path that hostPath names. Kinds that need a
-//! driver are refused with a clear error. Invariants: what users name (keys, paths, subPaths) never leads outside its volume; everything
+//! Every volume becomes a path of the node: a directory below `pods/<uid>/volumes` (for claims and drivers' volumes a link there), or a path that hostPath names. Kinds that nobody here
+//! knows are refused with a clear error. Invariants: what users name (keys, paths, subPaths) never leads outside its volume; everything
 //! mounted here lies below the pod's directory, so that one sweep of the mount table cleans it up.
 
 pub mod atomic;
@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, ImageVolumeSource, Pod, Volume};
 
 use crate::container::downward::Facts;
+use crate::csi::Csi;
 use crate::error::{Error, Result, Step};
 use crate::file;
 use crate::link::Kernel;
@@ -35,6 +36,8 @@ pub struct Workshop<'a> {
     pub trust: &'a RefCell<Bundles>,
     /// The cluster's volumes.
     pub volumes: &'a local::Volumes,
+    /// Who mounts volumes that drivers have.
+    pub csi: &'a Csi,
 }
 
 /// Makes all volumes of a pod. Repeating it is harmless.
@@ -45,7 +48,7 @@ pub async fn prepare(pod: &Pod, workshop: &Workshop<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Brings projected volumes up to date; whether anything changed.
+/// Brings projected volumes up to date, and those that drivers want to publish again; whether anything changed.
 pub async fn refresh(pod: &Pod, workshop: &Workshop<'_>) -> Result<bool> {
     let mut changed = false;
     for volume in pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or(&[]) {
@@ -54,6 +57,7 @@ pub async fn refresh(pod: &Pod, workshop: &Workshop<'_>) -> Result<bool> {
             changed |= atomic::project(&directory(workshop.pod_dir, &volume.name)?, &files, ownership)?;
         }
     }
+    workshop.csi.refresh(pod, workshop).await?;
     Ok(changed)
 }
 
@@ -71,7 +75,7 @@ pub fn image_directory(pod_dir: &Path, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn fs_group(pod: &Pod) -> Option<u32> {
+pub(crate) fn fs_group(pod: &Pod) -> Option<u32> {
     let context = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
     context.and_then(|c| c.fs_group).and_then(|group| u32::try_from(group).ok())
 }
@@ -89,6 +93,9 @@ async fn prepare_one(pod: &Pod, volume: &Volume, workshop: &Workshop<'_>) -> Res
     }
     if let Some(name) = claim::name_of(pod, volume) {
         return claim::prepare(pod, volume, &name, &path, workshop).await;
+    }
+    if volume.csi.is_some() {
+        return claim::point(&path, &workshop.csi.mount_own(pod, volume, workshop).await?);
     }
     match project::files(pod, volume, workshop).await? {
         Some(files) => {
@@ -108,9 +115,9 @@ pub fn source(pod: &Pod, pod_dir: &Path, name: &str) -> Result<PathBuf> {
         return Ok(PathBuf::from(&host.path));
     }
     let path = directory(pod_dir, name)?;
-    match claim::name_of(pod, volume) {
-        Some(_) => std::fs::read_link(&path).step(|| format!("finding volume {name:?}")),
-        None => Ok(path),
+    match volume.csi.is_some() || claim::name_of(pod, volume).is_some() {
+        true => std::fs::read_link(&path).step(|| format!("finding volume {name:?}")),
+        false => Ok(path),
     }
 }
 

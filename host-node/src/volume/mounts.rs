@@ -108,6 +108,12 @@ pub fn unmount(path: &Path) {
     while umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_ok() {}
 }
 
+/// Whether something is mounted exactly here.
+pub fn is_mounted(path: &Path) -> Result<bool> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").step(|| "reading the mount table".into())?;
+    Ok(targets_below(&table, path).iter().any(|target| target == path))
+}
+
 /// Unmounts everything at or below a directory, deepest first.
 pub fn unmount_below(directory: &Path) -> Result<()> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").step(|| "reading the mount table".into())?;

@@ -37,6 +37,7 @@ pub struct State {
     pub history: Vec<String>,
     agent: Option<node_agent::Client>,
     pod_sinks: Vec<row_sink::Client>,
+    volume_sinks: Vec<row_sink::Client>,
     node_sinks: Vec<row_sink::Client>,
     connections: Vec<tokio::task::AbortHandle>,
     accepting: bool,
@@ -92,6 +93,7 @@ impl Kernel {
         state.accepting = false;
         state.connections.drain(..).for_each(|task| task.abort());
         (state.agent, state.pod_sinks, state.node_sinks) = (None, Vec::new(), Vec::new());
+        state.volume_sinks.clear();
     }
 
     pub fn come_back(&self) {
@@ -100,6 +102,16 @@ impl Kernel {
 
     pub fn agent(&self) -> node_agent::Client {
         self.state.borrow().agent.clone().expect("a node is connected")
+    }
+
+    /// Creates or replaces a volume of the cluster, and tells the node.
+    pub async fn put_volume(&self, volume: Value) {
+        let name = volume["metadata"]["name"].as_str().expect("a name").to_owned();
+        self.object("persistentvolumes", "", &name, volume.clone());
+        let sinks = self.state.borrow().volume_sinks.clone();
+        for sink in sinks {
+            push(&sink, &[(row_event::Kind::Put, volume.clone())]).await;
+        }
     }
 
     pub fn object(&self, resource: &str, namespace: &str, name: &str, object: Value) {
@@ -450,6 +462,28 @@ impl node_session::Server for Session {
         let sink = params.get()?.get_sink()?;
         let rows = [(row_event::Kind::Put, self.0.state.borrow().node.clone()), (row_event::Kind::Synced, Value::Null)];
         self.0.state.borrow_mut().node_sinks.push(sink.clone());
+        tokio::task::spawn_local(async move { push(&sink, &rows).await });
+        results.get().set_subscription(capnp_rpc::new_client(Held));
+        Ok(())
+    }
+
+    /// Volumes only; a node without the rest goes on without it.
+    async fn watch_network(
+        self: CapRc<Self>,
+        params: node_session::WatchNetworkParams,
+        mut results: node_session::WatchNetworkResults,
+    ) -> Result<(), Fault> {
+        let params = params.get()?;
+        if params.get_resource()? != "persistentvolumes" {
+            return Err(Fault::unimplemented("not played".into()));
+        }
+        let sink = params.get_sink()?;
+        let volumes = |(key, object): (&(String, String, String), &Value)| {
+            (key.0 == "persistentvolumes").then(|| (row_event::Kind::Put, object.clone()))
+        };
+        let mut rows: Vec<_> = self.0.state.borrow().objects.iter().filter_map(volumes).collect();
+        rows.push((row_event::Kind::Synced, Value::Null));
+        self.0.state.borrow_mut().volume_sinks.push(sink.clone());
         tokio::task::spawn_local(async move { push(&sink, &rows).await });
         results.get().set_subscription(capnp_rpc::new_client(Held));
         Ok(())

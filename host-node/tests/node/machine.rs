@@ -75,6 +75,10 @@ impl Machine {
         self.dir.join("state")
     }
 
+    pub fn kubelet_dir(&self) -> PathBuf {
+        self.dir.join("kubelet")
+    }
+
     pub fn cgroup_parent(&self) -> String {
         format!("pintle-it-{}-{}", std::process::id(), self.number)
     }
@@ -129,6 +133,8 @@ impl Machine {
             .args(["--name", "n1", "--kernel", &kernel.address.to_string(), "--node-ip", "127.0.0.1"])
             .args(["--bridge", &self.bridge(), "--cgroup-parent", &self.cgroup_parent(), "--crash-backoff-ms", "400"])
             .args(["--image-backoff-ms", "400"])
+            .arg("--kubelet-dir")
+            .arg(self.kubelet_dir())
             .args(self.runtime())
             .args(&self.extra)
             .arg("--ca")
@@ -175,6 +181,8 @@ impl Machine {
             .arg("--run-dir")
             .arg(self.dir.join("run"))
             .args(["--bridge", &self.bridge(), "--cgroup-parent", &self.cgroup_parent()])
+            .arg("--kubelet-dir")
+            .arg(self.kubelet_dir())
             .args(self.runtime())
             .output()
             .expect("purge runs");
@@ -223,6 +231,8 @@ impl Drop for Machine {
             .arg("--run-dir")
             .arg(self.dir.join("run"))
             .args(["--bridge", &self.bridge(), "--cgroup-parent", &self.cgroup_parent()])
+            .arg("--kubelet-dir")
+            .arg(self.kubelet_dir())
             .args(self.runtime())
             .output();
         self.other = None;

@@ -5,13 +5,14 @@
 //! - `ingress`: the HTTP proxy with real sockets; `routes`: which request meets which rule;
 //! - `cni`: the network of plugins; `overlay`: the tunnel between nodes, and how long packets may be;
 //! - `containerd`: another runtime; with `PINTLE_RUNTIME=cri` every test runs its pods on it, `cri` always;
-//! - `life`, `volumes`, `adoption`, `pressure`, `security`, `users`, `manifest`, `churn`: what is tested. One binary, so that the tests share one build; each test has its own node.
+//! - `life`, `volumes`, `adoption`, `pressure`, `security`, `csi`, `users`, `manifest`, `churn`: what is tested. One binary, so that the tests share one build; each test has its own node.
 
 mod adoption;
 mod churn;
 mod cni;
 mod containerd;
 mod cri;
+mod csi;
 mod ingress;
 mod kernel;
 mod life;

@@ -19,17 +19,22 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 const HEAD_BYTES: usize = 5;
 
 /// gRPC's status codes that mean something here.
-pub(crate) mod code {
-    pub(crate) const NOT_FOUND: i32 = 5;
-    pub(crate) const UNAVAILABLE: i32 = 14;
+pub mod code {
+    /// What was asked for does not exist.
+    pub const NOT_FOUND: i32 = 5;
+    /// Nobody answers.
+    pub const UNAVAILABLE: i32 = 14;
 }
 
 /// A call that failed.
 #[derive(Clone, Debug)]
-pub(crate) struct Fault {
-    pub(crate) call: &'static str,
-    pub(crate) code: i32,
-    pub(crate) message: String,
+pub struct Fault {
+    /// The method.
+    pub call: &'static str,
+    /// gRPC's status code.
+    pub code: i32,
+    /// The other side's words.
+    pub message: String,
 }
 
 impl From<Fault> for Error {
@@ -38,34 +43,39 @@ impl From<Fault> for Error {
     }
 }
 
-/// A runtime's socket.
-pub(crate) struct Client {
+/// Who serves gRPC on a socket.
+pub struct Client {
     socket: PathBuf,
     connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
 }
 
 impl Client {
-    pub(crate) fn new(socket: PathBuf) -> Self {
+    /// Of the socket at this path; it need not be there yet.
+    pub fn new(socket: PathBuf) -> Self {
         Self { socket, connection: Mutex::new(None) }
     }
 
     /// Calls a method of `runtime.v1.RuntimeService`.
     pub(crate) async fn runtime<A: Message + Default>(&self, method: &'static str, request: &impl Message) -> Result<A, Fault> {
-        self.call("RuntimeService", method, request).await
+        self.call("runtime.v1.RuntimeService", method, request).await
     }
 
     /// Calls a method of `runtime.v1.ImageService`.
     pub(crate) async fn image<A: Message + Default>(&self, method: &'static str, request: &impl Message) -> Result<A, Fault> {
-        self.call("ImageService", method, request).await
+        self.call("runtime.v1.ImageService", method, request).await
     }
 
-    async fn call<A: Message + Default>(&self, service: &str, method: &'static str, message: &impl Message) -> Result<A, Fault> {
+    /// Calls a method of a service, which is named with its package.
+    ///
+    /// # Errors
+    /// What the other side answers; [`code::UNAVAILABLE`] when there is no answer.
+    pub async fn call<A: Message + Default>(&self, service: &str, method: &'static str, message: &impl Message) -> Result<A, Fault> {
         let lost = |error: &dyn std::fmt::Display| Fault { call: method, code: code::UNAVAILABLE, message: error.to_string() };
         let mut body = BytesMut::with_capacity(HEAD_BYTES + message.encoded_len());
         body.put_u8(0);
         body.put_u32(u32::try_from(message.encoded_len()).map_err(|error| lost(&error))?);
         message.encode(&mut body).map_err(|error| lost(&error))?;
-        let request = http::Request::post(format!("http://localhost/runtime.v1.{service}/{method}"))
+        let request = http::Request::post(format!("http://localhost/{service}/{method}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .body(Full::new(body.freeze()))
@@ -100,7 +110,7 @@ impl Client {
         let (sender, driver) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
         tokio::spawn(async move {
             if let Err(error) = driver.await {
-                tracing::debug!(%error, "the runtime's connection ended");
+                tracing::debug!(%error, "a connection of gRPC ended");
             }
         });
         Ok(connection.insert(sender).clone())

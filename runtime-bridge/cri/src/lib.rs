@@ -5,7 +5,7 @@
 //!
 //! What is ours all the same: the cgroups of pods as a whole (CRI leaves them to the node), and the relist that turns states into events.
 
-mod client;
+pub mod client;
 mod config;
 mod image;
 mod message;
