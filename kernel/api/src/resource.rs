@@ -1,5 +1,5 @@
 //! What is served under which path: one row a resource. Kinds, plurals and scopes come from the schema table;
-//! [`ROWS`] adds what no source carries: short names, categories, verbs and subresources.
+//! `schema/resources.rows` adds what no source carries, as [`Facts`]: short names, verbs, subresources, columns, what may not change, and so on.
 //!
 //! Not here: how a resource is stored or who may see it.
 
@@ -7,7 +7,9 @@ use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
 use crate::custom;
+use crate::printer::{Cell, Column, cells, pods};
 use crate::table::{KINDS, KindRow, Schema, TypeId};
+use crate::validate::{Succession, devices, immutable, metadata, names};
 
 /// Whether objects live in a namespace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +91,11 @@ pub struct Resource {
 }
 
 impl Resource {
+    /// What is known of it beyond the type of its objects.
+    pub fn facts(&self) -> &'static Facts {
+        facts(&self.group, &self.plural)
+    }
+
     /// Whether objects live in a namespace.
     pub fn namespaced(&self) -> bool {
         self.scope == Scope::Namespaced
@@ -101,17 +108,7 @@ impl Resource {
 
     /// `plural.group`, or `plural` for the core group: how messages name the resource.
     pub fn group_resource(&self) -> String {
-        join_group(&self.plural, &self.group)
-    }
-
-    /// `Kind.group`, or `Kind` for the core group: how messages name the kind.
-    pub fn group_kind(&self) -> String {
-        join_group(&self.kind, &self.group)
-    }
-
-    /// What the objects are stored under: the same for every face of one set of objects.
-    pub fn storage_key(&self) -> String {
-        if self.storage_group.is_empty() { self.plural.to_string() } else { format!("{}/{}", self.storage_group, self.plural) }
+        if self.group.is_empty() { self.plural.to_string() } else { format!("{}.{}", self.plural, self.group) }
     }
 
     /// The subresource called `name`.
@@ -139,24 +136,15 @@ pub fn kind_type(group: &str, version: &str, kind: &str) -> Option<TypeId> {
 
 fn from_rows(kind: &'static KindRow) -> Resource {
     let [group, version, name, plural] = kind.names();
-    let extra = ROWS.iter().find(|row| row.group == group && row.plural == plural).unwrap_or(&PLAIN);
-    let mut subresources: Vec<Subresource> = extra
-        .subresources
-        .iter()
-        .map(|&(sub, target, verbs)| {
-            let (group, version, kind) = target.unwrap_or((group, version, name));
-            Subresource { name: sub.into(), group: group.into(), version: version.into(), kind: kind.into(), verbs }
-        })
-        .collect();
+    let extra = facts(group, plural);
+    let subresource = |part: &Part| {
+        let (group, version, kind) = part.target.unwrap_or((group, version, name));
+        Subresource { name: part.name.into(), group: group.into(), version: version.into(), kind: kind.into(), verbs: part.verbs }
+    };
+    let mut subresources: Vec<Subresource> = extra.parts.iter().map(subresource).collect();
     let has_status = Schema::builtin().get(kind.type_id()).and_then(|t| t.field("status")).is_some_and(|f| f.target.is_some());
     if has_status && extra.verbs.contains(Verb::Update) {
-        subresources.push(Subresource {
-            name: "status".into(),
-            group: group.into(),
-            version: version.into(),
-            kind: name.into(),
-            verbs: READ_WRITE,
-        });
+        subresources.push(subresource(&Part { name: "status", verbs: READ_WRITE, ..PART }));
         subresources.sort_by(|a, b| a.name.cmp(&b.name));
     }
     let (storage_group, storage_version) = extra.stored_as.unwrap_or((group, version));
@@ -179,110 +167,104 @@ fn from_rows(kind: &'static KindRow) -> Resource {
     }
 }
 
-fn join_group(name: &str, group: &str) -> String {
-    if group.is_empty() { name.to_owned() } else { format!("{name}.{group}") }
-}
-
 const ALL: Verbs = Verbs(0xff);
-const CREATE: Verbs = Verbs::of(&[Verb::Create]);
-const GET: Verbs = Verbs::of(&[Verb::Get]);
-const READ: Verbs = Verbs::of(&[Verb::Get, Verb::List]);
-const UPDATE: Verbs = Verbs::of(&[Verb::Update]);
 pub(crate) const READ_WRITE: Verbs = Verbs::of(&[Verb::Get, Verb::Patch, Verb::Update]);
-const STREAM: Verbs = Verbs::of(&[Verb::Create, Verb::Get]);
-const PROXY: Verbs = Verbs::of(&[Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update]);
 
-type Target = Option<(&'static str, &'static str, &'static str)>;
-const SCALE: (&str, Target, Verbs) = ("scale", Some(("autoscaling", "v1", "Scale")), READ_WRITE);
-
-/// What is known about a resource beyond the schema table.
-struct Row {
-    group: &'static str,
-    plural: &'static str,
+/// What is known of a resource beyond the type of its objects: a row of `schema/resources.rows`.
+pub struct Facts {
     short_names: &'static [&'static str],
     categories: &'static [&'static str],
     verbs: Verbs,
-    subresources: &'static [(&'static str, Target, Verbs)],
+    parts: &'static [Part],
+    /// Group and version of the face that is stored, when it is another.
     stored_as: Option<(&'static str, &'static str)>,
+    pub(crate) columns: &'static [Column],
+    /// Format of names.
+    pub(crate) named: names::Check,
+    /// JSON of a new object's status; empty: none.
+    pub(crate) status: &'static str,
+    /// JSON pointers of fields that never change.
+    pub(crate) fixed: &'static [&'static str],
+    /// JSON pointers of fields that never change once they have a value.
+    pub(crate) once_set: &'static [&'static str],
+    /// What else an update is held to.
+    pub(crate) update: Option<Succession>,
+    /// What else a write to the status is held to.
+    pub(crate) update_status: Option<Succession>,
+    is: &'static [Is],
+    /// Which fields selectors may name: `label`, `label=path`, `...|absent`, `...|@label`.
+    pub selectable: &'static [&'static str],
+    /// What its users are told, if it is on its way out.
+    pub deprecated: &'static str,
 }
 
-const PLAIN: Row = Row { group: "", plural: "", short_names: &[], categories: &[], verbs: ALL, subresources: &[], stored_as: None };
-
-const fn row(group: &'static str, plural: &'static str, short_names: &'static [&'static str], categories: &'static [&'static str]) -> Row {
-    Row { group, plural, short_names, categories, ..PLAIN }
+/// A fact that holds for some resources.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Is {
+    /// The status may come with a new object: a node tells its own.
+    StatusOnCreate,
+    /// Wanted state is not counted in `metadata.generation`.
+    NoGeneration,
+    /// An update of an object that is not there creates it.
+    CreatedByUpdate,
+    /// An update must name the resourceVersion that it replaces.
+    NeedsVersion,
+    /// A deletion is answered with the object, not a Status.
+    ShownWhenDeleted,
 }
 
-const fn review(group: &'static str, plural: &'static str) -> Row {
-    Row { group, plural, verbs: CREATE, ..PLAIN }
+/// A subresource, as rows tell it.
+pub(crate) struct Part {
+    name: &'static str,
+    /// Group, version and kind of what is read or posted, if it is not the object itself.
+    target: Option<(&'static str, &'static str, &'static str)>,
+    verbs: Verbs,
+    /// JSON pointers of the fields that a write to it may change.
+    pub(crate) writes: &'static [&'static str],
+    /// What a write to it is held to.
+    pub(crate) check: Option<Succession>,
 }
 
-const EXTENSIONS: &[&str] = &["api-extensions"];
+const PART: Part = Part { name: "", target: None, verbs: ALL, writes: &[], check: None };
 
-/// Resources without a row here have all verbs, no abbreviation and no subresource but status.
-#[rustfmt::skip]
-static ROWS: &[Row] = &[
-    Row { verbs: CREATE, ..row("", "bindings", &[], &[]) },
-    Row { verbs: READ, ..row("", "componentstatuses", &["cs"], &[]) },
-    row("", "configmaps", &["cm"], &[]),
-    row("", "endpoints", &["ep"], &[]),
-    row("", "events", &["ev"], &[]),
-    row("", "limitranges", &["limits"], &[]),
-    Row { subresources: &[("finalize", None, UPDATE)],
-        verbs: Verbs::of(&[Verb::Create, Verb::Delete, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch]),
-        ..row("", "namespaces", &["ns"], &[]) },
-    Row { subresources: &[("proxy", Some(("", "v1", "NodeProxyOptions")), PROXY)], ..row("", "nodes", &["no"], &[]) },
-    row("", "persistentvolumeclaims", &["pvc"], &[]),
-    row("", "persistentvolumes", &["pv"], &[]),
-    Row { subresources: &[
-        ("attach", Some(("", "v1", "PodAttachOptions")), STREAM),
-        ("binding", Some(("", "v1", "Binding")), CREATE),
-        ("ephemeralcontainers", None, READ_WRITE),
-        ("eviction", Some(("policy", "v1", "Eviction")), CREATE),
-        ("exec", Some(("", "v1", "PodExecOptions")), STREAM),
-        ("log", None, GET),
-        ("portforward", Some(("", "v1", "PodPortForwardOptions")), STREAM),
-        ("proxy", Some(("", "v1", "PodProxyOptions")), PROXY),
-        ("resize", None, READ_WRITE),
-    ], ..row("", "pods", &["po"], &["all"]) },
-    Row { subresources: &[SCALE], ..row("", "replicationcontrollers", &["rc"], &["all"]) },
-    row("", "resourcequotas", &["quota"], &[]),
-    Row { subresources: &[("token", Some(("authentication.k8s.io", "v1", "TokenRequest")), CREATE)], ..row("", "serviceaccounts", &["sa"], &[]) },
-    Row { subresources: &[("proxy", Some(("", "v1", "ServiceProxyOptions")), PROXY)], ..row("", "services", &["svc"], &["all"]) },
-    row("admissionregistration.k8s.io", "mutatingadmissionpolicies", &[], EXTENSIONS),
-    row("admissionregistration.k8s.io", "mutatingadmissionpolicybindings", &[], EXTENSIONS),
-    row("admissionregistration.k8s.io", "mutatingwebhookconfigurations", &[], EXTENSIONS),
-    row("admissionregistration.k8s.io", "validatingadmissionpolicies", &[], EXTENSIONS),
-    row("admissionregistration.k8s.io", "validatingadmissionpolicybindings", &[], EXTENSIONS),
-    row("admissionregistration.k8s.io", "validatingwebhookconfigurations", &[], EXTENSIONS),
-    row("apiextensions.k8s.io", "customresourcedefinitions", &["crd", "crds"], EXTENSIONS),
-    row("apiregistration.k8s.io", "apiservices", &[], EXTENSIONS),
-    row("apps", "daemonsets", &["ds"], &["all"]),
-    Row { subresources: &[SCALE], ..row("apps", "deployments", &["deploy"], &["all"]) },
-    Row { subresources: &[SCALE], ..row("apps", "replicasets", &["rs"], &["all"]) },
-    Row { subresources: &[SCALE], ..row("apps", "statefulsets", &["sts"], &["all"]) },
-    review("authentication.k8s.io", "selfsubjectreviews"),
-    review("authentication.k8s.io", "tokenreviews"),
-    review("authorization.k8s.io", "localsubjectaccessreviews"),
-    review("authorization.k8s.io", "selfsubjectaccessreviews"),
-    review("authorization.k8s.io", "selfsubjectrulesreviews"),
-    review("authorization.k8s.io", "subjectaccessreviews"),
-    Row { stored_as: Some(("autoscaling", "v2")), ..row("autoscaling", "horizontalpodautoscalers", &["hpa"], &["all"]) },
-    row("batch", "cronjobs", &["cj"], &["all"]),
-    row("batch", "jobs", &[], &["all"]),
-    Row { subresources: &[("approval", None, READ_WRITE)], ..row("certificates.k8s.io", "certificatesigningrequests", &["csr"], &[]) },
-    row("certificates.k8s.io", "podcertificaterequests", &["pcr"], &[]),
-    Row { stored_as: Some(("", "v1")), ..row("events.k8s.io", "events", &["ev"], &[]) },
-    row("networking.k8s.io", "ingresses", &["ing"], &[]),
-    row("networking.k8s.io", "ipaddresses", &["ip"], &[]),
-    row("networking.k8s.io", "networkpolicies", &["netpol"], &[]),
-    row("policy", "poddisruptionbudgets", &["pdb"], &[]),
-    row("scheduling.k8s.io", "priorityclasses", &["pc"], &[]),
-    row("storage.k8s.io", "storageclasses", &["sc"], &[]),
-    row("storage.k8s.io", "volumeattributesclasses", &["vac"], &[]),
-    row("pintle.dev", "modules", &["mod"], &["pintle"]),
-    row("pintle.dev", "modulepolicies", &["modpol"], &["pintle"]),
-    row("pintle.dev", "routetables", &["rt"], &["pintle"]),
-];
+static PLAIN_FACTS: Facts = PLAIN;
+
+const PLAIN: Facts = Facts {
+    short_names: &[],
+    categories: &[],
+    verbs: ALL,
+    parts: &[],
+    stored_as: None,
+    columns: &[Column::NAME, Column::AGE],
+    named: names::dns_subdomain,
+    status: "",
+    fixed: &[],
+    once_set: &[],
+    update: None,
+    update_status: None,
+    is: &[],
+    selectable: &[],
+    deprecated: "",
+};
+
+include!(concat!(env!("OUT_DIR"), "/resources.rs"));
+
+/// What is known of a resource, in whatever version.
+fn facts(group: &str, plural: &str) -> &'static Facts {
+    FACTS.iter().find(|row| row.0 == group && row.1 == plural).map_or(&PLAIN_FACTS, |(_, _, facts)| facts)
+}
+
+impl Facts {
+    /// Whether the fact holds.
+    pub fn is(&self, fact: Is) -> bool {
+        self.is.contains(&fact)
+    }
+
+    /// What is known of the subresource called `name`.
+    pub(crate) fn part(&self, name: &str) -> Option<&Part> {
+        self.parts.iter().find(|part| part.name == name)
+    }
+}
 
 const VERBS: [Verb; 8] =
     [Verb::Create, Verb::Delete, Verb::DeleteCollection, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch];

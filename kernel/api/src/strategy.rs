@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::resource::Resource;
+use crate::resource::{Is, Resource};
 use crate::status::ApiError;
 
 /// What the server gives to a new object. Passed in, because nothing here has a clock or a die.
@@ -22,66 +22,6 @@ pub struct Stamp<'a> {
 
 /// The longest prefix of `generateName` that leaves room for the suffix.
 const GENERATE_NAME_MAX: usize = 58;
-
-/// (group, plural, initial status). Kinds with a status path start without any other status.
-static INITIAL_STATUS: &[(&str, &str, &str)] = &[
-    ("", "namespaces", r#"{"phase":"Active"}"#),
-    ("", "persistentvolumeclaims", r#"{"phase":"Pending"}"#),
-    ("", "persistentvolumes", r#"{"phase":"Pending"}"#),
-    ("", "pods", r#"{"phase":"Pending"}"#),
-    ("", "services", r#"{"loadBalancer":{}}"#),
-    ("networking.k8s.io", "ingresses", r#"{"loadBalancer":{}}"#),
-    ("apps", "replicasets", r#"{"replicas":0}"#),
-    ("apps", "statefulsets", r#"{"availableReplicas":0,"replicas":0}"#),
-    ("apps", "daemonsets", r#"{"currentNumberScheduled":0,"desiredNumberScheduled":0,"numberMisscheduled":0,"numberReady":0}"#),
-    ("", "replicationcontrollers", r#"{"replicas":0}"#),
-];
-
-/// Kinds whose status may come with the object: a node tells its own.
-static STATUS_ON_CREATE: &[(&str, &str)] = &[("", "nodes")];
-
-/// Built-in kinds without a generation. Custom resources always have one.
-#[rustfmt::skip]
-static WITHOUT_GENERATION: &[(&str, &str)] = &[
-    ("", "bindings"), ("", "componentstatuses"), ("", "configmaps"), ("", "endpoints"), ("", "events"), ("", "limitranges"),
-    ("", "namespaces"), ("", "nodes"), ("", "persistentvolumeclaims"), ("", "persistentvolumes"), ("", "podtemplates"),
-    ("", "resourcequotas"), ("", "secrets"), ("", "serviceaccounts"), ("", "services"), ("apps", "controllerrevisions"),
-    ("autoscaling", "horizontalpodautoscalers"), ("certificates.k8s.io", "certificatesigningrequests"),
-    ("coordination.k8s.io", "leases"), ("events.k8s.io", "events"), ("networking.k8s.io", "ipaddresses"),
-    ("networking.k8s.io", "servicecidrs"), ("node.k8s.io", "runtimeclasses"), ("rbac.authorization.k8s.io", "clusterrolebindings"),
-    ("rbac.authorization.k8s.io", "clusterroles"), ("rbac.authorization.k8s.io", "rolebindings"), ("rbac.authorization.k8s.io", "roles"),
-    ("resource.k8s.io", "resourceclaims"), ("resource.k8s.io", "resourceclaimtemplates"), ("storage.k8s.io", "csidrivers"),
-    ("storage.k8s.io", "csinodes"), ("storage.k8s.io", "csistoragecapacities"), ("storage.k8s.io", "storageclasses"),
-    ("storage.k8s.io", "volumeattachments"), ("storage.k8s.io", "volumeattributesclasses"),
-];
-
-/// Kinds of which an update makes the object when there is none.
-#[rustfmt::skip]
-static CREATED_BY_UPDATE: &[(&str, &str)] = &[
-    ("", "endpoints"), ("", "events"), ("", "limitranges"), ("", "podtemplates"), ("", "services"), ("coordination.k8s.io", "leases"),
-    ("rbac.authorization.k8s.io", "clusterrolebindings"), ("rbac.authorization.k8s.io", "clusterroles"),
-    ("rbac.authorization.k8s.io", "rolebindings"), ("rbac.authorization.k8s.io", "roles"),
-];
-
-/// Built-in kinds of which an update must say what it replaces. Custom resources are always among them.
-#[rustfmt::skip]
-static NEEDS_VERSION: &[(&str, &str)] = &[
-    ("admissionregistration.k8s.io", "mutatingadmissionpolicies"), ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings"),
-    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"), ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
-    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"),
-    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"), ("apiextensions.k8s.io", "customresourcedefinitions"),
-    ("apiregistration.k8s.io", "apiservices"), ("certificates.k8s.io", "clustertrustbundles"), ("coordination.k8s.io", "leases"),
-    ("node.k8s.io", "runtimeclasses"), ("policy", "poddisruptionbudgets"), ("storage.k8s.io", "csidrivers"),
-    ("storage.k8s.io", "csinodes"), ("storage.k8s.io", "csistoragecapacities"), ("storage.k8s.io", "volumeattachments"),
-];
-
-/// (plural, subresource, fields that a write to it may change). `status` needs no row.
-static SUBRESOURCE_FIELDS: &[(&str, &str, &[&str])] = &[
-    ("certificatesigningrequests", "approval", &["/status/conditions", "/metadata/annotations", "/metadata/labels"]),
-    ("namespaces", "finalize", &["/spec/finalizers"]),
-    ("pods", "ephemeralcontainers", &["/spec/ephemeralContainers"]),
-    ("pods", "resize", &["/spec"]),
-];
 
 /// Makes a decoded object new: name, uid, time, generation 1, first status. `namespace` is the request's, "" for none.
 pub fn prepare_create(resource: &Resource, object: &mut Value, namespace: &str, stamp: Stamp<'_>) -> Result<(), ApiError> {
@@ -164,18 +104,18 @@ pub fn is_noop(new: &Value, old: &Value) -> bool {
 
 /// Whether objects of the resource count changes of their wanted state in `metadata.generation`.
 pub fn tracks_generation(resource: &Resource) -> bool {
-    !WITHOUT_GENERATION.contains(&(resource.group.as_ref(), resource.plural.as_ref()))
+    !resource.facts().is(Is::NoGeneration)
 }
 
 /// Whether an update of an object that is not there creates it.
 pub fn created_by_update(resource: &Resource) -> bool {
-    CREATED_BY_UPDATE.contains(&(resource.group.as_ref(), resource.plural.as_ref()))
+    resource.facts().is(Is::CreatedByUpdate)
 }
 
 /// Whether an update must name the resourceVersion that it replaces.
 pub fn needs_version(resource: &Resource) -> bool {
     let custom = resource.type_id.is_none_or(|id| !id.is_builtin());
-    custom || NEEDS_VERSION.contains(&(resource.group.as_ref(), resource.plural.as_ref()))
+    custom || resource.facts().is(Is::NeedsVersion)
 }
 
 fn settle_namespace(resource: &Resource, metadata: &mut Map<String, Value>, namespace: &str) -> Result<(), ApiError> {
@@ -192,17 +132,15 @@ fn settle_namespace(resource: &Resource, metadata: &mut Map<String, Value>, name
 }
 
 fn first_status(resource: &Resource, object: &mut Value) {
-    let key = (resource.group.as_ref(), resource.plural.as_ref());
-    let Some(map) = object.as_object_mut() else { return };
-    if !resource.has_status() || STATUS_ON_CREATE.contains(&key) {
+    let (facts, Some(map)) = (resource.facts(), object.as_object_mut()) else { return };
+    if !resource.has_status() || facts.is(Is::StatusOnCreate) {
         return;
     }
     map.remove("status");
-    let row = INITIAL_STATUS.iter().find(|(group, plural, _)| (*group, *plural) == key);
-    if let Some(status) = row.and_then(|(_, _, text)| serde_json::from_str::<Value>(text).ok()) {
+    if let Ok(status) = serde_json::from_str::<Value>(facts.status) {
         map.insert("status".into(), status);
     }
-    if key == ("", "pods") {
+    if resource.group.is_empty() && resource.plural == "pods" {
         let class = crate::pod::qos_class(&object["spec"]);
         object["status"]["qosClass"] = json!(class);
     }
@@ -255,8 +193,7 @@ pub(crate) fn writable(resource: &Resource, subresource: &str) -> Option<Vec<&'s
         fields.extend(Some("/metadata/labels").filter(|_| resource.group.is_empty()));
         return Some(fields);
     }
-    let row = SUBRESOURCE_FIELDS.iter().find(|(plural, name, _)| *plural == resource.plural && *name == subresource);
-    row.map(|(_, _, fields)| fields.to_vec())
+    resource.facts().part(subresource).map(|part| part.writes.to_vec()).filter(|writes| !writes.is_empty())
 }
 
 fn with_fields(resource: &Resource, subresource: &str, new: &Value, old: &Value) -> Result<Value, ApiError> {

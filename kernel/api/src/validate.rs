@@ -9,7 +9,7 @@
 
 mod access;
 mod batch;
-mod devices;
+pub(crate) mod devices;
 pub mod immutable;
 pub mod metadata;
 mod network;
@@ -22,6 +22,7 @@ mod warnings;
 mod windows;
 mod workloads;
 
+pub(crate) use immutable::Succession;
 use pintle_values::formats;
 pub use pintle_values::names;
 pub use warnings::warnings;

@@ -8,6 +8,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use pintle_api::apply::MANAGER_BYTES_MAX;
 use pintle_api::patch::PatchType;
+use pintle_api::resource::Is;
 use pintle_api::{ApiError, FieldError, FieldErrorKind, Resource, Schema, TypeView, Verb, decode, proto, strategy};
 use pintle_registry as registry;
 use pintle_registry::{
@@ -28,29 +29,12 @@ use crate::request::{Query, RequestInfo};
 use crate::server::Shared;
 use crate::shape;
 
-/// Resources whose deletion is answered with the object, not a Status: as upstream's registries are set up.
-const DELETE_RETURNS_OBJECT: [&str; 9] = [
-    "persistentvolumeclaims",
-    "persistentvolumes",
-    "pods",
-    "podtemplates",
-    "replicationcontrollers",
-    "resourcequotas",
-    "serviceaccounts",
-    "services",
-    "csinodes",
-];
-
-/// Kinds that upstream tells people to leave: group, plural, what it says.
-const DEPRECATED: [(&str, &str, &str); 2] = [
-    ("", "componentstatuses", "v1 ComponentStatus is deprecated in v1.19+"),
-    ("", "endpoints", "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
-];
-
 /// Tell who uses a kind that is on its way out.
 pub(crate) fn warn_of_end(resource: &Resource, response: &mut Response<Body>) {
-    let row = DEPRECATED.iter().find(|(group, plural, _)| *group == resource.group && *plural == resource.plural);
-    row.into_iter().for_each(|(_, _, text)| encode::add_warnings(response.headers_mut(), &[(*text).to_owned()]));
+    let text = resource.facts().deprecated;
+    if !text.is_empty() {
+        encode::add_warnings(response.headers_mut(), &[text.to_owned()]);
+    }
 }
 
 /// Answer a request about objects.
@@ -227,7 +211,7 @@ async fn delete(server: &Shared, exchange: Exchange, target: &Target) -> Result<
     let caller = exchange.caller.clone();
     let Deletion { options, orphans_kept } = delete_options(exchange).await?;
     let deleted = server.registry.delete(&caller, target, &options).await?;
-    let whole = DELETE_RETURNS_OBJECT.contains(&target.resource.plural.as_ref());
+    let whole = target.resource.facts().is(Is::ShownWhenDeleted);
     if deleted.gone && !whole {
         let value = pintle_api::status::success(&target.resource, &target.name, &deleted.object.meta().uid);
         return Ok(Answer::Value { code: StatusCode::OK, value, warnings: deleted.warnings });

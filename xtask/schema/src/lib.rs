@@ -9,14 +9,15 @@
 //! 2. k8s-pb: protobuf tags and the `+marker` comments (merge keys, list types, defaults);
 //! 3. `schema/*.rows`: our own kinds, and facts that neither crate carries.
 //!
-//! `schema/validation.rows` says what the types' objects are held to.
+//! `schema/validation.rows` says what the types' objects are held to, `schema/resources.rows` what is known of each resource beyond its type.
 //!
-//! Output: `validation.rs`, `table.rs` (arrays of integers, so that no relocation touches them at start), `strings.txt` and `docs.txt`.
+//! Output: `validation.rs`, `resources.rs`, `table.rs` (arrays of integers, so that no relocation touches them at start), `strings.txt` and `docs.txt`.
 
 mod emit;
 mod model;
 mod openapi;
 mod protobuf;
+mod resources;
 mod rows;
 mod rules;
 mod source;
@@ -38,5 +39,6 @@ pub fn generate(manifest_dir: &Path, out_dir: &Path) {
     protobuf::annotate(&mut model, &messages);
     rows::read_overrides(&mut model, &manifest_dir.join("schema/overrides.rows"));
     rules::write(&model, &manifest_dir.join("schema/validation.rows"), &out_dir.join("validation.rs"));
+    resources::write(&model, &manifest_dir.join("schema/resources.rows"), &out_dir.join("resources.rs"));
     emit::write(&model, out_dir);
 }

@@ -53,7 +53,7 @@ pub(crate) fn write(model: &Model, path: &Path, out: &Path) {
     std::fs::write(out, table).unwrap_or_else(|e| panic!("{}: {e}", out.display()));
 }
 
-fn words(line: &str, at: &str) -> Vec<String> {
+pub(crate) fn words(line: &str, at: &str) -> Vec<String> {
     let (mut words, mut rest) = (Vec::new(), line.trim());
     while !rest.is_empty() {
         let (word, after) = match rest.strip_prefix('"') {
@@ -66,7 +66,7 @@ fn words(line: &str, at: &str) -> Vec<String> {
     words
 }
 
-fn list(items: &[String]) -> String {
+pub(crate) fn list(items: &[String]) -> String {
     format!("&{items:?}")
 }
 

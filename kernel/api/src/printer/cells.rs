@@ -26,8 +26,24 @@ fn or<'a>(text: &'a str, otherwise: &'a str) -> Value {
     json!(if text.is_empty() { otherwise } else { text })
 }
 
+/// How many elements of a list or entries of a map.
+pub(super) fn length(value: &Value) -> usize {
+    value.as_array().map(Vec::len).or_else(|| value.as_object().map(serde_json::Map::len)).unwrap_or(0)
+}
+
+/// The texts of the list at `pointer`, or what is at `field` of its elements.
+pub(super) fn texts(object: &Value, pointer: &str, field: &str) -> Vec<String> {
+    list(object, pointer).iter().map(|item| text(item, field).to_owned()).collect()
+}
+
+/// The texts at `pointers` with slashes between them; `otherwise` where there is none.
+pub(super) fn path(object: &Value, otherwise: &str, pointers: &[&str]) -> Value {
+    let parts = pointers.iter().map(|pointer| text(object, pointer)).filter(|part| !part.is_empty());
+    or(&parts.collect::<Vec<_>>().join("/"), otherwise)
+}
+
 /// Texts joined by commas; `<none>` for none.
-fn joined(items: impl IntoIterator<Item = String>) -> Value {
+pub(super) fn joined(items: impl IntoIterator<Item = String>) -> Value {
     let items: Vec<String> = items.into_iter().filter(|item| !item.is_empty()).collect();
     or(&items.join(","), NONE)
 }
@@ -54,66 +70,55 @@ fn pod_spec(object: &Value) -> &Value {
     places.iter().find_map(|pointer| object.pointer(pointer)).unwrap_or(&Value::Null)
 }
 
-pub(super) fn container_names(object: &Value, _: Timestamp) -> Value {
-    joined(list(pod_spec(object), "/containers").iter().map(|c| text(c, "/name").to_owned()))
+pub(crate) fn containers(object: &Value, field: &str) -> Value {
+    joined(texts(pod_spec(object), "/containers", field))
 }
 
-pub(super) fn container_images(object: &Value, _: Timestamp) -> Value {
-    joined(list(pod_spec(object), "/containers").iter().map(|c| text(c, "/image").to_owned()))
-}
-
-pub(super) fn template_labels(object: &Value, _: Timestamp) -> Value {
+pub(crate) fn template_labels(object: &Value) -> Value {
     labels(&object["template"]["metadata"]["labels"])
 }
 
 /// A map (services, replication controllers) or a selector object (everything newer).
-pub(super) fn selector(object: &Value, _: Timestamp) -> Value {
+pub(crate) fn selector(object: &Value) -> Value {
     let selector = object.pointer("/spec/selector").or_else(|| object.pointer("/spec/jobTemplate/spec/selector")).unwrap_or(&Value::Null);
     if selector.get("matchLabels").is_some_and(Value::is_object) || selector.get("matchExpressions").is_some() {
-        return LabelSelector::from_object(selector).map_or_else(|_| json!("<error>"), |s| or(&s.to_string(), NONE));
+        return selection(selector);
     }
     labels(selector)
 }
 
-pub(super) fn pod_selector(object: &Value, _: Timestamp) -> Value {
-    let selector = object.pointer("/spec/podSelector").unwrap_or(&Value::Null);
+pub(crate) fn pod_selector(object: &Value) -> Value {
+    selection(object.pointer("/spec/podSelector").unwrap_or(&Value::Null))
+}
+
+fn selection(selector: &Value) -> Value {
     LabelSelector::from_object(selector).map_or_else(|_| json!("<error>"), |s| or(&s.to_string(), NONE))
 }
 
-pub(super) fn node_selector(object: &Value, _: Timestamp) -> Value {
+pub(crate) fn node_selector(object: &Value) -> Value {
     labels(&pod_spec(object)["nodeSelector"])
 }
 
-pub(super) fn ready_of_wanted(object: &Value, _: Timestamp) -> Value {
+pub(crate) fn ready_of_wanted(object: &Value) -> Value {
     json!(format!("{}/{}", number(object, "/status/readyReplicas"), number(object, "/spec/replicas")))
 }
 
-pub(super) fn controller(object: &Value, _: Timestamp) -> Value {
+pub(crate) fn controller(object: &Value) -> Value {
     let Some(owner) = list(object, "/metadata/ownerReferences").iter().find(|o| o["controller"] == true) else { return json!(NONE) };
     let group = text(owner, "/apiVersion").split_once('/').map_or(String::new(), |(group, _)| format!(".{group}"));
     json!(format!("{}{group}/{}", text(owner, "/kind").to_lowercase(), text(owner, "/name")))
 }
 
-pub(super) fn job_status(job: &Value, _: Timestamp) -> Value {
-    let rows = [("Complete", "Complete"), ("Failed", "Failed")];
-    let ended = rows.iter().find(|(kind, _)| condition(job, kind) == "True").map(|(_, word)| *word);
-    let word = ended.unwrap_or_else(|| {
-        if !job["metadata"]["deletionTimestamp"].is_null() {
-            "Terminating"
-        } else if condition(job, "Suspended") == "True" {
-            "Suspended"
-        } else if condition(job, "FailureTarget") == "True" {
-            "FailureTarget"
-        } else if condition(job, "SuccessCriteriaMet") == "True" {
-            "SuccessCriteriaMet"
-        } else {
-            "Running"
-        }
-    });
-    json!(word)
+pub(crate) fn job_status(job: &Value) -> Value {
+    let is = |kind: &&str| match *kind {
+        "Terminating" => !job["metadata"]["deletionTimestamp"].is_null(),
+        kind => condition(job, kind) == "True",
+    };
+    let words = ["Complete", "Failed", "Terminating", "Suspended", "FailureTarget", "SuccessCriteriaMet"];
+    json!(words.into_iter().find(is).unwrap_or("Running"))
 }
 
-pub(super) fn job_completions(job: &Value, _: Timestamp) -> Value {
+pub(crate) fn job_completions(job: &Value) -> Value {
     let done = number(job, "/status/succeeded");
     match (job["spec"]["completions"].as_i64(), job["spec"]["parallelism"].as_i64()) {
         (Some(wanted), _) => json!(format!("{done}/{wanted}")),
@@ -122,51 +127,47 @@ pub(super) fn job_completions(job: &Value, _: Timestamp) -> Value {
     }
 }
 
-pub(super) fn job_duration(job: &Value, now: Timestamp) -> Value {
+pub(crate) fn job_duration(job: &Value, now: Timestamp) -> Value {
     let Some(start) = duration::parse(&job["status"]["startTime"]) else { return json!("") };
     let end = duration::parse(&job["status"]["completionTime"]).unwrap_or(now);
     json!(duration::human_duration(end.as_second() - start.as_second()))
 }
 
-pub(super) fn suspended(job: &Value, _: Timestamp) -> Value {
+pub(crate) fn suspended(job: &Value) -> Value {
     json!(if job["spec"]["suspend"] == true { "True" } else { "False" })
 }
 
-pub(super) fn active_jobs(job: &Value, _: Timestamp) -> Value {
-    json!(list(job, "/status/active").len())
-}
-
-pub(super) fn last_schedule(job: &Value, now: Timestamp) -> Value {
+pub(crate) fn last_schedule(job: &Value, now: Timestamp) -> Value {
     let time = &job["status"]["lastScheduleTime"];
     if time.is_null() { json!(NONE) } else { json!(duration::since(time, now)) }
 }
 
-pub(super) fn external_ips(service: &Value, _: Timestamp) -> Value {
-    let own = list(service, "/spec/externalIPs").iter().filter_map(|ip| Some(ip.as_str()?.to_owned()));
+/// The addresses or names that balancers gave.
+fn balancers(object: &Value) -> Vec<String> {
+    let address = |given: &Value| if text(given, "/ip").is_empty() { text(given, "/hostname") } else { text(given, "/ip") }.to_owned();
+    list(object, "/status/loadBalancer/ingress").iter().map(address).collect()
+}
+
+pub(crate) fn external_ips(service: &Value) -> Value {
+    let own = texts(service, "/spec/externalIPs", "");
     match text(service, "/spec/type") {
         "ExternalName" => json!(text(service, "/spec/externalName")),
-        "LoadBalancer" => {
-            let balancers = list(service, "/status/loadBalancer/ingress").iter().map(|i| {
-                let ip = text(i, "/ip");
-                (if ip.is_empty() { text(i, "/hostname") } else { ip }).to_owned()
-            });
-            match joined(balancers.chain(own)) {
-                Value::String(none) if none == NONE => json!("<pending>"),
-                found => found,
-            }
-        }
+        "LoadBalancer" => match joined(balancers(service).into_iter().chain(own)) {
+            Value::String(none) if none == NONE => json!("<pending>"),
+            found => found,
+        },
         _ => joined(own),
     }
 }
 
-pub(super) fn service_ports(service: &Value, _: Timestamp) -> Value {
+pub(crate) fn service_ports(service: &Value) -> Value {
     joined(list(service, "/spec/ports").iter().map(|port| {
         let (number_, node, protocol) = (number(port, "/port"), number(port, "/nodePort"), text(port, "/protocol"));
         if node > 0 { format!("{number_}:{node}/{protocol}") } else { format!("{number_}/{protocol}") }
     }))
 }
 
-pub(super) fn endpoints(endpoints: &Value, _: Timestamp) -> Value {
+pub(crate) fn endpoints(endpoints: &Value) -> Value {
     let mut found = Vec::new();
     for subset in list(endpoints, "/subsets") {
         for address in list(subset, "/addresses") {
@@ -180,13 +181,13 @@ pub(super) fn endpoints(endpoints: &Value, _: Timestamp) -> Value {
     first_three(found)
 }
 
-pub(super) fn slice_ports(slice: &Value, _: Timestamp) -> Value {
+pub(crate) fn slice_ports(slice: &Value) -> Value {
     let ports: Vec<String> =
         list(slice, "/ports").iter().map(|port| port["port"].as_i64().map_or("*".to_owned(), |n| n.to_string())).collect();
     if ports.is_empty() { json!(UNSET) } else { first_three(ports) }
 }
 
-pub(super) fn slice_endpoints(slice: &Value, _: Timestamp) -> Value {
+pub(crate) fn slice_endpoints(slice: &Value) -> Value {
     let addresses = list(slice, "/endpoints").iter().flat_map(|e| list(e, "/addresses")).filter_map(|a| Some(a.as_str()?.to_owned()));
     match addresses.collect::<Vec<_>>() {
         none if none.is_empty() => json!(UNSET),
@@ -194,7 +195,7 @@ pub(super) fn slice_endpoints(slice: &Value, _: Timestamp) -> Value {
     }
 }
 
-pub(super) fn node_status(node: &Value, _: Timestamp) -> Value {
+pub(crate) fn node_status(node: &Value) -> Value {
     let ready = match condition(node, "Ready") {
         "True" => "Ready",
         "" => "Unknown",
@@ -203,7 +204,7 @@ pub(super) fn node_status(node: &Value, _: Timestamp) -> Value {
     json!(if node["spec"]["unschedulable"] == true { format!("{ready},SchedulingDisabled") } else { ready.to_owned() })
 }
 
-pub(super) fn node_roles(node: &Value, _: Timestamp) -> Value {
+pub(crate) fn node_roles(node: &Value) -> Value {
     let mut roles: Vec<String> = Vec::new();
     for (key, value) in node["metadata"]["labels"].as_object().into_iter().flatten() {
         match key.strip_prefix("node-role.kubernetes.io/") {
@@ -217,26 +218,13 @@ pub(super) fn node_roles(node: &Value, _: Timestamp) -> Value {
     joined(roles)
 }
 
-fn node_address(node: &Value, kind: &str) -> Value {
+pub(crate) fn node_address(node: &Value, kind: &str) -> Value {
     let found = list(node, "/status/addresses").iter().find(|a| a["type"] == kind);
     or(found.map_or("", |a| text(a, "/address")), NONE)
 }
 
-pub(super) fn internal_ip(node: &Value, _: Timestamp) -> Value {
-    node_address(node, "InternalIP")
-}
-
-pub(super) fn external_ip(node: &Value, _: Timestamp) -> Value {
-    node_address(node, "ExternalIP")
-}
-
-pub(super) fn data_keys(object: &Value, _: Timestamp) -> Value {
-    let count = |key: &str| object[key].as_object().map_or(0, serde_json::Map::len);
-    json!(count("data") + count("binaryData"))
-}
-
-pub(super) fn secrets(account: &Value, _: Timestamp) -> Value {
-    json!(list(account, "/secrets").len())
+pub(crate) fn data_keys(object: &Value) -> Value {
+    json!(length(&object["data"]) + length(&object["binaryData"]))
 }
 
 /// An event's field under its name in core/v1, or in events.k8s.io/v1.
@@ -244,12 +232,12 @@ fn event<'a>(event: &'a Value, core: &str, newer: &str) -> &'a Value {
     event.pointer(core).filter(|v| !v.is_null()).or_else(|| event.pointer(newer)).unwrap_or(&Value::Null)
 }
 
-pub(super) fn first_seen(e: &Value, now: Timestamp) -> Value {
+pub(crate) fn first_seen(e: &Value, now: Timestamp) -> Value {
     let first = event(e, "/firstTimestamp", "/deprecatedFirstTimestamp");
     json!(duration::since(if first.is_null() { &e["eventTime"] } else { first }, now))
 }
 
-pub(super) fn last_seen(e: &Value, now: Timestamp) -> Value {
+pub(crate) fn last_seen(e: &Value, now: Timestamp) -> Value {
     let times = [
         event(e, "/series/lastObservedTime", "/series/lastObservedTime"),
         event(e, "/lastTimestamp", "/deprecatedLastTimestamp"),
@@ -259,16 +247,16 @@ pub(super) fn last_seen(e: &Value, now: Timestamp) -> Value {
     json!(duration::since(last, now))
 }
 
-pub(super) fn event_object(e: &Value, _: Timestamp) -> Value {
+pub(crate) fn event_object(e: &Value) -> Value {
     let about = event(e, "/involvedObject", "/regarding");
     json!(format!("{}/{}", text(about, "/kind").to_lowercase(), text(about, "/name")))
 }
 
-pub(super) fn event_subobject(e: &Value, _: Timestamp) -> Value {
+pub(crate) fn event_subobject(e: &Value) -> Value {
     event(e, "/involvedObject/fieldPath", "/regarding/fieldPath").as_str().map_or_else(|| json!(""), |path| json!(path))
 }
 
-pub(super) fn event_source(e: &Value, _: Timestamp) -> Value {
+pub(crate) fn event_source(e: &Value) -> Value {
     let (component, host) =
         (event(e, "/source/component", "/deprecatedSource/component"), event(e, "/source/host", "/deprecatedSource/host"));
     let component = component
@@ -280,17 +268,17 @@ pub(super) fn event_source(e: &Value, _: Timestamp) -> Value {
     json!(if host.is_empty() { component.to_owned() } else { format!("{component}, {host}") })
 }
 
-pub(super) fn event_message(e: &Value, _: Timestamp) -> Value {
+pub(crate) fn event_message(e: &Value) -> Value {
     json!(event(e, "/message", "/note").as_str().unwrap_or_default().trim())
 }
 
-pub(super) fn event_count(e: &Value, _: Timestamp) -> Value {
+pub(crate) fn event_count(e: &Value) -> Value {
     let series = number(e, "/series/count");
     let count = event(e, "/count", "/deprecatedCount").as_i64().unwrap_or(1);
     json!((if series > 0 { series } else { count.max(1) }).to_string())
 }
 
-pub(super) fn access_modes(object: &Value, _: Timestamp) -> Value {
+pub(crate) fn access_modes(object: &Value) -> Value {
     let shown = [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
     // A claim shows what it got.
     let modes =
@@ -299,108 +287,52 @@ pub(super) fn access_modes(object: &Value, _: Timestamp) -> Value {
     json!(words.collect::<Vec<_>>().join(","))
 }
 
-pub(super) fn phase(object: &Value, _: Timestamp) -> Value {
+pub(crate) fn phase(object: &Value) -> Value {
     if object["metadata"]["deletionTimestamp"].is_null() { json!(text(object, "/status/phase")) } else { json!("Terminating") }
 }
 
-pub(super) fn claim(volume: &Value, _: Timestamp) -> Value {
-    let claim = &volume["spec"]["claimRef"];
-    json!(if claim.is_null() { String::new() } else { format!("{}/{}", text(claim, "/namespace"), text(claim, "/name")) })
-}
-
-pub(super) fn storage_class(object: &Value, _: Timestamp) -> Value {
-    json!(text(object, "/spec/storageClassName"))
-}
-
-pub(super) fn attributes_class(object: &Value, _: Timestamp) -> Value {
-    or(text(object, "/spec/volumeAttributesClassName"), UNSET)
-}
-
-pub(super) fn reason(object: &Value, _: Timestamp) -> Value {
-    json!(text(object, "/status/reason"))
-}
-
-pub(super) fn volume(claim: &Value, _: Timestamp) -> Value {
-    json!(text(claim, "/spec/volumeName"))
-}
-
-pub(super) fn claim_capacity(claim: &Value, _: Timestamp) -> Value {
+pub(crate) fn claim_capacity(claim: &Value) -> Value {
     json!(if text(claim, "/spec/volumeName").is_empty() { "" } else { text(claim, "/status/capacity/storage") })
 }
 
-fn quota(quota: &Value, wanted: impl Fn(&str) -> bool) -> Value {
+/// What a quota has of `requests`, or of `limits`.
+pub(crate) fn quota(quota: &Value, kind: &str) -> Value {
     let hard = quota["status"]["hard"].as_object().or_else(|| quota["spec"]["hard"].as_object());
-    let parts = hard.into_iter().flatten().filter(|(name, _)| wanted(name)).map(|(name, hard)| {
+    let parts = hard.into_iter().flatten().filter(|(name, _)| name.starts_with("limits.") == (kind == "limits")).map(|(name, hard)| {
         let used = quota["status"]["used"][name].as_str().unwrap_or("0");
         format!("{name}: {used}/{}", hard.as_str().unwrap_or_default())
     });
     json!(parts.collect::<Vec<_>>().join(", "))
 }
 
-pub(super) fn quota_requests(object: &Value, _: Timestamp) -> Value {
-    quota(object, |name| !name.starts_with("limits."))
-}
-
-pub(super) fn quota_limits(object: &Value, _: Timestamp) -> Value {
-    quota(object, |name| name.starts_with("limits."))
-}
-
-pub(super) fn component_status(component: &Value, _: Timestamp) -> Value {
+pub(crate) fn component_status(component: &Value) -> Value {
     json!(if text(component, "/conditions/0/status") == "True" { "Healthy" } else { "Unhealthy" })
 }
 
-pub(super) fn class_name(class: &Value, _: Timestamp) -> Value {
+pub(crate) fn class_name(class: &Value) -> Value {
     let name = text(class, "/metadata/name");
     let default = class["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true";
     json!(if default { format!("{name} (default)") } else { name.to_owned() })
 }
 
-fn flag(value: &Value) -> Value {
-    json!((*value == true).to_string())
+pub(crate) fn token_requests(driver: &Value) -> Value {
+    or(&texts(driver, "/spec/tokenRequests", "/audience").join(","), UNSET)
 }
 
-pub(super) fn expansion(class: &Value, _: Timestamp) -> Value {
-    flag(&class["allowVolumeExpansion"])
-}
-
-pub(super) fn attached(attachment: &Value, _: Timestamp) -> Value {
-    flag(&attachment["status"]["attached"])
-}
-
-pub(super) fn global_default(class: &Value, _: Timestamp) -> Value {
-    flag(&class["globalDefault"])
-}
-
-pub(super) fn drivers(node: &Value, _: Timestamp) -> Value {
-    json!(list(node, "/spec/drivers").len())
-}
-
-pub(super) fn token_requests(driver: &Value, _: Timestamp) -> Value {
-    let audiences = list(driver, "/spec/tokenRequests").iter().map(|t| text(t, "/audience").to_owned()).collect::<Vec<_>>();
-    or(&audiences.join(","), UNSET)
-}
-
-pub(super) fn lifecycle_modes(driver: &Value, _: Timestamp) -> Value {
-    joined(list(driver, "/spec/volumeLifecycleModes").iter().map(|m| m.as_str().unwrap_or_default().to_owned()))
-}
-
-pub(super) fn ingress_hosts(ingress: &Value, _: Timestamp) -> Value {
+pub(crate) fn ingress_hosts(ingress: &Value) -> Value {
     let hosts: Vec<String> = list(ingress, "/spec/rules").iter().map(|r| text(r, "/host").to_owned()).filter(|h| !h.is_empty()).collect();
     if hosts.is_empty() { json!("*") } else { first_three(hosts) }
 }
 
-pub(super) fn ingress_address(ingress: &Value, _: Timestamp) -> Value {
-    let addresses = list(ingress, "/status/loadBalancer/ingress")
-        .iter()
-        .map(|i| (if text(i, "/ip").is_empty() { text(i, "/hostname") } else { text(i, "/ip") }).to_owned());
-    json!(addresses.collect::<Vec<_>>().join(","))
+pub(crate) fn ingress_address(ingress: &Value) -> Value {
+    json!(balancers(ingress).join(","))
 }
 
-pub(super) fn ingress_ports(ingress: &Value, _: Timestamp) -> Value {
+pub(crate) fn ingress_ports(ingress: &Value) -> Value {
     json!(if list(ingress, "/spec/tls").is_empty() { "80" } else { "80, 443" })
 }
 
-pub(super) fn class_parameters(class: &Value, _: Timestamp) -> Value {
+pub(crate) fn class_parameters(class: &Value) -> Value {
     let parameters = &class["spec"]["parameters"];
     if parameters.is_null() {
         return json!(NONE);
@@ -410,38 +342,8 @@ pub(super) fn class_parameters(class: &Value, _: Timestamp) -> Value {
     json!(format!("{}{group}/{}", text(parameters, "/kind"), text(parameters, "/name")))
 }
 
-pub(super) fn parent_ref(address: &Value, _: Timestamp) -> Value {
-    let parent = &address["spec"]["parentRef"];
-    let parts = [text(parent, "/group"), text(parent, "/resource"), text(parent, "/namespace"), text(parent, "/name")];
-    json!(parts.into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("/"))
-}
-
-pub(super) fn cidrs(object: &Value, _: Timestamp) -> Value {
-    joined(list(object, "/spec/cidrs").iter().map(|c| c.as_str().unwrap_or_default().to_owned()))
-}
-
-fn amount(value: &Value) -> Value {
-    match value {
-        Value::Null => json!("N/A"),
-        Value::String(text) => json!(text),
-        other => json!(other.to_string()),
-    }
-}
-
-pub(super) fn min_available(budget: &Value, _: Timestamp) -> Value {
-    amount(&budget["spec"]["minAvailable"])
-}
-
-pub(super) fn max_unavailable(budget: &Value, _: Timestamp) -> Value {
-    amount(&budget["spec"]["maxUnavailable"])
-}
-
-pub(super) fn scale_target(scaler: &Value, _: Timestamp) -> Value {
-    json!(format!("{}/{}", text(scaler, "/spec/scaleTargetRef/kind"), text(scaler, "/spec/scaleTargetRef/name")))
-}
-
 /// Each metric as current/target; only utilization and values of the resource metrics, which nearly all autoscalers use.
-pub(super) fn scale_metrics(scaler: &Value, _: Timestamp) -> Value {
+pub(crate) fn scale_metrics(scaler: &Value) -> Value {
     if let Some(target) = scaler["spec"]["targetCPUUtilizationPercentage"].as_i64() {
         let current = scaler["status"]["currentCPUUtilizationPercentage"].as_i64().map_or(UNKNOWN.to_owned(), |n| format!("{n}%"));
         return json!(format!("cpu: {current}/{target}%"));
@@ -468,11 +370,7 @@ pub(super) fn scale_metrics(scaler: &Value, _: Timestamp) -> Value {
     if more > 0 { json!(format!("{first} + {more} more...")) } else { or(&first, NONE) }
 }
 
-pub(super) fn role(binding: &Value, _: Timestamp) -> Value {
-    json!(format!("{}/{}", text(binding, "/roleRef/kind"), text(binding, "/roleRef/name")))
-}
-
-fn subjects(binding: &Value, kind: &str) -> Value {
+pub(crate) fn subjects(binding: &Value, kind: &str) -> Value {
     let found = list(binding, "/subjects").iter().filter(|s| s["kind"] == kind).map(|s| match text(s, "/namespace") {
         "" => text(s, "/name").to_owned(),
         namespace => format!("{namespace}/{}", text(s, "/name")),
@@ -480,26 +378,13 @@ fn subjects(binding: &Value, kind: &str) -> Value {
     json!(found.collect::<Vec<_>>().join(", "))
 }
 
-pub(super) fn users(binding: &Value, _: Timestamp) -> Value {
-    subjects(binding, "User")
-}
-
-pub(super) fn groups(binding: &Value, _: Timestamp) -> Value {
-    subjects(binding, "Group")
-}
-
-pub(super) fn service_accounts(binding: &Value, _: Timestamp) -> Value {
-    subjects(binding, "ServiceAccount")
-}
-
-pub(super) fn requested_duration(request: &Value, _: Timestamp) -> Value {
+pub(crate) fn requested_duration(request: &Value) -> Value {
     json!(request["spec"]["expirationSeconds"].as_i64().map_or_else(|| NONE.to_owned(), duration::human_duration))
 }
 
-pub(super) fn request_condition(request: &Value, _: Timestamp) -> Value {
+pub(crate) fn request_condition(request: &Value) -> Value {
     let has = |kind: &str| list(request, "/status/conditions").iter().any(|c| c["type"] == kind);
-    let words = [("Denied", "Denied"), ("Approved", "Approved"), ("Failed", "Failed")];
-    let mut shown: Vec<&str> = words.iter().filter(|(kind, _)| has(kind)).map(|(_, word)| *word).collect();
+    let mut shown: Vec<&str> = ["Denied", "Approved", "Failed"].into_iter().filter(|kind| has(kind)).collect();
     if shown.is_empty() {
         shown.push("Pending");
     }
@@ -509,30 +394,13 @@ pub(super) fn request_condition(request: &Value, _: Timestamp) -> Value {
     json!(shown.join(","))
 }
 
-pub(super) fn webhooks(configuration: &Value, _: Timestamp) -> Value {
-    json!(list(configuration, "/webhooks").len())
-}
-
-pub(super) fn mutations(policy: &Value, _: Timestamp) -> Value {
-    json!(list(policy, "/spec/mutations").len())
-}
-
 /// The state that a request came to: `Pending` until somebody said.
-pub(super) fn request_state(request: &Value, _: Timestamp) -> Value {
+pub(crate) fn request_state(request: &Value) -> Value {
     let ended = ["Issued", "Denied", "Failed"].into_iter().find(|kind| condition(request, kind) == "True");
     json!(ended.unwrap_or("Pending"))
 }
 
-pub(super) fn validations(policy: &Value, _: Timestamp) -> Value {
-    json!(list(policy, "/spec/validations").len())
-}
-
-pub(super) fn param_kind(policy: &Value, _: Timestamp) -> Value {
-    let kind = &policy["spec"]["paramKind"];
-    if kind.is_null() { json!(UNSET) } else { json!(format!("{}/{}", text(kind, "/apiVersion"), text(kind, "/kind"))) }
-}
-
-pub(super) fn param_ref(binding: &Value, _: Timestamp) -> Value {
+pub(crate) fn param_ref(binding: &Value) -> Value {
     let reference = &binding["spec"]["paramRef"];
     match (text(reference, "/namespace"), text(reference, "/name")) {
         (_, "") => json!(UNSET),
@@ -541,14 +409,14 @@ pub(super) fn param_ref(binding: &Value, _: Timestamp) -> Value {
     }
 }
 
-pub(super) fn missing_priority_level(schema: &Value, _: Timestamp) -> Value {
+pub(crate) fn missing_priority_level(schema: &Value) -> Value {
     json!(match condition(schema, "Dangling") {
         "" => "?",
         status => status,
     })
 }
 
-pub(super) fn claim_state(claim: &Value, _: Timestamp) -> Value {
+pub(crate) fn claim_state(claim: &Value) -> Value {
     let mut states = Vec::new();
     if !claim["metadata"]["deletionTimestamp"].is_null() {
         states.push("deleted");
@@ -560,12 +428,7 @@ pub(super) fn claim_state(claim: &Value, _: Timestamp) -> Value {
     json!(states.join(","))
 }
 
-pub(super) fn api_service(service: &Value, _: Timestamp) -> Value {
-    let reference = &service["spec"]["service"];
-    json!(if reference.is_null() { "Local".to_owned() } else { format!("{}/{}", text(reference, "/namespace"), text(reference, "/name")) })
-}
-
-pub(super) fn available(service: &Value, _: Timestamp) -> Value {
+pub(crate) fn available(service: &Value) -> Value {
     let found = list(service, "/status/conditions").iter().find(|c| c["type"] == "Available");
     match found {
         Some(c) if c["status"] == "True" => json!("True"),
@@ -575,13 +438,13 @@ pub(super) fn available(service: &Value, _: Timestamp) -> Value {
 }
 
 /// The first twelve digits, as images' digests are shown.
-pub(super) fn short_digest(module: &Value, _: Timestamp) -> Value {
+pub(crate) fn short_digest(module: &Value) -> Value {
     let digest = text(module, "/status/digest");
     let hex = digest.rsplit(':').next().unwrap_or_default();
     or(&hex.chars().take(12).collect::<String>(), NONE)
 }
 
-pub(super) fn p99(module: &Value, _: Timestamp) -> Value {
+pub(crate) fn p99(module: &Value) -> Value {
     match module.pointer("/status/p99Micros").and_then(Value::as_i64) {
         None => json!(NONE),
         Some(micros @ ..1_000) => json!(format!("{micros}us")),
@@ -590,7 +453,7 @@ pub(super) fn p99(module: &Value, _: Timestamp) -> Value {
     }
 }
 
-pub(super) fn memory(module: &Value, _: Timestamp) -> Value {
+pub(crate) fn memory(module: &Value) -> Value {
     match module.pointer("/status/memoryBytes").and_then(Value::as_i64) {
         None => json!(NONE),
         Some(bytes @ ..1_048_576) => json!(format!("{}Ki", bytes / 1_024)),

@@ -16,16 +16,16 @@ struct Summary {
     last_restart: Option<Timestamp>,
 }
 
-pub(super) fn ready(pod: &Value, _: Timestamp) -> Value {
+pub(crate) fn ready(pod: &Value) -> Value {
     let summary = summary(pod);
     json!(format!("{}/{}", summary.ready, summary.total))
 }
 
-pub(super) fn status(pod: &Value, _: Timestamp) -> Value {
+pub(crate) fn status(pod: &Value) -> Value {
     json!(summary(pod).reason)
 }
 
-pub(super) fn restarts(pod: &Value, now: Timestamp) -> Value {
+pub(crate) fn restarts(pod: &Value, now: Timestamp) -> Value {
     let Summary { restarts, last_restart, .. } = summary(pod);
     match last_restart.filter(|_| restarts != 0) {
         Some(time) => json!(format!("{restarts} ({} ago)", duration::human_duration(now.as_second() - time.as_second()))),
@@ -33,19 +33,19 @@ pub(super) fn restarts(pod: &Value, now: Timestamp) -> Value {
     }
 }
 
-pub(super) fn address(pod: &Value, _: Timestamp) -> Value {
+pub(crate) fn address(pod: &Value) -> Value {
     let first = pod["status"]["podIPs"][0]["ip"].as_str().or_else(|| pod["status"]["podIP"].as_str());
     json!(first.filter(|ip| !ip.is_empty()).unwrap_or("<none>"))
 }
 
-pub(super) fn readiness_gates(pod: &Value, _: Timestamp) -> Value {
+pub(crate) fn readiness_gates(pod: &Value) -> Value {
     let Some(gates) = pod["spec"]["readinessGates"].as_array().filter(|gates| !gates.is_empty()) else { return json!("<none>") };
     let open = gates.iter().filter(|gate| condition(pod, gate["conditionType"].as_str().unwrap_or_default())).count();
     json!(format!("{open}/{}", gates.len()))
 }
 
 /// Finished pods say so in their row, so that clients can leave them out.
-pub(super) fn row_conditions(resource: &Resource, pod: &Value) -> Option<Value> {
+pub(crate) fn row_conditions(resource: &Resource, pod: &Value) -> Option<Value> {
     if resource.plural != "pods" || !resource.group.is_empty() {
         return None;
     }

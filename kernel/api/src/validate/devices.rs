@@ -360,7 +360,7 @@ pub(super) fn binding(part: &Object, path: &Path<'_>, failures: &mut Failures) {
 }
 
 /// What a claim's status must be as the successor of another: reserved only while allocated, an allocation that stays, results and devices that are its own.
-pub(super) fn claim_status(new: &Value, old: &Value, failures: &mut Failures) {
+pub(crate) fn claim_status(new: &Value, old: &Value, failures: &mut Failures) {
     let (status, before) = (&new["status"], &old["status"]);
     let (allocation, reserved) = (&status["allocation"], status["reservedFor"].as_array().map_or(&[][..], Vec::as_slice));
     if !reserved.is_empty() && allocation.is_null() {

@@ -1,4 +1,4 @@
-//! What an update may not change. Rows where a field is simply fixed; functions where it depends.
+//! What an update may not change: `fixed` and `once-set` in schema/resources.rows where that is all there is to say; functions, named there, where it depends.
 
 use serde_json::{Value, json};
 
@@ -8,77 +8,21 @@ use crate::status::FieldError;
 
 pub(super) const FIXED: &str = "field is immutable";
 
-/// (group, plural, JSON pointers) of fields that keep the value that they were created with.
-#[rustfmt::skip]
-static FIELDS: &[(&str, &str, &[&str])] = &[
-    ("apps", "deployments", &["/spec/selector"]),
-    ("apps", "replicasets", &["/spec/selector"]),
-    ("apps", "daemonsets", &["/spec/selector"]),
-    ("apps", "controllerrevisions", &["/data"]),
-    ("batch", "jobs", &["/spec/selector", "/spec/completionMode", "/spec/podFailurePolicy", "/spec/backoffLimitPerIndex", "/spec/managedBy", "/spec/successPolicy"]),
-    ("", "secrets", &["/type"]),
-    ("", "resourcequotas", &["/spec/scopes"]),
-    ("", "persistentvolumes", &["/spec/volumeMode"]),
-    ("discovery.k8s.io", "endpointslices", &["/addressType"]),
-    ("networking.k8s.io", "ingressclasses", &["/spec/controller"]),
-    ("networking.k8s.io", "ipaddresses", &["/spec/parentRef"]),
-    ("node.k8s.io", "runtimeclasses", &["/handler"]),
-    ("rbac.authorization.k8s.io", "clusterrolebindings", &["/roleRef"]),
-    ("rbac.authorization.k8s.io", "rolebindings", &["/roleRef"]),
-    ("scheduling.k8s.io", "priorityclasses", &["/value", "/preemptionPolicy"]),
-    ("storage.k8s.io", "storageclasses", &["/provisioner", "/parameters", "/reclaimPolicy", "/volumeBindingMode"]),
-    ("storage.k8s.io", "volumeattributesclasses", &["/driverName", "/parameters"]),
-    ("storage.k8s.io", "volumeattachments", &["/spec"]),
-    ("storage.k8s.io", "csidrivers", &["/spec/attachRequired", "/spec/fsGroupPolicy", "/spec/volumeLifecycleModes"]),
-    ("storage.k8s.io", "csistoragecapacities", &["/nodeTopology", "/storageClassName"]),
-    ("certificates.k8s.io", "certificatesigningrequests", &["/spec"]),
-    ("certificates.k8s.io", "clustertrustbundles", &["/spec/signerName"]),
-    ("certificates.k8s.io", "podcertificaterequests", &["/spec"]),
-    ("resource.k8s.io", "resourceclaims", &["/spec"]),
-    ("resource.k8s.io", "resourceclaimtemplates", &["/spec"]),
-    ("resource.k8s.io", "resourceslices", &["/spec/driver", "/spec/nodeName", "/spec/pool/name"]),
-    ("apiextensions.k8s.io", "customresourcedefinitions", &["/spec/scope", "/spec/group", "/spec/names/kind", "/spec/names/plural"]),
-];
-
-/// Fields that keep their value once they have one.
-static ONCE_SET: &[(&str, &str, &[&str])] =
-    &[("", "nodes", &["/spec/podCIDR", "/spec/podCIDRs", "/spec/providerID"]), ("", "persistentvolumeclaims", &["/spec/volumeName"])];
-
-type Check = fn(&Value, &Value, &mut Failures);
-
-/// Kinds with rules of their own.
-static CHECKS: &[(&str, &str, Check)] = &[
-    ("", "pods", pod),
-    ("", "configmaps", frozen),
-    ("", "secrets", frozen),
-    ("", "services", service),
-    ("networking.k8s.io", "servicecidrs", |new, old, failures| kept_in_order(new, old, "/spec/cidrs", failures)),
-    ("", "persistentvolumeclaims", claim),
-    ("", "persistentvolumes", volume),
-    ("apps", "statefulsets", stateful_set),
-    ("batch", "jobs", job),
-];
-
-/// Writes to a part of an object, with rules of their own: (plural, subresource, rule).
-static PARTS: &[(&str, &str, Check)] = &[("pods", "ephemeralcontainers", ephemeral_containers), ("pods", "resize", resize)];
-
-/// Statuses with rules of their own: (group, plural, rule).
-static STATUSES: &[(&str, &str, Check)] = &[("resource.k8s.io", "resourceclaims", super::devices::claim_status)];
+/// What `new` must keep of `old`, or may only change in some way.
+pub(crate) type Succession = fn(&Value, &Value, &mut Failures);
 
 /// Checks that the status of `new` may follow that of `old`.
 pub(super) fn check_status(resource: &Resource, new: &Value, old: &Value, failures: &mut Failures) {
-    let row = STATUSES.iter().find(|(group, plural, _)| *group == resource.group && *plural == resource.plural);
-    row.into_iter().for_each(|(_, _, check)| check(new, old, failures));
+    resource.facts().update_status.into_iter().for_each(|check| check(new, old, failures));
 }
 
 /// Checks that `new`, as a write to the subresource `part`, keeps of `old` what it must.
 pub(super) fn check_part(resource: &Resource, part: &str, new: &Value, old: &Value, failures: &mut Failures) {
-    let row = PARTS.iter().find(|(plural, name, _)| *plural == resource.plural && *name == part);
-    row.into_iter().for_each(|(_, _, check)| check(new, old, failures));
+    resource.facts().part(part).and_then(|part| part.check).into_iter().for_each(|check| check(new, old, failures));
 }
 
 /// Ephemeral containers stay, and stay as they are.
-fn ephemeral_containers(new: &Value, old: &Value, failures: &mut Failures) {
+pub(crate) fn ephemeral_containers(new: &Value, old: &Value, failures: &mut Failures) {
     let list = |pod: &Value| pod["spec"]["ephemeralContainers"].as_array().cloned().unwrap_or_default();
     let now = list(new);
     for before in list(old) {
@@ -93,7 +37,7 @@ fn ephemeral_containers(new: &Value, old: &Value, failures: &mut Failures) {
 }
 
 /// A resize changes what containers ask for of processor and memory, not what kind of pod it is.
-fn resize(new: &Value, old: &Value, failures: &mut Failures) {
+pub(crate) fn resize(new: &Value, old: &Value, failures: &mut Failures) {
     let amounts = ["requests", "limits"].map(|kind| ["cpu", "memory"].map(|name| format!("resources/{kind}/{name}")));
     let mut mutable: Vec<String> = vec!["/resources".to_owned()];
     for list in ["containers", "initContainers"] {
@@ -128,16 +72,13 @@ fn drop_empty(spec: &mut Value, kind: &str) {
 
 /// Checks that `new` keeps of `old` what objects of `resource` must keep.
 pub(super) fn check(resource: &Resource, new: &Value, old: &Value, failures: &mut Failures) {
-    let about = |group: &str, plural: &str| group == resource.group && plural == resource.plural;
-    let fixed = FIELDS.iter().filter(|(group, plural, _)| about(group, plural)).flat_map(|(_, _, fields)| *fields);
-    fixed.for_each(|pointer| keep(pointer, new, old, failures));
-    let once = ONCE_SET.iter().filter(|(group, plural, _)| about(group, plural)).flat_map(|(_, _, fields)| *fields);
-    for pointer in
-        once.filter(|pointer| old.pointer(pointer).is_some_and(|v| v.as_str() != Some("")) && new.pointer(pointer) != old.pointer(pointer))
-    {
+    let facts = resource.facts();
+    facts.fixed.iter().for_each(|pointer| keep(pointer, new, old, failures));
+    let had = |pointer: &str| old.pointer(pointer).is_some_and(|value| value.as_str() != Some(""));
+    for pointer in facts.once_set.iter().filter(|pointer| had(pointer) && new.pointer(pointer) != old.pointer(pointer)) {
         failures.push(FieldError::forbidden(pointer.trim_start_matches('/').replace('/', "."), "may not change once it has a value"));
     }
-    CHECKS.iter().filter(|(group, plural, _)| about(group, plural)).for_each(|(_, _, check)| check(new, old, failures));
+    facts.update.into_iter().for_each(|check| check(new, old, failures));
 }
 
 fn keep(pointer: &str, new: &Value, old: &Value, failures: &mut Failures) {
@@ -175,7 +116,7 @@ fn remove(value: &mut Value, keys: &[&str]) {
 }
 
 /// Of a pod only a few fields may change: images, the deadline, more tolerations; its gates may open.
-fn pod(new: &Value, old: &Value, failures: &mut Failures) {
+pub(crate) fn pod(new: &Value, old: &Value, failures: &mut Failures) {
     const MUTABLE: &[&str] =
         &["/containers/*/image", "/initContainers/*/image", "/activeDeadlineSeconds", "/tolerations", "/schedulingGates"];
     let (new, old) = (&new["spec"], &old["spec"]);
@@ -231,7 +172,7 @@ fn pod(new: &Value, old: &Value, failures: &mut Failures) {
 }
 
 /// A config map or secret that says `immutable: true` stays as it is.
-fn frozen(new: &Value, old: &Value, failures: &mut Failures) {
+pub(crate) fn frozen(new: &Value, old: &Value, failures: &mut Failures) {
     if old["immutable"] != json!(true) {
         return;
     }
@@ -245,7 +186,7 @@ fn frozen(new: &Value, old: &Value, failures: &mut Failures) {
     }
 }
 
-fn service(new: &Value, old: &Value, failures: &mut Failures) {
+pub(crate) fn service(new: &Value, old: &Value, failures: &mut Failures) {
     let external = |service: &Value| service["spec"]["type"] == "ExternalName";
     let address = |service: &Value| service["spec"]["clusterIP"].as_str().unwrap_or_default().to_owned();
     if external(new) || external(old) || address(old).is_empty() {
@@ -260,7 +201,7 @@ fn service(new: &Value, old: &Value, failures: &mut Failures) {
 }
 
 /// Of a list for one or both families: what both have, they have alike. The second may come and go.
-fn kept_in_order(new: &Value, old: &Value, pointer: &str, failures: &mut Failures) {
+pub(crate) fn kept_in_order(new: &Value, old: &Value, pointer: &str, failures: &mut Failures) {
     let all = |object: &Value| object.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
     if let Some(at) = all(new).iter().zip(all(old)).position(|(new, old)| *new != old) {
         let field = format!("{}[{at}]", pointer[1..].replace('/', "."));
@@ -268,7 +209,7 @@ fn kept_in_order(new: &Value, old: &Value, pointer: &str, failures: &mut Failure
     }
 }
 
-fn claim(new: &Value, old: &Value, failures: &mut Failures) {
+pub(crate) fn claim(new: &Value, old: &Value, failures: &mut Failures) {
     let mut mutable = vec!["/volumeName"];
     if new["status"]["phase"] == "Bound" {
         mutable.extend(["/resources/requests", "/volumeAttributesClassName"]);
@@ -289,7 +230,7 @@ fn claim(new: &Value, old: &Value, failures: &mut Failures) {
     }
 }
 
-fn volume(new: &Value, old: &Value, failures: &mut Failures) {
+pub(crate) fn volume(new: &Value, old: &Value, failures: &mut Failures) {
     #[rustfmt::skip]
     let mutable = [
         "/capacity", "/volumeMode", "/accessModes", "/claimRef", "/persistentVolumeReclaimPolicy", "/storageClassName", "/mountOptions", "/volumeAttributesClassName", "/nodeAffinity",
@@ -299,7 +240,7 @@ fn volume(new: &Value, old: &Value, failures: &mut Failures) {
     }
 }
 
-fn stateful_set(new: &Value, old: &Value, failures: &mut Failures) {
+pub(crate) fn stateful_set(new: &Value, old: &Value, failures: &mut Failures) {
     #[rustfmt::skip]
     let mutable = [
         "/replicas", "/ordinals", "/template", "/updateStrategy", "/revisionHistoryLimit", "/persistentVolumeClaimRetentionPolicy", "/minReadySeconds",
@@ -312,7 +253,7 @@ fn stateful_set(new: &Value, old: &Value, failures: &mut Failures) {
 }
 
 /// A job's template may change only while it is suspended and has not started.
-fn job(new: &Value, old: &Value, failures: &mut Failures) {
+pub(crate) fn job(new: &Value, old: &Value, failures: &mut Failures) {
     let suspended = old["spec"]["suspend"] == json!(true) && old["status"]["startTime"].is_null();
     if !suspended {
         keep("/spec/template", new, old, failures);

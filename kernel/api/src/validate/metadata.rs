@@ -10,29 +10,13 @@ use crate::status::FieldError;
 /// Bytes of all annotations of one object together.
 pub const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 
-/// (group, plural, format of the name) where it is not a DNS subdomain.
-static NAMES: &[(&str, &str, names::Check)] = &[
-    ("", "namespaces", names::dns_label),
-    ("", "services", names::dns_1035_label),
-    ("apps", "statefulsets", names::dns_label),
-    ("batch", "cronjobs", cron_job_name),
-    ("networking.k8s.io", "ipaddresses", names::ip_address),
-    ("rbac.authorization.k8s.io", "clusterrolebindings", names::path_segment),
-    ("rbac.authorization.k8s.io", "clusterroles", names::path_segment),
-    ("rbac.authorization.k8s.io", "rolebindings", names::path_segment),
-    ("rbac.authorization.k8s.io", "roles", names::path_segment),
-    ("certificates.k8s.io", "clustertrustbundles", trust_bundle_name),
-    ("flowcontrol.apiserver.k8s.io", "flowschemas", names::dns_subdomain),
-    ("pintle.dev", "modules", names::dns_label),
-];
-
 /// A cron job leaves room for the jobs that it names.
-fn cron_job_name(text: &str) -> Option<String> {
+pub(crate) fn cron_job_name(text: &str) -> Option<String> {
     names::dns_subdomain(text).or_else(|| (text.len() > 52).then(|| "must be no more than 52 characters".to_owned()))
 }
 
 /// `signer:with:colons:name`, or a plain name.
-fn trust_bundle_name(text: &str) -> Option<String> {
+pub(crate) fn trust_bundle_name(text: &str) -> Option<String> {
     text.split(':').find_map(names::dns_subdomain)
 }
 
@@ -82,8 +66,7 @@ pub(super) fn check_labels(labels: Option<&Value>, path: &Path<'_>, failures: &m
 
 fn check_name(resource: &Resource, metadata: &Map<String, Value>, path: &Path<'_>, failures: &mut Failures) {
     let text = |key: &str| metadata.get(key).and_then(Value::as_str).unwrap_or_default();
-    let row = NAMES.iter().find(|(group, plural, _)| *group == resource.group && *plural == resource.plural);
-    let format = row.map_or(names::dns_subdomain as names::Check, |(_, _, check)| *check);
+    let format = resource.facts().named;
     let (name, prefix) = (text("name"), text("generateName"));
     // A prefix may end in a dash, which the suffix then follows.
     if let Some(why) = Some(prefix.trim_end_matches('-')).filter(|prefix| !prefix.is_empty()).and_then(format) {
