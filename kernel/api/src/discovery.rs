@@ -7,33 +7,8 @@ use sha2::{Digest as _, Sha256};
 
 use base64::Engine as _;
 
-use crate::resource::{Resource, Scope, Verbs};
+use crate::resource::{GROUP_ORDER, Resource, Scope, Verbs};
 use crate::table::Schema;
-
-/// Groups in the order in which clients shall try them; others follow by name. The core group has its own root.
-static GROUP_ORDER: &[&str] = &[
-    "apiregistration.k8s.io",
-    "apps",
-    "events.k8s.io",
-    "authentication.k8s.io",
-    "authorization.k8s.io",
-    "autoscaling",
-    "batch",
-    "certificates.k8s.io",
-    "networking.k8s.io",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "storage.k8s.io",
-    "admissionregistration.k8s.io",
-    "apiextensions.k8s.io",
-    "scheduling.k8s.io",
-    "coordination.k8s.io",
-    "node.k8s.io",
-    "discovery.k8s.io",
-    "flowcontrol.apiserver.k8s.io",
-    "resource.k8s.io",
-    "storagemigration.k8s.io",
-];
 
 /// Which root an aggregated document is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,14 +4,13 @@
 //! embedded messages; the rows say which. Custom resources have no protobuf form.
 //!
 //! Upstream's encoders write many fields at their zero value, which its decoders take for absent. So that an object is the
-//! same whichever way it came, [`zero`] says which zeros are dropped. Unknown fields are skipped, as upstream does.
+//! same whichever way it came, `schema/zeros.rows` says which zeros are dropped. Unknown fields are skipped, as upstream does.
 //!
 //! Bytes are hostile: lengths are checked before they are used, nesting is bounded, text must be UTF-8.
 
 mod decode;
 mod encode;
 mod wire;
-mod zero;
 
 use serde_json::{Value, json};
 

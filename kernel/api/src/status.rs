@@ -83,27 +83,7 @@ pub enum Reason {
 impl Reason {
     /// The word that travels; "" for [`Reason::Unknown`].
     pub fn as_str(self) -> &'static str {
-        match self {
-            Reason::Unknown => "",
-            Reason::BadRequest => "BadRequest",
-            Reason::Unauthorized => "Unauthorized",
-            Reason::Forbidden => "Forbidden",
-            Reason::NotFound => "NotFound",
-            Reason::AlreadyExists => "AlreadyExists",
-            Reason::Conflict => "Conflict",
-            Reason::Gone => "Gone",
-            Reason::Expired => "Expired",
-            Reason::Invalid => "Invalid",
-            Reason::MethodNotAllowed => "MethodNotAllowed",
-            Reason::NotAcceptable => "NotAcceptable",
-            Reason::RequestEntityTooLarge => "RequestEntityTooLarge",
-            Reason::UnsupportedMediaType => "UnsupportedMediaType",
-            Reason::TooManyRequests => "TooManyRequests",
-            Reason::InternalError => "InternalError",
-            Reason::ServiceUnavailable => "ServiceUnavailable",
-            Reason::Timeout => "Timeout",
-            Reason::ServerTimeout => "ServerTimeout",
-        }
+        REASONS.iter().find(|row| row.1 == self).map_or("", |row| row.2)
     }
 }
 
@@ -295,10 +275,9 @@ impl ApiError {
 
     /// Any other HTTP code, such as a module's own verdict. The reason follows from the code.
     pub fn from_code(code: u16, reason: &str, message: impl Into<String>) -> ApiError {
-        let known =
-            REASONS.iter().find(|(_, r)| !reason.is_empty() && r.as_str() == reason).or_else(|| REASONS.iter().find(|(c, _)| *c == code));
+        let known = REASONS.iter().find(|row| row.2 == reason).or_else(|| REASONS.iter().find(|row| row.0 == code));
         let code = if (400..600).contains(&code) { code } else { 500 };
-        ApiError::new(code, known.map_or(Reason::Unknown, |(_, r)| *r), message)
+        ApiError::new(code, known.map_or(Reason::Unknown, |row| row.1), message)
     }
 
     /// The meta/v1 Status that travels.
@@ -333,25 +312,26 @@ pub fn success(resource: &Resource, name: &str, uid: &str) -> Value {
     json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details.to_value() })
 }
 
-const REASONS: &[(u16, Reason)] = &[
-    (400, Reason::BadRequest),
-    (401, Reason::Unauthorized),
-    (403, Reason::Forbidden),
-    (404, Reason::NotFound),
-    (405, Reason::MethodNotAllowed),
-    (406, Reason::NotAcceptable),
-    (409, Reason::Conflict),
-    (409, Reason::AlreadyExists),
-    (410, Reason::Gone),
-    (410, Reason::Expired),
-    (413, Reason::RequestEntityTooLarge),
-    (415, Reason::UnsupportedMediaType),
-    (422, Reason::Invalid),
-    (429, Reason::TooManyRequests),
-    (500, Reason::InternalError),
-    (500, Reason::ServerTimeout),
-    (503, Reason::ServiceUnavailable),
-    (504, Reason::Timeout),
+/// Codes, reasons and their words; of several reasons for a code the first is the usual one.
+const REASONS: &[(u16, Reason, &str)] = &[
+    (400, Reason::BadRequest, "BadRequest"),
+    (401, Reason::Unauthorized, "Unauthorized"),
+    (403, Reason::Forbidden, "Forbidden"),
+    (404, Reason::NotFound, "NotFound"),
+    (405, Reason::MethodNotAllowed, "MethodNotAllowed"),
+    (406, Reason::NotAcceptable, "NotAcceptable"),
+    (409, Reason::Conflict, "Conflict"),
+    (409, Reason::AlreadyExists, "AlreadyExists"),
+    (410, Reason::Gone, "Gone"),
+    (410, Reason::Expired, "Expired"),
+    (413, Reason::RequestEntityTooLarge, "RequestEntityTooLarge"),
+    (415, Reason::UnsupportedMediaType, "UnsupportedMediaType"),
+    (422, Reason::Invalid, "Invalid"),
+    (429, Reason::TooManyRequests, "TooManyRequests"),
+    (500, Reason::InternalError, "InternalError"),
+    (500, Reason::ServerTimeout, "ServerTimeout"),
+    (503, Reason::ServiceUnavailable, "ServiceUnavailable"),
+    (504, Reason::Timeout, "Timeout"),
 ];
 
 /// A query or an object asks for labels in words that are none: 400.

@@ -98,6 +98,8 @@ pub struct Field<'a> {
     pub required: bool,
     /// Whether upstream's struct holds the value itself, not a pointer to it: for field ownership it is there even when empty.
     pub inline: bool,
+    /// Whether a zero value in protobuf says that nothing was said.
+    pub zero_is_absent: bool,
     /// Relation of the elements.
     pub relation: Relation,
     /// Comma-separated keys of a [`Relation::Map`] list, as the table stores them.
@@ -179,6 +181,7 @@ pub(crate) struct FieldRow {
     target: u16,
     required: bool,
     inline: bool,
+    zero_is_absent: bool,
     relation: Text,
     keys: Text,
     merge_key: Text,
@@ -395,6 +398,7 @@ impl FieldRow {
             target: (self.target != u16::MAX).then_some(TypeId(u32::from(self.target))),
             required: self.required,
             inline: self.inline,
+            zero_is_absent: self.zero_is_absent,
             relation: Relation::parse(self.relation.string()),
             keys: self.keys.string(),
             merge_key: self.merge_key.string(),
@@ -416,6 +420,7 @@ impl DynamicField {
             target: self.target,
             required: self.required,
             inline: false,
+            zero_is_absent: false,
             relation: self.relation,
             keys: &self.list_keys,
             merge_key: &self.merge_key,

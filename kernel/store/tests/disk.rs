@@ -108,9 +108,9 @@ impl SimDisk {
 }
 
 impl Disk for SimDisk {
-    fn backend(&self) -> io::Result<Box<dyn StorageBackend>> {
+    fn backend(&self) -> io::Result<Arc<dyn StorageBackend>> {
         self.0.lock().check_power()?;
-        Ok(Box::new(self.clone()))
+        Ok(Arc::new(self.clone()))
     }
 
     fn spend(&self, spending: Spending) -> io::Result<()> {

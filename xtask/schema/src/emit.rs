@@ -26,13 +26,14 @@ pub fn write(model: &Model, dir: &Path) {
             let target = if field.shape.target.is_empty() { u16::MAX as usize } else { index[field.shape.target.as_str()] };
             let _ = writeln!(
                 fields,
-                "FieldRow {{ name: {}, doc: {}, container: {}, element: {}, target: {target}, required: {}, inline: {}, relation: {}, keys: {}, merge_key: {}, strategy: {}, default: {}, tag: {}, outer: {:?} }},",
+                "FieldRow {{ name: {}, doc: {}, container: {}, element: {}, target: {target}, required: {}, inline: {}, zero_is_absent: {}, relation: {}, keys: {}, merge_key: {}, strategy: {}, default: {}, tag: {}, outer: {:?} }},",
                 strings.add(&field.json),
                 docs.add(&field.doc),
                 container(field.shape.container),
                 element(field.shape.element),
                 field.required,
                 field.inline,
+                field.zero_is_absent,
                 strings.add(&field.element),
                 strings.add(&field.list_keys.join(",")),
                 strings.add(&field.merge_key),

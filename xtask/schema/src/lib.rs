@@ -38,6 +38,7 @@ pub fn generate(manifest_dir: &Path, out_dir: &Path) {
     let messages = protobuf::read(&protobuf_dir.join("src"));
     protobuf::annotate(&mut model, &messages);
     rows::read_overrides(&mut model, &manifest_dir.join("schema/overrides.rows"));
+    rows::read_zeros(&mut model, &manifest_dir.join("schema/zeros.rows"));
     rules::write(&model, &manifest_dir.join("schema/validation.rows"), &out_dir.join("validation.rs"));
     resources::write(&model, &manifest_dir.join("schema/resources.rows"), &out_dir.join("resources.rs"));
     emit::write(&model, out_dir);

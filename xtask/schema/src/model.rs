@@ -41,6 +41,8 @@ pub struct FieldDef {
     pub required: bool,
     /// Whether upstream's struct holds the value itself, not a pointer to it: it is there even where nobody set it.
     pub inline: bool,
+    /// Whether a zero value in protobuf says that nothing was said.
+    pub zero_is_absent: bool,
     /// "", "atomic", "set" or "map": of the list, or "atomic" or "granular" of the map or struct.
     pub element: String,
     pub list_keys: Vec<String>,

@@ -1,6 +1,6 @@
 //! `resources.rows`: what is known of each resource beyond the type of its objects, and the Rust table that is made of it.
 //!
-//! A line that is not indented names a resource, `plural` (of the core group) or `group/plural`; the indented lines below are its facts:
+//! `groups GROUP...` is the order of groups in discovery. Another line that is not indented names a resource, `plural` (of the core group) or `group/plural`; the indented lines below are its facts:
 //!
 //! ```text
 //! short NAME...                   abbreviations               in CATEGORY...             groups of resources, such as `all`
@@ -47,9 +47,12 @@ struct Facts {
 pub(crate) fn write(model: &Model, path: &Path, out: &Path) {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let mut all: Vec<(String, String, Facts)> = Vec::new();
+    let mut order = Vec::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
         let at = format!("{}:{}", path.display(), index + 1);
-        if line.starts_with(' ') {
+        if let Some(groups) = line.strip_prefix("groups ") {
+            order.extend(words(groups, &at));
+        } else if line.starts_with(' ') {
             let (_, _, facts) = all.last_mut().unwrap_or_else(|| panic!("{at}: a fact of no resource"));
             fact(facts, &words(line, &at), &at);
         } else {
@@ -70,7 +73,7 @@ pub(crate) fn write(model: &Model, path: &Path, out: &Path) {
         }
         let _ = writeln!(table, "    ({group:?}, {plural:?}, Facts {{ {fields}..PLAIN }}),");
     }
-    table.push_str("];\n");
+    let _ = writeln!(table, "];\npub(crate) static GROUP_ORDER: &[&str] = {};", list(&order));
     std::fs::write(out, table).unwrap_or_else(|e| panic!("{}: {e}", out.display()));
 }
 

@@ -64,6 +64,30 @@ pub fn read_overrides(model: &mut Model, file: &Path) {
     }
 }
 
+/// Notes which zeros say nothing, by `WORD NAME...` of `file`: texts and numbers that are kept, flags that are dropped, types that have no pointers.
+pub fn read_zeros(model: &mut Model, file: &Path) {
+    let text = std::fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    let rows = || text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(' '));
+    let has = |list: &str, name: &str| rows().any(|(word, names)| word == list && names.split(' ').any(|known| known == name));
+    let lists = ["kept-texts", "kept-numbers", "dropped-flags", "plain-types"];
+    assert!(rows().all(|(word, _)| lists.contains(&word)), "{}: a row is one of {lists:?}", file.display());
+    for (type_name, def) in &mut model.types {
+        let plain = has("plain-types", type_name.rsplit('.').next().unwrap_or_default());
+        for field in def.fields.iter_mut().filter(|field| field.shape.container == Container::Single && !field.required) {
+            let name = &field.json;
+            field.zero_is_absent = match field.shape.element {
+                Element::Bool => has("dropped-flags", name),
+                Element::Int32 | Element::Int64 | Element::Float => plain || !has("kept-numbers", name),
+                Element::String | Element::Bytes | Element::Time | Element::MicroTime | Element::Duration | Element::Quantity => {
+                    !has("kept-texts", name)
+                }
+                Element::IntOrString => !has("kept-texts", name) && !has("kept-numbers", name),
+                _ => false,
+            };
+        }
+    }
+}
+
 /// `Kind` words look like `group/version/plural/Cluster`.
 fn add_kind(model: &mut Model, text: &str, kind: &str, type_name: &str) {
     let parts: Vec<&str> = text.split('/').collect();

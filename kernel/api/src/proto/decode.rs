@@ -4,7 +4,7 @@ use base64::Engine as _;
 use serde_json::{Map, Number, Value};
 
 use super::wire::{self, Wire};
-use super::{MAGIC, ProtoError, zero};
+use super::{MAGIC, ProtoError};
 use crate::decode::NESTING_MAX;
 use crate::table::{Container, Element, Field, TypeView};
 
@@ -18,7 +18,10 @@ pub(super) fn message(view: TypeView<'_>, bytes: &[u8]) -> Result<Value, ProtoEr
 fn object(view: TypeView<'_>, bytes: &[u8], depth: usize) -> Result<Object, ProtoError> {
     let mut map = Object::new();
     level(view, bytes, [0, 0], depth, &mut map)?;
-    zero::drop_zeros(view, &mut map);
+    map.retain(|key, value| {
+        let zero = matches!(value, Value::Bool(false)) || *value == "" || value.as_f64() == Some(0.0);
+        !zero || !view.field(key).is_some_and(|field| field.zero_is_absent)
+    });
     Ok(map)
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableHandle, WriteTransaction};
 
@@ -13,12 +14,12 @@ use super::snapshot::Snapshot;
 use crate::error::Error;
 
 /// Open what is in the backend and check that it is ours; an empty one becomes a new store.
-pub(super) fn open(backend: Box<dyn StorageBackend>, cache_bytes: usize) -> Result<Database, Fault> {
+pub(super) fn open(backend: Arc<dyn StorageBackend>, cache_bytes: usize) -> Result<Database, Fault> {
     guarded(|| {
         let empty = backend.len()? == 0;
         let mut builder = Builder::new();
         builder.set_cache_size(cache_bytes);
-        let db = builder.create_with_backend(Boxed(backend))?;
+        let db = builder.create_with_backend(Chosen(backend))?;
         if empty {
             initialize(&db)?;
         } else {
@@ -176,9 +177,9 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, F
 
 /// redb takes a backend by value; this lets it be chosen at run time.
 #[derive(Debug)]
-struct Boxed(Box<dyn StorageBackend>);
+struct Chosen(Arc<dyn StorageBackend>);
 
-impl StorageBackend for Boxed {
+impl StorageBackend for Chosen {
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }

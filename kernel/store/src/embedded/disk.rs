@@ -28,7 +28,7 @@ pub trait Disk: Send + Sync + 'static {
     ///
     /// # Errors
     /// The disk is not usable (yet).
-    fn backend(&self) -> io::Result<Box<dyn StorageBackend>>;
+    fn backend(&self) -> io::Result<Arc<dyn StorageBackend>>;
 
     /// From now on, take space like this. A disk without a reserve ignores it.
     ///
@@ -110,8 +110,8 @@ impl FileDisk {
 }
 
 impl Disk for FileDisk {
-    fn backend(&self) -> io::Result<Box<dyn StorageBackend>> {
-        Ok(Box::new(FileBackend(self.file.clone())))
+    fn backend(&self) -> io::Result<Arc<dyn StorageBackend>> {
+        Ok(Arc::new(FileBackend(self.file.clone())))
     }
 
     fn spend(&self, spending: Spending) -> io::Result<()> {
@@ -163,36 +163,11 @@ impl MemoryDisk {
 }
 
 impl Disk for MemoryDisk {
-    fn backend(&self) -> io::Result<Box<dyn StorageBackend>> {
-        Ok(Box::new(MemoryBackend(self.0.clone())))
+    fn backend(&self) -> io::Result<Arc<dyn StorageBackend>> {
+        Ok(self.0.clone())
     }
 
     fn release(&self) {}
-}
-
-#[derive(Debug)]
-struct MemoryBackend(Arc<InMemoryBackend>);
-
-impl StorageBackend for MemoryBackend {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset, data)
-    }
 }
 
 fn lock(path: &Path, options: &OpenOptions) -> Result<File> {
