@@ -3,6 +3,7 @@
 use pintle_api::network::Network;
 use pintle_host::{ClusterFacts, Host, HostConfig, HostError, ModuleStats};
 use pintle_pki::{Pki, PkiError};
+use pintle_registry::audit::{Auditor, LogConfig, Policy};
 use pintle_registry::{OpenError, Registry, RegistryConfig};
 use pintle_server::{Check, ClusterSettings, Introspection, Metric, Server, ServerConfig};
 use pintle_store::{Options as StoreOptions, RedbStore};
@@ -43,6 +44,21 @@ pub struct KernelArgs {
     /// Addresses of pods, in the same way.
     #[arg(long, default_value = "10.244.0.0/16", value_parser = ranges)]
     cluster_cidr: Ranges,
+    /// Which requests are audited: a Policy of audit.k8s.io/v1. Without one nothing is.
+    #[arg(long)]
+    audit_policy_file: Option<PathBuf>,
+    /// Where audit events go, one JSON line each; `-` is the standard output.
+    #[arg(long)]
+    audit_log_path: Option<PathBuf>,
+    /// The audit log is turned over before it grows beyond so many megabytes; 0: 100.
+    #[arg(long, default_value_t = 0)]
+    audit_log_maxsize: u64,
+    /// Old audit logs that are kept; 0: all.
+    #[arg(long, default_value_t = 0)]
+    audit_log_maxbackup: usize,
+    /// How long old audit logs are kept, days; 0: for ever.
+    #[arg(long, default_value_t = 0)]
+    audit_log_maxage: u64,
 }
 
 /// One network, or one of each family.
@@ -92,6 +108,17 @@ pub enum KernelError {
     /// The server did not start.
     #[error("the server did not start")]
     Server(#[from] pintle_server::Error),
+    /// The audit policy is none.
+    #[error("--audit-policy-file {path}: {why}")]
+    AuditPolicy {
+        /// The file.
+        path: String,
+        /// What is wrong, with the field's name.
+        why: String,
+    },
+    /// The audit log cannot be written.
+    #[error("--audit-log-path")]
+    AuditLog(#[source] std::io::Error),
     /// Signals cannot be received.
     #[error("cannot listen for signals")]
     Signals(#[source] std::io::Error),
@@ -108,6 +135,7 @@ pub async fn run(args: KernelArgs) -> Result<(), KernelError> {
     if let Some((services, pods)) = pairs.into_iter().find(|(services, pods)| services.overlaps(pods)) {
         return Err(KernelError::Overlap { services, pods });
     }
+    let auditor = auditor(&args)?;
     let data = &args.data_dir;
     std::fs::create_dir_all(data).map_err(|source| KernelError::Directory { path: data.display().to_string(), source })?;
     let store = RedbStore::open(&data.join("store.redb"), StoreOptions::default())?;
@@ -116,6 +144,7 @@ pub async fn run(args: KernelArgs) -> Result<(), KernelError> {
         RegistryConfig { service_cidr: args.service_cluster_ip_range.0.clone(), ..RegistryConfig::default() },
     )
     .await?;
+    auditor.iter().for_each(|auditor| registry.set_auditor(auditor.clone()));
     registry.bootstrap().await.map_err(KernelError::Bootstrap)?;
 
     let mut config = ServerConfig::new(args.listen, data);
@@ -143,7 +172,7 @@ pub async fn run(args: KernelArgs) -> Result<(), KernelError> {
     .await?;
     let host = Arc::new(host);
     let modules_ready = Arc::new(AtomicBool::new(false));
-    config.introspection = Arc::new(Modules { host: host.clone(), ready: modules_ready.clone() });
+    config.introspection = Arc::new(Modules { host: host.clone(), registry: registry.clone(), ready: modules_ready.clone() });
     let cluster = config.cluster.clone();
     let server = Server::start(config, registry.clone()).await?;
     crate::services::ensure(&registry, &cluster, server.addresses()).await.map_err(KernelError::Bootstrap)?;
@@ -158,12 +187,27 @@ pub async fn run(args: KernelArgs) -> Result<(), KernelError> {
     tracing::info!("shutting down");
     server.shutdown().await;
     host.shutdown().await;
+    if let Some(auditor) = auditor {
+        auditor.flush().await;
+    }
     Ok(())
+}
+
+/// Who audits, if there is both a policy and a place.
+fn auditor(args: &KernelArgs) -> Result<Option<Arc<Auditor>>, KernelError> {
+    let Some(file) = &args.audit_policy_file else { return Ok(None) };
+    let bad = |why: String| KernelError::AuditPolicy { path: file.display().to_string(), why };
+    let policy = Policy::parse(&std::fs::read(file).map_err(|error| bad(error.to_string()))?).map_err(bad)?;
+    let Some(path) = args.audit_log_path.clone() else { return Ok(None) };
+    let log =
+        LogConfig { path, megabytes_max: args.audit_log_maxsize, files_max: args.audit_log_maxbackup, days_max: args.audit_log_maxage };
+    Auditor::start(policy, log).map(Some).map_err(KernelError::AuditLog)
 }
 
 /// Shows the module host in `/readyz` and `/metrics`.
 struct Modules {
     host: Arc<Host>,
+    registry: Arc<Registry>,
     ready: Arc<AtomicBool>,
 }
 
@@ -194,7 +238,13 @@ impl Introspection for Modules {
             let metric = move |m: &ModuleStats| Metric { name, kind, help, labels: vec![("module", m.name.clone())], value: value(m) };
             modules.iter().map(metric).collect::<Vec<_>>()
         };
-        SERIES.into_iter().flat_map(of).collect()
+        let (written, lost) = self.registry.auditor().map_or((0, 0), |auditor| auditor.counts());
+        let audit = [
+            ("apiserver_audit_event_total", "Audit events written.", written),
+            ("apiserver_audit_error_total", "Audit events lost because they could not be written.", lost),
+        ];
+        let audit = audit.map(|(name, help, value)| Metric { name, kind: "counter", help, labels: Vec::new(), value: value as f64 });
+        SERIES.into_iter().flat_map(of).chain(audit).collect()
     }
 }
 

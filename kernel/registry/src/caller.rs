@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Value, json};
+
 const KERNEL: &str = "system:pintle-kernel";
 
 /// The authenticated identity behind a request.
@@ -55,6 +57,16 @@ impl Caller {
     /// The name under which its writes own fields when they do not say one.
     pub(crate) fn manager(&self) -> &str {
         if self.user.starts_with("system:node:") { "kubelet" } else { &self.user }
+    }
+
+    /// As the API writes it, without what is empty.
+    #[must_use]
+    pub fn info(&self) -> Value {
+        let mut info = json!({"username": self.user, "uid": self.uid, "groups": self.groups, "extra": self.extra});
+        if let Some(info) = info.as_object_mut() {
+            info.retain(|_, value| *value != "" && *value != json!([]) && *value != json!({}));
+        }
+        info
     }
 
     /// A request that showed no identity.

@@ -59,15 +59,8 @@ pub(crate) fn prepare_create(resource: &ResourceInfo, value: &mut Value, caller:
     if is(resource, "certificates.k8s.io", "certificatesigningrequests")
         && let Some(spec) = value.get_mut("spec").and_then(Value::as_object_mut)
     {
-        let said = json!({"username": caller.user, "uid": caller.uid, "groups": caller.groups, "extra": caller.extra});
-        for (key, value) in said.as_object().into_iter().flatten() {
-            let empty = value.as_str() == Some("") || value.as_object().is_some_and(serde_json::Map::is_empty);
-            if empty {
-                spec.remove(key)
-            } else {
-                spec.insert(key.clone(), value.clone())
-            };
-        }
+        spec.retain(|key, _| !["username", "uid", "groups", "extra"].contains(&key.as_str()));
+        spec.extend(caller.info().as_object().cloned().unwrap_or_default());
     }
     if !is_namespace(resource) {
         return;

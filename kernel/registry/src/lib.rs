@@ -14,7 +14,7 @@
 //! 3. A watcher sees every change after its start, or is told that it cannot. Nothing is skipped silently.
 //! 4. An object's bytes are encoded once, at the write, and shared by every get, list and watch.
 //!
-//! Reading order: `caller`, `target`, `options`, `object`, `event`, `admission` (the vocabulary); `registry` (what parties
+//! Reading order: `caller`, `target`, `options`, `object`, `event`, `admission`, `audit` (the vocabulary); `registry` (what parties
 //! call); `pipeline`, `create`, `update`, `apply`, `delete`, `subresource`, `face`, `convert`, `definitions`, `kinds`, `allocate` (writes); `list`, `watch`,
 //! `selector` (reads); `follower`, `cache`, `index`, `history`, `watchers`, `subscription`, `queue` (what reads stand on);
 //! `key`, `encode`, `extract` (bytes); `bootstrap` and `upkeep`.
@@ -22,6 +22,7 @@
 mod admission;
 mod allocate;
 mod apply;
+pub mod audit;
 mod bootstrap;
 mod cache;
 mod caller;

@@ -210,7 +210,7 @@ pub fn review_of(request: &AdmissionRequest<'_>, object: &[u8], version: &str) -
         "requestResource": {"group": &*resource.group, "version": &*resource.version, "resource": &*resource.plural},
         "name": target.name,
         "operation": request.operation.name(),
-        "userInfo": {"username": request.caller.user, "groups": request.caller.groups},
+        "userInfo": request.caller.info(),
         "dryRun": dry_run,
         "options": options,
     });
@@ -222,12 +222,6 @@ pub fn review_of(request: &AdmissionRequest<'_>, object: &[u8], version: &str) -
     let texts = [("namespace", namespace), ("subResource", &target.subresource), ("requestSubResource", &target.subresource)];
     for (key, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
         review[key] = text.as_str().into();
-    }
-    if !request.caller.uid.is_empty() {
-        review["userInfo"]["uid"] = request.caller.uid.as_str().into();
-    }
-    if !request.caller.extra.is_empty() {
-        review["userInfo"]["extra"] = json!(request.caller.extra);
     }
     review["object"] = new;
     review["oldObject"] = old;

@@ -16,6 +16,7 @@ use pintle_store::{Revision, Txn};
 use serde_json::Value;
 
 use crate::admission::{Admission, AdmissionRequest, Edit, Failure, Operation, Phase};
+use crate::audit;
 use crate::cache::Shard;
 use crate::caller::Caller;
 use crate::catalog::Catalog;
@@ -290,15 +291,18 @@ pub(crate) fn decode_body(
         Body::Yaml(bytes) => decode::decode(&catalog.schema, resource, bytes, Format::Yaml)?,
         Body::Value(value) => {
             let mut value = value.clone();
+            audit::request(&value);
             conform_value(catalog, resource, &mut value, options, warnings)?;
             return Ok(value);
         }
         Body::Protobuf(bytes) => {
             let mut value = proto::decode_object(&catalog.schema, resource, bytes)?;
+            audit::request(&value);
             conform_value(catalog, resource, &mut value, options, warnings)?;
             return Ok(value);
         }
     };
+    audit::request(&value);
     warnings.extend(options.field_validation.settle(resource, &issues)?);
     Ok(value)
 }

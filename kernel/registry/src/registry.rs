@@ -1,6 +1,6 @@
 //! The registry itself: what parties call.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 use pintle_api::network::Network;
@@ -11,6 +11,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::admission::Admission;
 use crate::allocate::Allocators;
+use crate::audit::{self, Auditor};
 use crate::cache::{Cache, Shard};
 use crate::caller::Caller;
 use crate::catalog::Catalog;
@@ -102,6 +103,13 @@ pub struct Written {
     pub warnings: Vec<String>,
 }
 
+impl Written {
+    /// The answer's code and object.
+    fn shown(&self) -> (u16, Arc<Object>) {
+        (if self.created { 201 } else { 200 }, Arc::clone(&self.object))
+    }
+}
+
 /// The answer to a delete.
 #[derive(Debug, Clone)]
 pub struct Deleted {
@@ -149,6 +157,7 @@ pub struct Registry {
     pub(crate) converter: RwLock<Option<Arc<dyn Converter>>>,
     pub(crate) definitions: Definitions,
     pub(crate) reshape: mpsc::Sender<Reshape>,
+    pub(crate) auditor: OnceLock<Arc<Auditor>>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -179,6 +188,7 @@ impl Registry {
             converter: RwLock::new(None),
             definitions: Definitions::default(),
             reshape,
+            auditor: OnceLock::new(),
             tasks: Mutex::default(),
         });
         let tasks = [
@@ -271,6 +281,10 @@ impl Registry {
     /// # Errors
     /// The API's.
     pub async fn create(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
+        self.audited((caller, "create", target), self.create_any(caller, target, body, options), Written::shown).await
+    }
+
+    async fn create_any(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
         let (target, face) = self.unface(target)?;
         let target = &target;
         if let Some(face) = face {
@@ -292,6 +306,10 @@ impl Registry {
     /// # Errors
     /// The API's; 409 when the body's resourceVersion is not the current one.
     pub async fn update(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
+        self.audited((caller, "update", target), self.update_any(caller, target, body, options), Written::shown).await
+    }
+
+    async fn update_any(&self, caller: &Caller, target: &Target, body: Body, options: &WriteOptions) -> Result<Written> {
         let (target, face) = self.unface(target)?;
         match face {
             _ if target.subresource == "scale" => self.update_scale(caller, &target, body, options).await,
@@ -306,6 +324,11 @@ impl Registry {
     /// # Errors
     /// The API's; 409 with the fields in question when [`Patch::Apply`] wants what others own.
     pub async fn patch(&self, caller: &Caller, target: &Target, patch: Patch, options: &WriteOptions) -> Result<Written> {
+        self.audited((caller, "patch", target), self.patch_any(caller, target, patch, options), Written::shown).await
+    }
+
+    async fn patch_any(&self, caller: &Caller, target: &Target, patch: Patch, options: &WriteOptions) -> Result<Written> {
+        audit::request_patch(&patch);
         let (target, face) = self.unface(target)?;
         match face {
             _ if target.subresource == "scale" => self.patch_scale(caller, &target, &patch, options).await,
@@ -320,6 +343,11 @@ impl Registry {
     /// # Errors
     /// The API's; 409 when a precondition fails.
     pub async fn delete(&self, caller: &Caller, target: &Target, options: &DeleteOptions) -> Result<Deleted> {
+        let shown = |deleted: &Deleted| (200, deleted.object.clone());
+        self.audited((caller, "delete", target), self.delete_any(caller, target, options), shown).await
+    }
+
+    async fn delete_any(&self, caller: &Caller, target: &Target, options: &DeleteOptions) -> Result<Deleted> {
         let (target, face) = self.unface(target)?;
         let deleted = self.delete_object(caller, &target, options).await?;
         face.map_or(Ok(deleted.clone()), |face| face.show_deleted(deleted))

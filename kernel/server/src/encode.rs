@@ -10,7 +10,7 @@ use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, V
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use pintle_api::printer::IncludeObject;
 use pintle_api::{ApiError, Schema, decode, proto};
-use pintle_registry::{ListPage, Object, ResourceInfo};
+use pintle_registry::{ListPage, Object, ResourceInfo, audit};
 use serde_json::{Value, json};
 
 use crate::body::{Body, ListBody};
@@ -35,6 +35,20 @@ impl Answer {
     pub(crate) fn value(code: StatusCode, value: Value) -> Answer {
         Answer::Value { code, value, warnings: Vec::new() }
     }
+
+    /// What it shows, for the audit log.
+    fn shown(&self) -> Option<Value> {
+        match self {
+            Answer::Object { object, .. } => object.value().ok(),
+            Answer::Value { value, .. } => Some(value.clone()),
+            Answer::List { resource, page } => {
+                let items: Vec<Value> = page.items.iter().filter_map(|object| object.value().ok()).collect();
+                Some(
+                    json!({"kind": resource.list_kind, "apiVersion": resource.api_version(), "metadata": shape::list_metadata(page), "items": items}),
+                )
+            }
+        }
+    }
 }
 
 /// Write an answer.
@@ -42,6 +56,7 @@ impl Answer {
 /// # Errors
 /// 406 for a shape that the kind has not; 500 for stored text that is no JSON.
 pub(crate) fn encode(answer: Answer, wanted: Wanted, include: IncludeObject) -> Result<Response<Body>, ApiError> {
+    audit::response(|| answer.shown());
     let (code, body, warnings) = match answer {
         Answer::Object { code, object, warnings } => (code, object_body(&object, wanted, include)?, warnings),
         Answer::Value { code, value, warnings } => (code, value_body(&value, wanted)?, warnings),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pintle_api::ApiError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::pipeline::Audited;
 use crate::request::RequestInfo;
 
 /// Open connections.
@@ -40,9 +41,11 @@ pub(crate) struct Limits {
 }
 
 /// A place among the requests in flight; given back on drop.
-#[derive(Debug)]
+#[derive(Default)]
 pub(crate) struct Permit {
     _permit: Option<OwnedSemaphorePermit>,
+    /// Ends with it.
+    pub(crate) audited: Option<Arc<Audited>>,
 }
 
 impl Limits {
@@ -57,7 +60,7 @@ impl Limits {
     /// 429: the turn did not come.
     pub(crate) async fn admit(&self, info: &RequestInfo, long_running: bool) -> Result<Permit, ApiError> {
         if !info.is_resource {
-            return Ok(Permit { _permit: None });
+            return Ok(Permit::default());
         }
         let class = match info.verb {
             _ if long_running => &self.long_running,
@@ -65,10 +68,10 @@ impl Limits {
             _ => &self.writes,
         };
         if let Ok(permit) = class.clone().try_acquire_owned() {
-            return Ok(Permit { _permit: Some(permit) });
+            return Ok(Permit { _permit: Some(permit), audited: None });
         }
         match tokio::time::timeout(TURN_TIMEOUT, class.clone().acquire_owned()).await {
-            Ok(Ok(permit)) if !long_running => Ok(Permit { _permit: Some(permit) }),
+            Ok(Ok(permit)) if !long_running => Ok(Permit { _permit: Some(permit), audited: None }),
             _ => Err(ApiError::too_many_requests("the server has too many requests in flight, please try again later", 1)),
         }
     }

@@ -13,7 +13,7 @@ use pintle_api::{ApiError, FieldError, FieldErrorKind, Resource, Schema, TypeVie
 use pintle_registry as registry;
 use pintle_registry::{
     Body as Content, DeleteOptions, DryRun, FieldValidation, Force, GetOptions, ListOptions, Missing, Patch, Propagation, Registry, Target,
-    VersionMatch, WriteOptions,
+    VersionMatch, WriteOptions, audit,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -274,6 +274,7 @@ impl Encoding {
             Encoding::Protobuf => proto::decode_kind(view.ok_or_else(|| bad(&"its type is not known"))?, text)?,
         };
         let said = value["kind"].as_str().filter(|said| !said.is_empty()).unwrap_or(kind);
+        audit::request(&value);
         if value.is_object() && said == kind { Ok(value) } else { Err(bad(&format_args!("its kind is {said:?}"))) }
     }
 }

@@ -16,7 +16,7 @@ use pintle_policies::{
 };
 use pintle_registry::{
     Admission, AdmissionRequest, Caller, Edit, EditOp, Failure, Index, Matching, Object, Operation, Patch, Phase, Registry, ResourceInfo,
-    ResourceKey, SubscriptionFilter, Verdict, WriteOptions, edited, review_of,
+    ResourceKey, SubscriptionFilter, Verdict, WriteOptions, audit, edited, review_of,
 };
 use serde_json::{Value, json};
 
@@ -120,6 +120,7 @@ impl Policies {
         let around = Surroundings { views: &views, namespace: &namespace, authorize: Some(&asking(&server.authorizer, request.caller)) };
         let settled = pintle_policies::validate(&met, around);
         sum.warnings.extend(settled.warnings);
+        settled.audit.iter().for_each(|(key, value)| audit::annotate(key, value));
         sum.refused = settled.refused.map(|refusal| {
             let message = ApiError::forbidden(&request.target.resource, &request.target.name, &refusal.message).message;
             Failure { code: refusal.code, reason: refusal.reason, message }

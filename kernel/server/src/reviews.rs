@@ -66,7 +66,7 @@ pub(crate) async fn serve(server: &Shared, review: Review, exchange: Exchange) -
         value["metadata"] = json!({ "creationTimestamp": null });
     }
     value["status"] = match review {
-        Review::SelfSubject => json!({ "userInfo": user_info(&caller) }),
+        Review::SelfSubject => json!({ "userInfo": caller.info() }),
         Review::Token => token_review(server, &value["spec"])?,
         Review::SelfSubjectAccess => access(server, &caller, &value["spec"])?,
         Review::SubjectAccess => access(server, &subject(kind, &value["spec"])?, &value["spec"])?,
@@ -89,17 +89,6 @@ async fn read(exchange: Exchange, group: &str, kind: &str) -> Result<Value, ApiE
     encoding.value(&text, kind, view)
 }
 
-fn user_info(caller: &Caller) -> Value {
-    let mut info = json!({ "username": caller.user, "groups": caller.groups });
-    if !caller.uid.is_empty() {
-        info["uid"] = json!(caller.uid);
-    }
-    if !caller.extra.is_empty() {
-        info["extra"] = json!(caller.extra);
-    }
-    info
-}
-
 fn token_review(server: &Shared, spec: &Value) -> Result<Value, ApiError> {
     let token = spec["token"].as_str().unwrap_or_default();
     if token.is_empty() {
@@ -108,7 +97,7 @@ fn token_review(server: &Shared, spec: &Value) -> Result<Value, ApiError> {
     let asked = strings(&spec["audiences"]);
     let audiences: Vec<&str> = if asked.is_empty() { vec![ISSUER] } else { asked.iter().map(String::as_str).collect() };
     Ok(match server.tokens.caller(&server.registry, token, &audiences) {
-        Some((caller, audiences)) => json!({ "authenticated": true, "user": user_info(&caller), "audiences": audiences }),
+        Some((caller, audiences)) => json!({ "authenticated": true, "user": caller.info(), "audiences": audiences }),
         None => json!({ "user": {}, "error": "invalid bearer token" }),
     })
 }

@@ -1,8 +1,11 @@
 //! What a binding makes of a policy's outcome: a refusal, warnings, notes for the audit log.
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::validating::{Denial, Outcome};
+
+/// Under what key failed validations are noted: one JSON object each here, all of a request's in a list in the log.
+pub const VALIDATION_FAILURE: &str = "validation.policy.admission.k8s.io/validation_failure";
 
 /// `validationActions` of a binding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,7 +63,12 @@ impl Actions {
                 ));
             }
             if self.audit && !denial.always {
-                settled.audit.push(("validation.policy.admission.k8s.io/validation_failure".to_owned(), denial.message));
+                let actions = [("Deny", self.deny), ("Warn", self.warn), ("Audit", self.audit)];
+                let actions: Vec<&str> = actions.iter().filter(|(_, said)| *said).map(|(word, _)| *word).collect();
+                let failure = json!({
+                    "message": denial.message, "policy": policy, "binding": binding, "expressionIndex": denial.index, "validationActions": actions,
+                });
+                settled.audit.push((VALIDATION_FAILURE.to_owned(), failure.to_string()));
             }
         }
         settled.audit.extend(outcome.annotations.into_iter().map(|(key, value)| (format!("{policy}/{key}"), value)));

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use pintle_cel::Authorize;
 use serde_json::Value as Json;
 
-use crate::binding::{Actions, Refusal, Settled};
+use crate::binding::{Actions, Refusal, Settled, VALIDATION_FAILURE};
 use crate::expressions::text;
 use crate::{Denial, Merge, MutatingPolicy, Outcome, Question, ValidatingPolicy, View};
 
@@ -145,6 +145,12 @@ pub fn validate<M>(met: &[Met<'_, ValidatingPolicy, M>], around: Surroundings<'_
         sum.refused = sum.refused.or(settled.refused);
         sum.warnings.extend(settled.warnings);
         sum.audit.extend(settled.audit);
+    }
+    let (failures, notes): (Vec<_>, Vec<_>) = std::mem::take(&mut sum.audit).into_iter().partition(|(key, _)| key == VALIDATION_FAILURE);
+    sum.audit = notes;
+    if let Some((key, _)) = failures.first() {
+        let all: Vec<&str> = failures.iter().map(|(_, failure)| failure.as_str()).collect();
+        sum.audit.push((key.clone(), format!("[{}]", all.join(","))));
     }
     sum
 }

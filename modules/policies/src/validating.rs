@@ -24,11 +24,13 @@ pub struct Denial {
     pub reason: String,
     /// Refused whatever the binding's actions are: not a validation failed, but the policy.
     pub always: bool,
+    /// Which of the policy's validations failed.
+    pub index: usize,
 }
 
 impl Denial {
     pub(crate) fn of_error(message: impl Into<String>) -> Denial {
-        Denial { message: message.into(), reason: "Invalid".to_owned(), always: false }
+        Denial { message: message.into(), reason: "Invalid".to_owned(), always: false, index: 0 }
     }
 }
 
@@ -135,14 +137,14 @@ impl ValidatingPolicy {
             }
         }
         let evaluation = Evaluation::new(&self.scope, question);
-        for validation in &self.validations {
+        for (index, validation) in self.validations.iter().enumerate() {
             match evaluation.value(&validation.expression) {
                 Ok(Cel::Bool(true)) => {}
                 Ok(_) => {
                     let message = validation.message(&evaluation);
-                    outcome.denials.push(Denial { message, reason: validation.reason.clone(), always: false });
+                    outcome.denials.push(Denial { message, reason: validation.reason.clone(), always: false, index });
                 }
-                Err(why) => outcome.denials.extend(self.failed(why)),
+                Err(why) => outcome.denials.extend(self.failed(why).map(|denial| Denial { index, ..denial })),
             }
         }
         // Audit annotations have a budget of their own.

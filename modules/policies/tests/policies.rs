@@ -140,7 +140,10 @@ fn bindings_deny_warn_and_note() {
     let warned = Actions::of(&json!(["Warn", "Audit"])).settle("p", "b", outcome);
     assert_eq!(warned.refused, None);
     assert_eq!(warned.warnings, ["Validation failed for ValidatingAdmissionPolicy 'p' with binding 'b': no"]);
-    assert_eq!(warned.audit.len(), 2);
+    let failure: Value = serde_json::from_str(&warned.audit[0].1).unwrap();
+    let expected = json!({"message": "no", "policy": "p", "binding": "b", "expressionIndex": 0, "validationActions": ["Warn", "Audit"]});
+    assert_eq!((warned.audit[0].0.as_str(), failure), ("validation.policy.admission.k8s.io/validation_failure", expected));
+    assert_eq!(warned.audit[1], ("p/replicas".to_owned(), "3".to_owned()));
 }
 
 #[test]

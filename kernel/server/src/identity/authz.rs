@@ -47,6 +47,12 @@ impl Authorizer {
         self.rules.read().allow(caller, action)
     }
 
+    /// Why the caller may, in upstream's words; `None` when it may not.
+    pub(crate) fn why(&self, caller: &Caller, action: &Action<'_>) -> Option<String> {
+        let by_role = self.rules.read().why(caller, action);
+        by_role.or_else(|| self.allows(caller, action).then(String::new))
+    }
+
     /// Refuse what is not allowed.
     ///
     /// # Errors
@@ -62,7 +68,7 @@ impl Authorizer {
 
     /// The rules that hold for the caller in a namespace.
     pub(crate) fn rules_of(&self, caller: &Caller, namespace: &str) -> Vec<Rule> {
-        self.rules.read().of(caller, namespace).cloned().collect()
+        self.rules.read().of(caller, namespace).flat_map(|(rules, _)| rules).cloned().collect()
     }
 }
 

@@ -128,25 +128,48 @@ impl Rules {
 
     /// Whether some rule allows it.
     pub(crate) fn allow(&self, caller: &Caller, action: &Action<'_>) -> bool {
-        self.of(caller, action.namespace).any(|rule| rule.allows(action))
+        self.of(caller, action.namespace).any(|(rules, _)| rules.iter().any(|rule| rule.allows(action)))
     }
 
-    /// Every rule that holds for the caller in a namespace ("" for none).
-    pub(crate) fn of<'r>(&'r self, caller: &'r Caller, namespace: &'r str) -> impl Iterator<Item = &'r Rule> {
-        let cluster = self
-            .cluster_bindings
-            .values()
-            .filter(move |binding| binding.names(caller, ""))
-            .filter_map(|binding| self.cluster_roles.get(&*binding.role_ref.name));
-        let local = (!namespace.is_empty()).then(|| self.bindings.get(namespace)).flatten().into_iter().flat_map(HashMap::values);
-        let local =
-            local.filter(move |binding| binding.names(caller, namespace)).filter_map(move |binding| match binding.role_ref.kind.as_str() {
-                "ClusterRole" => self.cluster_roles.get(&*binding.role_ref.name),
-                "Role" => self.roles.get(namespace)?.get(&*binding.role_ref.name),
-                _ => None,
-            });
-        cluster.chain(local).flatten()
+    /// Which binding allows it, in upstream's words.
+    pub(crate) fn why(&self, caller: &Caller, action: &Action<'_>) -> Option<String> {
+        let (_, By { namespace, name, binding, subject }) =
+            self.of(caller, action.namespace).find(|(rules, _)| rules.iter().any(|rule| rule.allows(action)))?;
+        let (kind, place) =
+            if namespace.is_empty() { ("ClusterRoleBinding", String::new()) } else { ("RoleBinding", format!("/{namespace}")) };
+        let (role, whom) =
+            (&binding.role_ref, if subject.kind == "ServiceAccount" { format!("/{}", subject.namespace) } else { String::new() });
+        let (binding, subject) = (format!("{name}{place}"), format!("{} {:?}", subject.kind, format!("{}{whom}", subject.name)));
+        Some(format!("RBAC: allowed by {kind} {binding:?} of {} {:?} to {subject}", role.kind, role.name))
     }
+
+    /// The rules that hold for the caller in a namespace ("" for none), and by what.
+    pub(crate) fn of<'r>(&'r self, caller: &'r Caller, namespace: &'r str) -> impl Iterator<Item = (&'r Vec<Rule>, By<'r>)> {
+        let by = move |namespace, (name, binding): (&'r Box<str>, &'r Binding)| {
+            Some(By { namespace, name, binding, subject: binding.subject(caller, namespace)? })
+        };
+        let cluster = self.cluster_bindings.iter().filter_map(move |entry| by("", entry));
+        let local = (!namespace.is_empty()).then(|| self.bindings.get(namespace)).flatten().into_iter().flatten();
+        cluster.chain(local.filter_map(move |entry| by(namespace, entry))).filter_map(move |by| {
+            let role = &by.binding.role_ref;
+            let rules = match role.kind.as_str() {
+                "Role" if !by.namespace.is_empty() => self.roles.get(by.namespace)?.get(&*role.name),
+                "ClusterRole" => self.cluster_roles.get(&*role.name),
+                _ => None,
+            };
+            Some((rules?, by))
+        })
+    }
+}
+
+/// What gives a caller rules.
+#[derive(Clone, Copy)]
+pub(crate) struct By<'r> {
+    /// Empty: everywhere.
+    namespace: &'r str,
+    name: &'r str,
+    binding: &'r Binding,
+    subject: &'r Subject,
 }
 
 fn remove_nested<T>(from: &mut Named<Named<T>>, namespace: &str, name: &str) {
@@ -159,9 +182,9 @@ fn remove_nested<T>(from: &mut Named<Named<T>>, namespace: &str, name: &str) {
 }
 
 impl Binding {
-    /// Whether a subject is the caller. A service account without a namespace is of the binding's.
-    fn names(&self, caller: &Caller, namespace: &str) -> bool {
-        self.subjects.iter().flatten().any(|subject| match subject.kind.as_str() {
+    /// The subject that is the caller. A service account without a namespace is of the binding's.
+    fn subject(&self, caller: &Caller, namespace: &str) -> Option<&Subject> {
+        self.subjects.iter().flatten().find(|subject| match subject.kind.as_str() {
             "User" => subject.name == caller.user,
             "Group" => caller.groups.contains(&subject.name),
             "ServiceAccount" => {

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use bytes::Bytes;
-use pintle_registry::{Edit, EditOp, Failure, Verdict};
+use pintle_registry::{Edit, EditOp, Failure, Verdict, audit};
 use serde_json::{Value, json};
 
 /// Warnings taken from one answer, and how long each may be (bytes).
@@ -32,6 +32,9 @@ pub(crate) fn read(webhook: &str, asked: &Value, answer: &Value, object: &Bytes)
     }
     if response["uid"] != asked["request"]["uid"] {
         return Err(bad(format!("expected response.uid={}, got {}", asked["request"]["uid"], response["uid"])));
+    }
+    for (key, value) in response["auditAnnotations"].as_object().into_iter().flatten() {
+        audit::annotate(&format!("{webhook}/{key}"), value.as_str().unwrap_or_default());
     }
     let warnings = response["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str).take(WARNINGS_MAX);
     let warnings = warnings.map(|warning| warning.chars().take(WARNING_BYTES_MAX).collect()).collect();

@@ -38,6 +38,7 @@ async fn answer(path: &str, request: &Value) -> Value {
             json!({"allowed": false, "status": {"message": "not today", "code": 409, "reason": "Conflict"}})
         }
         "/silent" => json!({"allowed": false}),
+        "/note" => json!({"allowed": true, "auditAnnotations": {"why": "because"}}),
         "/warn" => json!({"allowed": true, "warnings": ["ask tomorrow"]}),
         "/patch" => patch(json!([{"op": "add", "path": "/data/patched", "value": request["userInfo"]["username"]}])),
         "/move" => patch(json!([{"op": "move", "from": "/data/a", "path": "/data/b"}])),
@@ -95,7 +96,7 @@ pub async fn judge() -> Judge {
 
 impl Judge {
     /// A webhook on the creation of ConfigMaps, with more said by `more`.
-    fn webhook(&self, path: &str, more: Value) -> Value {
+    pub fn webhook(&self, path: &str, more: Value) -> Value {
         let mut webhook = json!({
             "name": "judge.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"],
             "clientConfig": {"url": format!("https://127.0.0.1:{}{path}", self.port), "caBundle": self.bundle},
@@ -115,7 +116,7 @@ impl Judge {
 const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1";
 
 /// Register; it counts a moment later.
-async fn register(client: &mut Client, phase: &str, webhooks: Value) {
+pub async fn register(client: &mut Client, phase: &str, webhooks: Value) {
     let kind = format!("{phase}WebhookConfiguration");
     let path = format!("{CONFIGURATIONS}/{}webhookconfigurations", phase.to_lowercase());
     let body = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": "judge"}, "webhooks": webhooks});
