@@ -166,7 +166,7 @@ fn begin(server: &Shared, caller: &Caller, info: &RequestInfo, peer: &Peer, part
         name: &info.name,
         path: &info.path,
     };
-    let entry = auditor.begin(&about, id.to_str().unwrap_or_default(), &parts.uri.to_string())?;
+    let entry = auditor.begin(&about, id.to_str().unwrap_or_default(), parts.uri.path_and_query().map_or("", |uri| uri.as_str()))?;
     let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let forwarded = text("x-forwarded-for").into_iter().flat_map(|list| list.split(',')).chain(text("x-real-ip"));
     let mut addresses: Vec<String> = forwarded.filter_map(|address| Some(address.trim().parse::<IpAddr>().ok()?.to_string())).collect();
