@@ -99,7 +99,7 @@ impl Machine {
             info: node_info(runtime),
             id_scheme: format!("{}://", runtime.split("://").next().unwrap_or_default()),
             features,
-            app_armor: std::fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y')),
+            app_armor: pintle_runtime_bridge::enforces_app_armor(),
             huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
             since: Timestamp::now(),
         }

@@ -1,6 +1,6 @@
-//! Create, start, wait and delete of a static no-op, against runc with the same root in the same run.
+//! Create, start, wait and delete of a static no-op, against another runtime (runc unless `--peer` says which) with the same root in the same run.
 //!
-//! `cargo run --release -p pintle-runtime-bridge --example bench_container -- --runs 50` prints one JSON object, in
+//! `cargo run --release -p pintle-runtime-bridge --example bench_container -- --runs 50 --peer crun` prints one JSON object, in
 //! milliseconds. `p50_ms` covers what `runc run` covers: namespaces (a sandbox with its network namespace), cgroups, root, process,
 //! and the removal of all of it. `container_*` leaves the sandbox out, as for the second container of a pod. `exec_p50_ms` is a further
 //! process in a running container, to its end.
@@ -21,8 +21,10 @@ const RUNS: usize = 50;
 fn main() {
     pintle_runtime_bridge::helper::maybe_run();
     let arguments: Vec<String> = std::env::args().collect();
-    let runs = arguments.iter().position(|a| a == "--runs").and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(RUNS).max(1);
-    let done = tokio::runtime::Runtime::new().map_err(Failure::from).and_then(|tokio| tokio.block_on(bench(runs)));
+    let option = |name: &str| arguments.iter().position(|a| a == name).and_then(|at| arguments.get(at + 1));
+    let runs = option("--runs").and_then(|runs| runs.parse().ok()).unwrap_or(RUNS).max(1);
+    let peer = option("--peer").map_or("runc", String::as_str);
+    let done = tokio::runtime::Runtime::new().map_err(Failure::from).and_then(|tokio| tokio.block_on(bench(runs, peer)));
     match done {
         Ok(report) => println!("{report}"),
         Err(e) => {
@@ -32,29 +34,29 @@ fn main() {
     }
 }
 
-async fn bench(runs: usize) -> Result<serde_json::Value, Failure> {
+async fn bench(runs: usize, peer: &str) -> Result<serde_json::Value, Failure> {
     if !Path::new(BUSYBOX).exists() {
         return Err("needs Debian's busybox-static".into());
     }
     let dir = std::env::temp_dir().join(format!("pintle-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    let result = measure(&dir, runs).await;
+    let result = measure(&dir, runs, peer).await;
     Runtime::purge(&dir.join("state"), None).await?;
     std::fs::remove_dir_all(&dir)?;
     result
 }
 
-async fn measure(dir: &Path, runs: usize) -> Result<serde_json::Value, Failure> {
+async fn measure(dir: &Path, runs: usize, program: &str) -> Result<serde_json::Value, Failure> {
     write_layout(&dir.join("layout"))?;
     let cgroup = format!("/pintle-bench-{}", std::process::id());
     let config = RuntimeConfig { cgroup_parent: cgroup, ..RuntimeConfig::new(dir.join("state")) };
     let runtime = Runtime::open(config).await?;
     let image = ImageRef::parse("localhost/no-op")?;
     runtime.import_layout(&dir.join("layout"), Some(&image)).await?;
-    let bundle = runc_bundle(dir)?;
+    let peer = Peer::find(dir, program)?;
     let shared = runtime.create_sandbox(SandboxSpec::default()).await?.id;
     let lasting = lasting(&runtime, &shared).await?;
-    let peer_lasting = bundle.as_ref().map(|bundle| Lasting::start(bundle)).transpose()?;
+    let peer_lasting = peer.as_ref().map(Lasting::start).transpose()?;
     let (mut whole, mut alone, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     let (mut execs, mut their_execs) = (Vec::new(), Vec::new());
     // Interleaved, so that whatever else the machine does meets all alike; the first round warms up.
@@ -67,7 +69,7 @@ async fn measure(dir: &Path, runs: usize) -> Result<serde_json::Value, Failure> 
         let start = Instant::now();
         container(&runtime, &shared).await?;
         let inner = millis(start);
-        let peer = bundle.as_ref().map(|b| runc(b, round)).transpose()?;
+        let their_run = peer.as_ref().map(|peer| peer.run(round)).transpose()?;
         let start = Instant::now();
         exec(&runtime, &lasting).await?;
         let one_exec = millis(start);
@@ -77,7 +79,7 @@ async fn measure(dir: &Path, runs: usize) -> Result<serde_json::Value, Failure> 
             their_execs.extend(their_exec);
             whole.push(ours);
             alone.push(inner);
-            theirs.extend(peer);
+            theirs.extend(their_run);
         }
     }
     drop(peer_lasting);
@@ -91,8 +93,10 @@ async fn measure(dir: &Path, runs: usize) -> Result<serde_json::Value, Failure> 
         "exec_p50_ms": p50(&mut execs), "exec_min_ms": execs.first(), "exec_max_ms": execs.last(),
     });
     if !theirs.is_empty() {
-        report["runc_p50_ms"] = p50(&mut theirs).into();
-        report["runc_exec_p50_ms"] = p50(&mut their_execs).into();
+        report["peer"] = program.into();
+        report["peer_p50_ms"] = p50(&mut theirs).into();
+        (report["peer_min_ms"], report["peer_max_ms"]) = (theirs.first().copied().into(), theirs.last().copied().into());
+        report["peer_exec_p50_ms"] = p50(&mut their_execs).into();
         report["ratio"] = (p50(&mut whole) / p50(&mut theirs)).into();
     }
     Ok(report)
@@ -117,42 +121,81 @@ async fn exec(runtime: &Runtime, id: &ContainerId) -> Result<(), Failure> {
     if exit.code == 0 { Ok(()) } else { Err(format!("an exec ended with {}", exit.code).into()) }
 }
 
-/// runc's container that runs until it is dropped.
-struct Lasting {
-    root: PathBuf,
+/// Another runtime, with a bundle of the same files.
+struct Peer {
+    program: String,
+    bundle: PathBuf,
+}
+
+impl Peer {
+    /// Makes the bundle; nothing where the program is not installed.
+    fn find(dir: &Path, program: &str) -> Result<Option<Self>, Failure> {
+        if Command::new(program).arg("--version").stdout(Stdio::null()).status().is_err() {
+            return Ok(None);
+        }
+        let bundle = dir.join("peer");
+        std::fs::create_dir_all(bundle.join("rootfs/bin"))?;
+        for applet in APPLETS {
+            std::fs::copy(BUSYBOX, bundle.join("rootfs/bin").join(applet))?;
+        }
+        Command::new(program).arg("spec").current_dir(&bundle).status()?;
+        let path = bundle.join("config.json");
+        let mut spec: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+        spec["process"]["args"] = serde_json::json!(["/bin/true"]);
+        spec["process"]["terminal"] = false.into();
+        spec["root"]["readonly"] = false.into();
+        std::fs::write(path, spec.to_string())?;
+        Ok(Some(Self { program: program.to_owned(), bundle }))
+    }
+
+    /// A call about the container with this name.
+    fn call(&self, words: &[&str], with_bundle: bool, name: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--root").arg(self.bundle.join("root")).args(words);
+        if with_bundle {
+            command.arg("--bundle").arg(&self.bundle);
+        }
+        command.arg(name).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    fn run(&self, round: usize) -> Result<f64, Failure> {
+        let name = format!("pintle-bench-{}-{round}", std::process::id());
+        let start = Instant::now();
+        let status = self.call(&["run"], true, &name).status()?;
+        if status.success() { Ok(millis(start)) } else { Err(format!("{} failed", self.program).into()) }
+    }
+}
+
+/// The other runtime's container that runs until it is dropped.
+struct Lasting<'a> {
+    peer: &'a Peer,
     name: String,
 }
 
-impl Lasting {
-    fn start(bundle: &Path) -> Result<Self, Failure> {
-        let config = bundle.join("config.json");
+impl<'a> Lasting<'a> {
+    fn start(peer: &'a Peer) -> Result<Self, Failure> {
+        let config = peer.bundle.join("config.json");
         let before = std::fs::read(&config)?;
         let mut spec: serde_json::Value = serde_json::from_slice(&before)?;
         spec["process"]["args"] = serde_json::json!(["/bin/sleep", "100000"]);
         std::fs::write(&config, spec.to_string())?;
-        let made = Self { root: bundle.join("root"), name: format!("pintle-bench-{}-lasting", std::process::id()) };
-        let status = made.runc(&["run", "--detach", "--bundle"], Some(bundle)).status()?;
+        let made = Self { peer, name: format!("pintle-bench-{}-lasting", std::process::id()) };
+        let status = peer.call(&["run", "--detach"], true, &made.name).status()?;
         std::fs::write(&config, before)?;
-        if status.success() { Ok(made) } else { Err("runc did not start a container that lasts".into()) }
-    }
-
-    fn runc(&self, words: &[&str], bundle: Option<&Path>) -> Command {
-        let mut command = Command::new("runc");
-        command.arg("--root").arg(&self.root).args(words).args(bundle).arg(&self.name);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        command
+        if status.success() { Ok(made) } else { Err(format!("{} did not start a container that lasts", peer.program).into()) }
     }
 
     fn exec(&self) -> Result<f64, Failure> {
         let start = Instant::now();
-        let status = self.runc(&["exec"], None).arg("/bin/true").status()?;
-        if status.success() { Ok(millis(start)) } else { Err("runc exec failed".into()) }
+        let status = self.peer.call(&["exec"], false, &self.name).arg("/bin/true").status()?;
+        if status.success() { Ok(millis(start)) } else { Err(format!("{} exec failed", self.peer.program).into()) }
     }
 }
 
-impl Drop for Lasting {
+impl Drop for Lasting<'_> {
     fn drop(&mut self) {
-        let _ = self.runc(&["delete", "--force"], None).status();
+        let _ = self.peer.call(&["delete", "--force"], false, &self.name).status();
     }
 }
 
@@ -180,35 +223,6 @@ fn millis(start: Instant) -> f64 {
 fn p50(samples: &mut [f64]) -> f64 {
     samples.sort_by(f64::total_cmp);
     samples[samples.len() / 2]
-}
-
-/// A bundle for runc with the same files, or nothing where runc is not installed.
-fn runc_bundle(dir: &Path) -> Result<Option<PathBuf>, Failure> {
-    if Command::new("runc").arg("--version").stdout(Stdio::null()).status().is_err() {
-        return Ok(None);
-    }
-    let bundle = dir.join("runc");
-    std::fs::create_dir_all(bundle.join("rootfs/bin"))?;
-    for applet in APPLETS {
-        std::fs::copy(BUSYBOX, bundle.join("rootfs/bin").join(applet))?;
-    }
-    Command::new("runc").arg("spec").current_dir(&bundle).status()?;
-    let path = bundle.join("config.json");
-    let mut spec: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
-    spec["process"]["args"] = serde_json::json!(["/bin/true"]);
-    spec["process"]["terminal"] = false.into();
-    spec["root"]["readonly"] = false.into();
-    std::fs::write(path, spec.to_string())?;
-    Ok(Some(bundle))
-}
-
-fn runc(bundle: &Path, round: usize) -> Result<f64, Failure> {
-    let name = format!("pintle-bench-{}-{round}", std::process::id());
-    let root = bundle.join("root");
-    let start = Instant::now();
-    let status =
-        Command::new("runc").arg("--root").arg(root).args(["run", "--bundle"]).arg(bundle).arg(name).stdin(Stdio::null()).status()?;
-    if status.success() { Ok(millis(start)) } else { Err("runc failed".into()) }
 }
 
 fn write_layout(layout: &Path) -> Result<(), Failure> {

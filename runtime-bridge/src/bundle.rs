@@ -9,6 +9,7 @@ use crate::helper::init::rlimit_resource;
 use crate::helper::profile;
 use crate::helper::protocol::Process;
 use crate::image::{ImageInfo, Record};
+use crate::label::Labels;
 use crate::spec::{ContainerSpec, ExecSpec, NetNs, SandboxId, SandboxSpec, Scope, Seccomp, User};
 use crate::state::{Bundle, now_ns};
 
@@ -148,7 +149,7 @@ pub(crate) fn check_relative(field: &'static str, path: &str) -> Result<()> {
 }
 
 /// Puts spec and image together.
-pub(crate) fn make(spec: ContainerSpec, sandbox: SandboxId, image: &Record, cgroup: String) -> Result<Bundle> {
+pub(crate) fn make(spec: ContainerSpec, sandbox: SandboxId, image: &Record, cgroup: String, labels: Labels) -> Result<Bundle> {
     let info = &image.info;
     let argv = command(&spec, info);
     if argv.is_empty() {
@@ -172,6 +173,7 @@ pub(crate) fn make(spec: ContainerSpec, sandbox: SandboxId, image: &Record, cgro
         sandbox,
         cgroup,
         created_at_ns: now_ns(),
+        labels,
         spec,
     })
 }

@@ -21,6 +21,7 @@ pub mod fuzz;
 mod groups;
 pub mod helper;
 pub mod image;
+mod label;
 mod link;
 pub mod oci;
 mod purge;
@@ -35,10 +36,11 @@ pub use exec::{AttachSession, ExecSession, InputStream, OutputStream, TerminalRe
 pub use groups::Groups;
 pub use helper::rootfs::{MASKED_PATHS, READ_ONLY_PATHS};
 pub use image::{Credentials, ImageId, ImageInfo, ImageLimits, ImageRef, Mirror, PullOptions, PullProgress};
+pub use label::{DEFAULT_PROFILE, enforces_app_armor, has_selinux};
 pub use runtime::{Runtime, RuntimeConfig, Sandbox};
 pub use spec::{
-    ContainerId, ContainerSpec, Device, ExecSpec, IdRange, Mount, MountSource, NetNs, Propagation, Resources, Rlimit, SandboxId,
-    SandboxSpec, Scope, Seccomp, Security, TerminalSize, User,
+    AppArmor, ContainerId, ContainerSpec, Device, ExecSpec, IdRange, Mount, MountSource, NetNs, Propagation, Resources, Rlimit, SandboxId,
+    SandboxSpec, Scope, Seccomp, Security, SelinuxOptions, TerminalSize, User,
 };
 pub use state::{ContainerState, Event, Exit, ExitCause, Phase, SandboxState, Stats};
 pub use usage::{DiskUsage, disk_usage};

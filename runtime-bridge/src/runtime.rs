@@ -23,8 +23,9 @@ use crate::exec::{
 };
 use crate::helper::protocol::{Op, Refusal, Reply};
 use crate::image::{ImageId, ImageInfo, ImageLimits, ImageRef, PullOptions, PullProgress, Store};
+use crate::label::{Modules, relabel};
 use crate::link::Link;
-use crate::spec::{ContainerId, ContainerSpec, ExecSpec, NetNs, Resources, SandboxId, SandboxSpec, Scope};
+use crate::spec::{ContainerId, ContainerSpec, ExecSpec, MountSource, NetNs, Resources, SandboxId, SandboxSpec, Scope};
 use crate::state::{
     Bundle, ContainerState, Event, Exit, Layout, Phase, SandboxRecord, SandboxState, Settings, Stats, Status, boot_id, now_ns, read_json,
     write_json,
@@ -76,6 +77,7 @@ struct Shared {
     hierarchies: Hierarchies,
     images: Store,
     link: Arc<Link>,
+    modules: Modules,
     janitor: Janitor,
     containers: Mutex<HashMap<ContainerId, Arc<Known>>>,
     sandboxes: Mutex<HashMap<SandboxId, Arc<SandboxRecord>>>,
@@ -150,6 +152,7 @@ impl Runtime {
             layout,
             images,
             link,
+            modules: blocking(Modules::look).await?,
             janitor,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -356,7 +359,8 @@ impl Runtime {
             lock(&self.shared.sandboxes).get(&sandbox_id).cloned().ok_or_else(|| Error::SandboxNotFound(sandbox_id.to_string()))?;
         let image = self.shared.images.find(&spec.image).ok_or_else(|| ImageError::NotPresent(spec.image.clone()))?;
         let cgroup = format!("{}/{id}", sandbox.cgroup);
-        let bundle = bundle::make(spec, sandbox_id, &image, cgroup)?;
+        let labels = self.shared.modules.labels(&spec.security, &sandbox_id)?;
+        let bundle = bundle::make(spec, sandbox_id, &image, cgroup, labels)?;
         let known = Arc::new(Known { bundle, ended: OnceLock::new() });
         {
             let mut containers = lock(&self.shared.containers);
@@ -702,6 +706,14 @@ fn make_container(shared: &Shared, id: &ContainerId, bundle: &Bundle) -> Result<
     }
     let spec = &bundle.spec;
     let rules = bundle::device_rules(spec)?;
+    if let Some(label) = &bundle.labels.files {
+        let shm = shared.layout.pins(&bundle.sandbox).join("shm");
+        let volumes = spec.mounts.iter().filter(|mount| mount.relabel).filter_map(|mount| match &mount.source {
+            MountSource::Bind(path) => Some(path.as_path()),
+            _ => None,
+        });
+        volumes.chain([shm.as_path()]).try_for_each(|path| relabel(path, label))?;
+    }
     let policy = if spec.security.privileged { DevicePolicy::All } else { DevicePolicy::Only(&rules) };
     shared.hierarchies.create(&bundle.cgroup, &spec.resources, &policy).step(|| format!("make cgroup {}", bundle.cgroup))?;
     write_json(&shared.layout.bundle(id), bundle).step(|| "write bundle".to_owned())

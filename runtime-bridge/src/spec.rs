@@ -212,6 +212,9 @@ pub struct Mount {
     pub propagation: Propagation,
     /// Refuse executables on it.
     pub no_exec: bool,
+    /// Where the machine has SELinux: the source's files are given the container's label.
+    #[serde(default)]
+    pub relabel: bool,
 }
 
 impl Mount {
@@ -224,6 +227,7 @@ impl Mount {
             recursive_read_only: false,
             propagation: Propagation::Private,
             no_exec: false,
+            relabel: false,
         }
     }
 
@@ -301,6 +305,12 @@ pub struct Security {
     pub no_new_privs: bool,
     /// System call filter.
     pub seccomp: Seccomp,
+    /// AppArmor profile.
+    #[serde(default)]
+    pub app_armor: AppArmor,
+    /// Parts of an SELinux label; ignored on machines without.
+    #[serde(default)]
+    pub selinux: Option<SelinuxOptions>,
     /// readOnlyRootFilesystem.
     pub read_only_root: bool,
     /// `None`: the usual list.
@@ -319,6 +329,33 @@ pub enum Seccomp {
     Unconfined,
     /// What a profile says: JSON of the OCI runtime specification, or Docker's form of it.
     Profile(String),
+}
+
+/// AppArmor profile of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AppArmor {
+    /// Nobody said: the runtime's default profile where it is loaded and the container is not privileged, else none.
+    #[default]
+    Unsaid,
+    /// The runtime's default profile, or no container; a privileged one runs without.
+    RuntimeDefault,
+    /// None.
+    Unconfined,
+    /// A profile that is loaded on the machine, by its name.
+    Profile(String),
+}
+
+/// Parts of an SELinux label; what is not given is as the system's policy says for containers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelinuxOptions {
+    /// User.
+    pub user: Option<String>,
+    /// Role.
+    pub role: Option<String>,
+    /// Type.
+    pub kind: Option<String>,
+    /// Level, as `s0:c1,c2`. `None`: categories of the sandbox's own.
+    pub level: Option<String>,
 }
 
 /// One resource limit.

@@ -24,6 +24,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::label::Labels;
 use crate::spec::{ContainerId, ContainerSpec, SandboxId, SandboxSpec, User};
 
 /// Where a container stands in its life.
@@ -174,6 +175,9 @@ pub(crate) struct Bundle {
     /// Below every hierarchy's root.
     pub(crate) cgroup: String,
     pub(crate) created_at_ns: i64,
+    /// What the machine's security modules hold it to.
+    #[serde(default)]
+    pub(crate) labels: Labels,
 }
 
 /// What the helper writes about a container that it has started.

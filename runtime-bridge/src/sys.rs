@@ -59,6 +59,16 @@ pub(crate) fn cstring(text: impl AsRef<[u8]>) -> io::Result<CString> {
     CString::new(text.as_ref()).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "contains a NUL byte"))
 }
 
+/// Sets the SELinux label of what `path` leads to.
+pub(crate) fn set_label(path: &str, label: &str) -> io::Result<()> {
+    let path = cstring(path)?;
+    // SAFETY: both strings are NUL-terminated, and the value's pointer and length belong together.
+    check(libc::c_long::from(unsafe {
+        libc::setxattr(path.as_ptr(), c"security.selinux".as_ptr(), label.as_ptr().cast(), label.len(), 0)
+    }))?;
+    Ok(())
+}
+
 pub(crate) fn cpath(path: &Path) -> io::Result<CString> {
     cstring(path.as_os_str().as_bytes())
 }

@@ -32,7 +32,9 @@ cargo xtask COMMAND
   bench [ROW...]     measure; writes target/bench.json
   churn [--pods N] [--seconds S] [--seed X]    pods of one node under random kills; 200 for ten minutes
   cri [FILTER...]    the suite of a node with real containers, its pods on Debian's containerd
-  vm [containers|node] [FILTER...]    the suites of real containers with cgroup v2 on Debian's kernel, in a virtual machine
+  vm [containers|node|selinux|bench] [FILTER...]
+                     the suites of real containers with cgroup v2 and AppArmor on Debian's kernel, in a virtual machine; the same
+                     kernel with SELinux; or a container's life there against runc's and crun's
   modules            build the built-in modules to target/release/modules
   wit [--check]      regenerate the code of the schemas, or fail when it is stale
   ci                 what .ci/run calls: formatting, schemas, then test

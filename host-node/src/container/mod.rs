@@ -9,9 +9,13 @@ pub mod files;
 
 use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, ResourceRequirements, SeccompProfile, SecurityContext};
+use k8s_openapi::api::core::v1::{
+    AppArmorProfile, Container, Pod, PodSecurityContext, ResourceRequirements, SeccompProfile, SecurityContext,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use pintle_runtime_bridge::{ContainerId, ContainerSpec, Mount, NetNs, Resources, SandboxId, SandboxSpec, Scope, Seccomp, Security, User};
+use pintle_runtime_bridge::{
+    AppArmor, ContainerId, ContainerSpec, Mount, NetNs, Resources, SandboxId, SandboxSpec, Scope, Seccomp, Security, SelinuxOptions, User,
+};
 
 use crate::error::{Error, Result};
 use crate::pod::record::{all_containers, host_network, name, namespace, uid};
@@ -23,6 +27,9 @@ use crate::quantity;
 pub const LABEL_UID: &str = "io.kubernetes.pod.uid";
 /// Label of the runtime's containers: the container's name.
 pub const LABEL_CONTAINER: &str = "io.kubernetes.container.name";
+
+/// Annotation of a pod, followed by a container's name: its AppArmor profile in words.
+const APP_ARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// What was prepared for a start.
 pub struct Prepared {
@@ -55,10 +62,6 @@ pub fn spec(pod: &Pod, container: &Container, prepared: Prepared) -> Result<Cont
     if container.volume_devices.as_ref().is_some_and(|d| !d.is_empty()) {
         return Err(Error::Unsupported("volumeDevices".into()));
     }
-    let app_armor = context.app_armor_profile.as_ref().or(pod_context.app_armor_profile.as_ref());
-    if let Some(profile) = app_armor.filter(|profile| profile.type_ != "Unconfined") {
-        return Err(Error::Unsupported(format!("appArmorProfile {}", profile.type_)));
-    }
     let command = expand(&container.command);
     let args = expand(&container.args);
     let mut resources = only_asked(resources(container), &prepared.huge_page_sizes);
@@ -79,7 +82,7 @@ pub fn spec(pod: &Pod, container: &Container, prepared: Prepared) -> Result<Cont
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         resources,
-        security: security(&pod_context, &context, prepared.seccomp_profile)?,
+        security: Security { app_armor: app_armor(pod, container)?, ..security(&pod_context, &context, prepared.seccomp_profile)? },
         rlimits: Vec::new(),
         devices: Vec::new(),
         labels: [(LABEL_UID.to_owned(), uid(pod).to_owned()), (LABEL_CONTAINER.to_owned(), container.name.clone())].into(),
@@ -150,10 +153,51 @@ fn security(pod: &PodSecurityContext, container: &SecurityContext, profile: Opti
         drop_capabilities: capabilities.drop.unwrap_or_default(),
         no_new_privs: container.allow_privilege_escalation == Some(false),
         seccomp: seccomp(container.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref()), profile)?,
+        app_armor: AppArmor::Unsaid, // told by the pod as a whole
+        selinux: container.se_linux_options.as_ref().or(pod.se_linux_options.as_ref()).map(|options| {
+            let given = |part: &Option<String>| part.clone().filter(|part| !part.is_empty());
+            SelinuxOptions {
+                user: given(&options.user),
+                role: given(&options.role),
+                kind: given(&options.type_),
+                level: given(&options.level),
+            }
+        }),
         read_only_root: container.read_only_root_filesystem == Some(true),
         masked_paths: unmasked.then(Vec::new),
         read_only_paths: unmasked.then(Vec::new),
     })
+}
+
+/// The AppArmor profile that a container asks for: its own, else that of the annotation that was there before the field (a static pod may have
+/// only that), else its pod's.
+pub fn app_armor_profile(pod: &Pod, container: &Container) -> Option<AppArmorProfile> {
+    let own = container.security_context.as_ref().and_then(|context| context.app_armor_profile.clone());
+    let of_pod = || pod.spec.as_ref()?.security_context.as_ref()?.app_armor_profile.clone();
+    let annotated = || {
+        let text = pod.metadata.annotations.as_ref()?.get(&format!("{APP_ARMOR_ANNOTATION}{}", container.name))?;
+        let profile = |kind: &str, name: Option<&str>| AppArmorProfile { type_: kind.into(), localhost_profile: name.map(str::to_owned) };
+        match (text.as_str(), text.strip_prefix("localhost/")) {
+            ("runtime/default", _) => Some(profile("RuntimeDefault", None)),
+            ("unconfined", _) => Some(profile("Unconfined", None)),
+            (_, Some(name)) => Some(profile("Localhost", Some(name))),
+            _ => None,
+        }
+    };
+    own.or_else(annotated).or_else(of_pod)
+}
+
+fn app_armor(pod: &Pod, container: &Container) -> Result<AppArmor> {
+    let Some(profile) = app_armor_profile(pod, container) else { return Ok(AppArmor::Unsaid) };
+    match profile.type_.as_str() {
+        "RuntimeDefault" => Ok(AppArmor::RuntimeDefault),
+        "Unconfined" => Ok(AppArmor::Unconfined),
+        "Localhost" => match profile.localhost_profile.filter(|name| !name.trim().is_empty()) {
+            Some(name) => Ok(AppArmor::Profile(name)),
+            None => Err(Error::ContainerConfig("appArmorProfile Localhost names no profile".into())),
+        },
+        other => Err(Error::Unsupported(format!("appArmorProfile {other}"))),
+    }
 }
 
 /// The profile of this machine that a container is to be confined by, if it names one.
@@ -281,6 +325,29 @@ mod tests {
             assert!(spec.security.no_new_privs && !spec.security.privileged);
             assert_eq!(spec.security.seccomp, Seccomp::RuntimeDefault);
         });
+    }
+
+    #[test]
+    fn an_app_armor_profile_is_the_containers_then_the_annotations_then_the_pods() {
+        let check = |own: Option<&str>, annotation: Option<&str>, of_pod: Option<&str>, expected: AppArmor| {
+            let context = |name: Option<&str>| match name {
+                Some(name) => json!({ "appArmorProfile": { "type": "Localhost", "localhostProfile": name } }),
+                None => json!({}),
+            };
+            let mut pod = json!({ "metadata": { "name": "p" }, "spec": { "securityContext": context(of_pod), "containers": [{ "name": "c", "securityContext": context(own) }] } });
+            if let Some(annotation) = annotation {
+                pod["metadata"]["annotations"] = json!({ "container.apparmor.security.beta.kubernetes.io/c": annotation });
+            }
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            let found = app_armor(&pod, &pod.spec.as_ref().expect("a spec").containers[0]).expect("a profile");
+            assert_eq!(found, expected, "{own:?} {annotation:?} {of_pod:?}");
+        };
+        check(None, None, None, AppArmor::Unsaid);
+        check(Some("own"), Some("localhost/noted"), Some("pods"), AppArmor::Profile("own".into()));
+        check(None, Some("localhost/noted"), Some("pods"), AppArmor::Profile("noted".into()));
+        check(None, Some("runtime/default"), Some("pods"), AppArmor::RuntimeDefault);
+        check(None, Some("unconfined"), None, AppArmor::Unconfined);
+        check(None, None, Some("pods"), AppArmor::Profile("pods".into()));
     }
 
     #[test]

@@ -5,10 +5,11 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::record::{Record, Verdict, all_containers};
 use super::status::qos_class;
+use crate::container::app_armor_profile;
 use crate::housekeeping::ranking;
 use crate::net::nft::Family;
 use crate::service::frontends::{Front, host_ports};
@@ -33,11 +34,9 @@ pub fn refusal<'a>(pod: &Pod, others: impl Iterator<Item = (&'a Pod, &'a Record)
 
 /// Why a pod that asks for AppArmor cannot have it on a machine without. Running it all the same would leave it less confined than it was told.
 pub fn unconfined(pod: &Pod, app_armor: bool) -> Option<Verdict> {
-    let asks = |profile: Option<&AppArmorProfile>| profile.is_some_and(|profile| profile.type_ != "Unconfined");
-    let of_pod = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()).and_then(|context| context.app_armor_profile.as_ref());
-    let of_container = |c: &Container| asks(c.security_context.as_ref().and_then(|context| context.app_armor_profile.as_ref()).or(of_pod));
+    let asks = |c: &Container| app_armor_profile(pod, c).is_some_and(|profile| profile.type_ != "Unconfined");
     let message = "Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host";
-    (!app_armor && all_containers(pod).any(of_container)).then(|| Verdict::new("AppArmor", message))
+    (!app_armor && all_containers(pod).any(asks)).then(|| Verdict::new("AppArmor", message))
 }
 
 /// Why a new pod may not come while the machine is short of something. `pressure`: conditions that hold. What the cluster cannot do without comes
@@ -87,6 +86,7 @@ mod tests {
         check(json!({ "appArmorProfile": { "type": "Unconfined" } }), true);
         check(json!({ "appArmorProfile": { "type": "RuntimeDefault" } }), false);
         check(json!({ "appArmorProfile": { "type": "Localhost", "localhostProfile": "x" } }), false);
+        check(json!({ "seLinuxOptions": { "type": "spc_t" } }), true);
     }
 
     #[test]

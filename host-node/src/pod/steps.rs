@@ -372,6 +372,7 @@ fn container_mounts(
             Some("Bidirectional") => pintle_runtime_bridge::Propagation::Both,
             _ => pintle_runtime_bridge::Propagation::Private,
         };
+        mount.relabel = volume::is_the_pods_own(pod, &wanted.name);
         taken.push(wanted.mount_path.trim_end_matches('/').to_owned());
         list.push(mount);
     }
@@ -379,12 +380,12 @@ fn container_mounts(
     for (file_name, target) in [("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname")] {
         if !taken.iter().any(|path| path == target) {
             let mut mount = Mount::bind(paths.dir.join(file_name), target);
-            mount.read_only = root_read_only;
+            (mount.read_only, mount.relabel) = (root_read_only, true);
             list.push(mount);
         }
     }
     let message_path = container.termination_message_path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/dev/termination-log");
-    list.push(Mount::bind(message_file, message_path));
+    list.push(Mount { relabel: true, ..Mount::bind(message_file, message_path) });
     // A mount below another one comes after it.
     list.sort_by_key(|mount| mount.target.trim_end_matches('/').matches('/').count());
     Ok(list)

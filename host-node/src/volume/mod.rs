@@ -61,6 +61,14 @@ pub async fn refresh(pod: &Pod, workshop: &Workshop<'_>) -> Result<bool> {
     Ok(changed)
 }
 
+/// Whether a volume is made for the pod alone, by this node: its files may get the pod's SELinux label.
+pub fn is_the_pods_own(pod: &Pod, name: &str) -> bool {
+    let volume = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).find(|volume| volume.name == name);
+    volume.is_some_and(|v| {
+        v.empty_dir.is_some() || v.config_map.is_some() || v.secret.is_some() || v.downward_api.is_some() || v.projected.is_some()
+    })
+}
+
 /// Volumes that show an image: the name, what to pull, and by which policy.
 pub fn images(pod: &Pod) -> impl Iterator<Item = (&str, &ImageVolumeSource)> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());

@@ -11,14 +11,12 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::kernel::Kernel;
-use crate::machine::{Machine, pod, run_natively, uid, user_namespaces};
+use crate::machine::{Machine, patience, pod, run_natively, uid, user_namespaces};
 
 /// The settings: environment variable and value for the sample.
 const PODS: (&str, u64) = ("PINTLE_CHURN_PODS", 6);
 const SECONDS: (&str, u64) = ("PINTLE_CHURN_SECONDS", 3);
 const SEED: (&str, u64) = ("PINTLE_CHURN_SEED", 1);
-/// How long things may take to settle, besides as long as the churn took.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn setting((name, usual): (&str, u64)) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
@@ -179,8 +177,8 @@ fn kill(pid: i32) {
 }
 
 /// Waits until books and machine agree.
-async fn settle(machine: &Machine, kernel: &Kernel, patience: Duration, what: &str) {
-    let deadline = Instant::now() + patience;
+async fn settle(machine: &Machine, kernel: &Kernel, at_most: Duration, what: &str) {
+    let deadline = Instant::now() + at_most;
     loop {
         let (told, found) = (told(kernel), found(machine));
         if let (Some(told), Ok(found)) = (&told, &found)
@@ -219,7 +217,7 @@ fn churn_leaves_nothing_behind_and_api_and_machine_agree() {
         for _ in 0..count {
             put(&mut dice).await;
         }
-        settle(&machine, &kernel, PATIENCE + time, "at the start").await;
+        settle(&machine, &kernel, patience(60) + time, "at the start").await;
         let end = Instant::now() + time;
         let (mut away, mut done) = (false, [0u32; 6]);
         while Instant::now() < end {
@@ -263,8 +261,8 @@ fn churn_leaves_nothing_behind_and_api_and_machine_agree() {
             done[0], done[1], done[2], done[3], done[4], done[5]
         );
         kernel.come_back();
-        let patience = PATIENCE + time;
-        let deadline = Instant::now() + patience;
+        let at_most = patience(60) + time;
+        let deadline = Instant::now() + at_most;
         while kernel.state.borrow().pods.len() < count
             || kernel.state.borrow().pods.values().any(|pod| !pod["metadata"]["deletionTimestamp"].is_null())
         {
@@ -275,12 +273,12 @@ fn churn_leaves_nothing_behind_and_api_and_machine_agree() {
                 put(&mut dice).await;
             }
         }
-        settle(&machine, &kernel, patience, "after the churn").await;
+        settle(&machine, &kernel, at_most, "after the churn").await;
         let all: Vec<Value> = kernel.state.borrow().pods.values().cloned().collect();
         for pod in &all {
             kernel.delete_pod(uid(pod), 0).await;
         }
-        settle(&machine, &kernel, patience, "after all were deleted").await;
+        settle(&machine, &kernel, at_most, "after all were deleted").await;
         let (inside, helpers) = processes(&machine);
         assert_eq!((inside.len(), helpers.len()), (0, 1), "no process but one helper");
         machine.kill();

@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::machine::write_layout;
+use crate::machine::{patience, write_layout};
 
-const PATIENCE: Duration = Duration::from_secs(30);
 /// What its pause process is made of.
 pub const PAUSE: &str = "localhost/pause:test";
 
@@ -74,7 +73,7 @@ conf_dir = {conf:?}
         let mut command = Command::new("containerd");
         command.arg("-c").arg(self.dir.join("config.toml")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.daemon = Some(command.spawn().expect("containerd starts"));
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience(30);
         while self.ctr(&["version"]).is_err() {
             assert!(Instant::now() < deadline, "containerd does not serve: {}", self.log());
             std::thread::sleep(Duration::from_millis(50));

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::kernel::State;
-use crate::machine::{pod, run_on_containerd, uid};
+use crate::machine::{patience, pod, run_on_containerd, uid};
 
 /// The node's Ready condition.
 fn ready(state: &State) -> Option<Value> {
@@ -27,7 +27,7 @@ fn a_pod_runs_on_containerd_in_our_network_and_is_adopted_and_removed() {
             "on-containerd",
             json!({ "containers": [{ "name": "c", "stdin": true, "command": ["sh", "-c",
                 "echo hello; echo trouble >&2; trap 'echo bye; exit 0' TERM; echo -n why > /dev/termination-log; while true; do sleep 0.1; done"],
-                "readinessProbe": { "exec": { "command": ["true"] }, "periodSeconds": 1 },
+                "readinessProbe": { "exec": { "command": ["true"] }, "periodSeconds": 1, "timeoutSeconds": patience(1).as_secs() },
                 "resources": { "limits": { "memory": "64Mi" } } }] }),
         );
         kernel.put_pod(web.clone()).await;

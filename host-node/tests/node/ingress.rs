@@ -17,7 +17,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::machine::patience;
 
 /// A backend: its address, and how many requests it has had.
 struct Backend {
@@ -132,11 +132,11 @@ impl Proxy {
 
     /// Connects; ports open a moment after they are asked for.
     fn connect(&self, port: u16) -> TcpStream {
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = std::time::Instant::now() + patience(20);
         loop {
             match TcpStream::connect((Ipv4Addr::LOCALHOST, self.ports[&port])) {
                 Ok(stream) => {
-                    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+                    stream.set_read_timeout(Some(patience(20))).expect("a timeout");
                     return stream;
                 }
                 Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
@@ -231,7 +231,7 @@ fn a_new_table_counts_from_the_next_request_on_without_cutting_connections() {
     assert!(exchange(&mut kept, "GET / HTTP/1.1\nhost: a.test\n\n").contains("two\nget"));
     proxy.set_spec(json!({ "listeners": [], "rules": [] }));
     // The port closes; the connection that stands is told to go.
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = std::time::Instant::now() + patience(20);
     while TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.ports[&80])).is_ok() {
         assert!(std::time::Instant::now() < deadline, "the port stays open");
     }
@@ -296,7 +296,7 @@ fn filters_change_what_goes_and_what_comes() {
     assert!(said.contains("x-a: 1\r\n") && said.contains("x-b: 0\r\nx-b: 2\r\n") && !said.contains("x-c"), "{said}");
     assert!(said.contains("\r\nx-d: 4\r\n"), "{said}");
     starts(&proxy.get("/m"), "200");
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = std::time::Instant::now() + patience(20);
     while two.asked.load(Ordering::SeqCst) == 0 {
         assert!(std::time::Instant::now() < deadline, "no copy");
         std::thread::sleep(Duration::from_millis(5));

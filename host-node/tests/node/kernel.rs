@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
-const WAIT_MAX: Duration = Duration::from_secs(30);
+use crate::machine::patience;
 
 #[derive(Default)]
 pub struct State {
@@ -155,7 +155,7 @@ impl Kernel {
 
     /// Waits until `test` gives something.
     pub async fn until<T>(&self, what: &str, mut test: impl FnMut(&State) -> Option<T>) -> T {
-        let deadline = tokio::time::Instant::now() + WAIT_MAX;
+        let deadline = tokio::time::Instant::now() + patience(30);
         loop {
             if let Some(found) = test(&self.state.borrow()) {
                 return found;
@@ -370,7 +370,7 @@ impl Collected {
     pub async fn text(self) -> Result<String, String> {
         let mut ended = self.0.ended.subscribe();
         let wait = ended.wait_for(|ended| *ended);
-        tokio::time::timeout(WAIT_MAX, wait).await.map_err(|_| "the stream did not end".to_owned())?.map_err(|e| e.to_string())?;
+        tokio::time::timeout(patience(30), wait).await.map_err(|_| "the stream did not end".to_owned())?.map_err(|e| e.to_string())?;
         Ok(String::from_utf8_lossy(&self.0.bytes.borrow()).into_owned())
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::machine::{pod, run, uid};
+use crate::machine::{patience, pod, run, uid};
 
 #[test]
 fn a_pod_runs_answers_on_its_address_and_is_deleted_gracefully() {
@@ -170,8 +170,8 @@ fn probes_decide_readiness_and_restart_what_is_dead() {
             "probed",
             json!({ "containers": [{ "name": "c",
             "command": ["sh", "-c", "touch /tmp/alive; while true; do sleep 0.1; done"],
-            "readinessProbe": { "exec": { "command": ["cat", "/tmp/ready"] }, "periodSeconds": 1 },
-            "livenessProbe": { "exec": { "command": ["cat", "/tmp/alive"] }, "periodSeconds": 1, "initialDelaySeconds": 1, "failureThreshold": 1, "terminationGracePeriodSeconds": 0 } }] }),
+            "readinessProbe": { "exec": { "command": ["cat", "/tmp/ready"] }, "periodSeconds": 1, "timeoutSeconds": patience(1).as_secs() },
+            "livenessProbe": { "exec": { "command": ["cat", "/tmp/alive"] }, "periodSeconds": 1, "initialDelaySeconds": 1, "failureThreshold": 1, "timeoutSeconds": patience(1).as_secs(), "terminationGracePeriodSeconds": 0 } }] }),
         );
         kernel.put_pod(probed.clone()).await;
         let up = kernel.until_phase(uid(&probed), "Running").await;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use pintle_runtime_bridge::{ImageRef, Runtime, RuntimeConfig};
 use serde_json::{Value, json};
@@ -14,6 +15,15 @@ use crate::kernel::Kernel;
 pub const IMAGE: &str = "localhost/busybox:test";
 const APPLETS: &[&str] =
     &["sh", "sleep", "cat", "echo", "httpd", "id", "ls", "env", "touch", "true", "false", "ip", "wget", "hostname", "mkdir", "stat"];
+
+/// Says how many times slower than usual this machine is: an emulated one takes that much longer.
+const SLOWNESS: &str = "PINTLE_TEST_SLOWNESS";
+
+/// How long to wait for what takes less than so many seconds on a usual machine.
+pub fn patience(seconds: u64) -> Duration {
+    let slowness = std::env::var(SLOWNESS).map_or(1, |text| text.parse().expect("a number"));
+    Duration::from_secs(seconds) * slowness
+}
 
 /// A machine of one test.
 pub struct Machine {

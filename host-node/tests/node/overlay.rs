@@ -6,7 +6,6 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::Command;
-use std::time::Duration;
 
 use pintle_host_node::net::nft::wire::Socket;
 use pintle_host_node::net::overlay::{Overlay, device};
@@ -16,7 +15,8 @@ use pintle_host_node::service::frontends::{Back, Front, Masquerade};
 use pintle_host_node::service::ruleset::{Ground, Ruleset};
 use pintle_values::network::Network as Range;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::machine::patience;
+
 /// Of the links between the nodes: not the usual one, so that it must have been looked for.
 const UNDERLAY_MTU: u32 = 1460;
 const BRIDGE: &str = "pods";
@@ -182,8 +182,8 @@ fn fronts() -> BTreeMap<Front, Back> {
 /// Whom a server at a socket's address sees when asked from here.
 fn seen_by(to: SocketAddr) -> Result<IpAddr, std::io::ErrorKind> {
     let ask = || {
-        let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut stream = TcpStream::connect_timeout(&to, patience(5))?;
+        stream.set_read_timeout(Some(patience(5)))?;
         let mut said = String::new();
         stream.read_to_string(&mut said)?;
         said.parse().map_err(std::io::Error::other)
@@ -217,7 +217,7 @@ fn pieces(place: &Place) -> u64 {
 /// Sends one datagram, headers included so many bytes; into how many pieces it was cut in any of these places, or nothing if it did not come.
 fn datagram(from: (&Place, IpAddr), to: (&Place, IpAddr), bytes: usize, by: &[&Place]) -> Option<u64> {
     let there = to.0.inside(|| UdpSocket::bind((to.1, 0))).expect("bound");
-    there.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    there.set_read_timeout(Some(patience(5))).expect("a timeout");
     let here = from.0.inside(|| UdpSocket::bind((from.1, 0))).expect("bound");
     let headers = 8 + if from.1.is_ipv4() { 20 } else { 40 };
     let before: u64 = by.iter().map(|place| pieces(place)).sum();
@@ -235,7 +235,7 @@ fn transfer(from: &Place, to: (&Place, IpAddr), bytes: usize) -> usize {
         let (mut stream, _) = there.accept().expect("a connection");
         std::io::copy(&mut stream, &mut std::io::sink()).expect("received")
     });
-    let mut stream = from.inside(|| TcpStream::connect_timeout(&at, PATIENCE)).expect("connected");
+    let mut stream = from.inside(|| TcpStream::connect_timeout(&at, patience(5))).expect("connected");
     let block = vec![1; 1 << 20];
     (0..bytes >> 20).for_each(|_| stream.write_all(&block).expect("sent"));
     drop(stream);

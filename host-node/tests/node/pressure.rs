@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::containerd::PAUSE;
 use crate::kernel::{Kernel, State};
-use crate::machine::{IMAGE, Machine, pod, run, uid};
+use crate::machine::{IMAGE, Machine, patience, pod, run, uid};
 
 fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
@@ -176,8 +176,11 @@ fn unused_images_go_when_their_disk_fills_and_used_or_pinned_ones_stay() {
     run(45, |mut machine, kernel| async move {
         let images = ["localhost/unused:1", "localhost/pinned:1"];
         machine.import_more(&images).await;
-        machine.extra =
-            words("--image-gc-high 0 --image-gc-low 0 --image-gc-min-age-s 1 --image-gc-period-ms 200 --pinned-image localhost/pinned:1");
+        // Young images stay until the pod is there that uses one of them.
+        let age = patience(1).as_secs();
+        machine.extra = words(&format!(
+            "--image-gc-high 0 --image-gc-low 0 --image-gc-min-age-s {age} --image-gc-period-ms 200 --pinned-image localhost/pinned:1"
+        ));
         machine.start(&kernel);
         let user = pod("user", json!({ "containers": [{ "name": "c", "command": ["sleep", "1000"] }] }));
         kernel.put_pod(user.clone()).await;

@@ -1,5 +1,6 @@
 //! Profiles that pods name, processes that containers share, and a machine that goes down.
 
+use pintle_runtime_bridge::DEFAULT_PROFILE;
 use serde_json::{Value, json};
 
 use crate::machine::{pod, run, uid};
@@ -68,6 +69,59 @@ fn a_pod_that_asks_for_app_armor_is_refused_where_it_is_not() {
         assert_eq!(failed["status"]["reason"], "AppArmor");
         assert_eq!(failed["status"]["message"], "Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host");
     });
+}
+
+#[test]
+fn pods_have_the_app_armor_profile_that_field_or_annotation_names() {
+    if !pintle_runtime_bridge::enforces_app_armor() {
+        return println!("skipped: no AppArmor");
+    }
+    run(55, |mut machine, kernel| async move {
+        machine.start(&kernel);
+        load_profile("pintle-test-pods");
+        let script = "cat /proc/self/attr/current; touch /tmp/x 2>/dev/null && echo made; exit 0";
+        let with = |name: &str, context: Value, annotation: Option<&str>| {
+            let containers = json!([{ "name": "c", "command": ["sh", "-c", script], "securityContext": context }]);
+            let mut pod = pod(name, json!({ "restartPolicy": "Never", "containers": containers }));
+            if let Some(text) = annotation {
+                pod["metadata"]["annotations"] = json!({ "container.apparmor.security.beta.kubernetes.io/c": text });
+            }
+            pod
+        };
+        let field = |kind: &str, name: Option<&str>| json!({ "appArmorProfile": { "type": kind, "localhostProfile": name } });
+        let default = if machine.other.is_some() { "cri-containerd.apparmor.d" } else { DEFAULT_PROFILE };
+        let (default, named) = (format!("{default} (enforce)\nmade\n"), "pintle-test-pods (enforce)\n".to_owned());
+        for (pod, expected) in [
+            (with("silent", json!({}), None), &default),
+            (with("default", field("RuntimeDefault", None), None), &default),
+            (with("open", field("Unconfined", None), None), &"unconfined\nmade\n".to_owned()),
+            (with("named", field("Localhost", Some("pintle-test-pods")), None), &named),
+            (with("noted", json!({}), Some("localhost/pintle-test-pods")), &named),
+        ] {
+            kernel.put_pod(pod.clone()).await;
+            let done = kernel.until_phase(uid(&pod), "Succeeded").await;
+            assert_eq!(&kernel.logs(&done, "c", |_| {}).await.expect("a log"), expected, "{}", uid(&pod));
+        }
+        let absent = with("absent", field("Localhost", Some("pintle-absent")), None);
+        kernel.put_pod(absent.clone()).await;
+        let said = |state: &crate::kernel::State| {
+            let why = &state.pods[uid(&absent)]["status"]["containerStatuses"][0]["state"]["waiting"];
+            (why["reason"] == "CreateContainerError" && why["message"].as_str()?.contains("pintle-absent")).then_some(())
+        };
+        kernel.until("why it does not start", said).await;
+    });
+}
+
+/// Loads an AppArmor profile of this name that forbids writing to /tmp.
+fn load_profile(name: &str) {
+    let text = format!("profile {name} flags=(attach_disconnected) {{ file, network, capability, signal, unix, deny /tmp/** wl, }}");
+    let mut parser = std::process::Command::new("/sbin/apparmor_parser")
+        .args(["--replace", "--skip-cache", "--quiet"])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("apparmor_parser");
+    std::io::Write::write_all(&mut parser.stdin.take().expect("stdin"), text.as_bytes()).expect("written");
+    assert!(parser.wait().expect("ended").success(), "{text}");
 }
 
 #[test]

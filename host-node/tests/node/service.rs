@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
-use std::time::Duration;
 
 use pintle_host_node::net::nft::wire::Socket;
 use pintle_host_node::net::nft::{self, Family, Transaction, conntrack};
 use pintle_host_node::service::frontends::{Back, Front, Masquerade};
 use pintle_host_node::service::ruleset::{CLIENTS, Ground, Ruleset, TABLE};
 
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::machine::patience;
+
 const CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 5);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 244, 9, 9);
 const TCP: u8 = 6;
@@ -114,7 +114,7 @@ fn ask(from: impl Into<IpAddr>, to: impl Into<SocketAddr>) -> Result<String, std
     let connected = connect(socket.as_raw_fd(), &SockaddrStorage::from(to));
     connected.map_err(|errno| std::io::Error::from(errno).kind())?;
     let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(patience(5))).expect("a timeout");
     let mut said = String::new();
     stream.read_to_string(&mut said).map_err(|error| error.kind())?;
     Ok(said.trim().to_owned())
@@ -280,7 +280,7 @@ fn a_stream_of_udp_follows_when_its_endpoint_goes() {
     in_namespace(|| {
         let receiver = |n: u8| {
             let socket = UdpSocket::bind((endpoint(Family::V4, n), 8080)).expect("bound");
-            socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            socket.set_read_timeout(Some(patience(5))).expect("a timeout");
             socket
         };
         let (one, two) = (receiver(1), receiver(2));
@@ -345,7 +345,7 @@ fn a_stream_of_udp_in_version_6_is_forgotten_too() {
             return println!("skipped: this machine has no IPv6");
         }
         let receiver = UdpSocket::bind((endpoint(Family::V6, 1), 8080)).expect("bound");
-        receiver.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        receiver.set_read_timeout(Some(patience(5))).expect("a timeout");
         let proxy = Proxy::with([(front(CLUSTER_IP_V6, conntrack::UDP, 53), back_of(Family::V6, [1], None))].into());
         let client = UdpSocket::bind((CLIENT_V6, 5353)).expect("bound");
         client.send_to(b"first", (CLUSTER_IP_V6, 53)).expect("sent");

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 
 use serde_json::{Value, json};
 
-use crate::machine::{pod, run, uid, user_namespaces};
+use crate::machine::{patience, pod, run, uid, user_namespaces};
 
 fn first_id(text: &str) -> u32 {
     text.split_whitespace().nth(1).and_then(|id| id.parse().ok()).expect("a line of a uid_map")
@@ -34,7 +34,7 @@ fn pods_have_users_of_their_own_and_everything_of_theirs_is_usable_inside() {
                     { "name": "p", "projected": { "sources": [{ "serviceAccountToken": { "path": "token" } }] } },
                 ],
                 "containers": [{ "name": "c", "command": ["sh", "-c", script],
-                    "readinessProbe": { "exec": { "command": ["cat", "/e/f"] }, "periodSeconds": 1 },
+                    "readinessProbe": { "exec": { "command": ["cat", "/e/f"] }, "periodSeconds": 1, "timeoutSeconds": patience(1).as_secs() },
                     "volumeMounts": [
                         { "name": "m", "mountPath": "/m" }, { "name": "s", "mountPath": "/s" }, { "name": "e", "mountPath": "/e" },
                         { "name": "t", "mountPath": "/t" }, { "name": "p", "mountPath": "/p" },

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use pintle_runtime_bridge::{
-    ContainerSpec, Error, MASKED_PATHS, MountSource, NetNs, Propagation, READ_ONLY_PATHS, Resources, SandboxSpec, Scope, Seccomp,
+    AppArmor, ContainerSpec, Error, MASKED_PATHS, MountSource, NetNs, Propagation, READ_ONLY_PATHS, Resources, SandboxSpec, Scope, Seccomp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -160,6 +160,18 @@ impl Kept {
                 (Seccomp::Unconfined, _) => profile(m::profile::UNCONFINED, ""),
                 (Seccomp::Profile(_), path) => profile(m::profile::LOCALHOST, &path.unwrap_or(Path::new("")).to_string_lossy()),
             }),
+            // What nobody asked for is the other runtime's to choose.
+            apparmor: match &security.app_armor {
+                AppArmor::Unsaid => None,
+                AppArmor::RuntimeDefault => Some(profile(m::profile::RUNTIME_DEFAULT, "")),
+                AppArmor::Unconfined => Some(profile(m::profile::UNCONFINED, "")),
+                AppArmor::Profile(name) => Some(profile(m::profile::LOCALHOST, name)),
+            },
+            selinux_options: security.selinux.as_ref().map(|options| {
+                let [user, role, kind, level] =
+                    [&options.user, &options.role, &options.kind, &options.level].map(|part| part.clone().unwrap_or_default());
+                m::SelinuxOption { user, role, kind, level }
+            }),
         }
     }
 }
@@ -187,6 +199,7 @@ fn mount(mount: &pintle_runtime_bridge::Mount) -> Result<m::Mount, Error> {
         container_path: mount.target.clone(),
         host_path: source.to_string_lossy().into_owned(),
         readonly: mount.read_only,
+        selinux_relabel: mount.relabel,
         propagation: match mount.propagation {
             Propagation::Private => m::propagation::PRIVATE,
             Propagation::FromHost => m::propagation::HOST_TO_CONTAINER,
@@ -228,7 +241,7 @@ fn huge_pages((size, limit): (&u64, &u64)) -> m::HugepageLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pintle_runtime_bridge::{Mount, User};
+    use pintle_runtime_bridge::{Mount, Security, SelinuxOptions, User};
 
     fn kept() -> Kept {
         let labels = POD_LABELS.map(str::to_owned).into_iter().zip(["p", "n", "u"].map(str::to_owned)).collect();
@@ -256,6 +269,21 @@ mod tests {
         check(User::default(), (Some(1), ""), (Some(1), ""));
         check(User::default(), (None, "web"), (None, "web"));
         check(User { gid: Some(9), ..User::default() }, (None, ""), (Some(0), ""));
+    }
+
+    #[test]
+    fn profiles_and_labels_go_to_the_other_runtime() {
+        let check = |app_armor: AppArmor, expected: Option<(i32, &str)>| {
+            let selinux = Some(SelinuxOptions { kind: Some("t".into()), ..SelinuxOptions::default() });
+            let spec = ContainerSpec { security: Security { app_armor, selinux, ..Security::default() }, ..ContainerSpec::default() };
+            let context = kept().security(&spec, (None, String::new()), None);
+            let found = context.apparmor.as_ref().map(|profile| (profile.profile_type, profile.localhost_ref.as_str()));
+            assert_eq!((found, context.selinux_options.map(|options| options.kind)), (expected, Some("t".into())));
+        };
+        check(AppArmor::Unsaid, None);
+        check(AppArmor::RuntimeDefault, Some((0, "")));
+        check(AppArmor::Unconfined, Some((1, "")));
+        check(AppArmor::Profile("x".into()), Some((2, "x")));
     }
 
     #[test]

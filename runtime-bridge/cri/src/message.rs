@@ -66,6 +66,12 @@ messages! {
         ipc: i32 [int32, tag = "3"];
         target_id: String [string, tag = "4"];
     }
+    SelinuxOption {
+        user: String [string, tag = "1"];
+        role: String [string, tag = "2"];
+        kind: String [string, tag = "3"];
+        level: String [string, tag = "4"];
+    }
     SecurityProfile {
         profile_type: i32 [int32, tag = "1"];
         localhost_ref: String [string, tag = "2"];
@@ -110,6 +116,7 @@ messages! {
         container_path: String [string, tag = "1"];
         host_path: String [string, tag = "2"];
         readonly: bool [bool, tag = "3"];
+        selinux_relabel: bool [bool, tag = "4"];
         propagation: i32 [int32, tag = "5"];
     }
     Device {
@@ -142,6 +149,7 @@ messages! {
         capabilities: Option<Capability> [message, optional, tag = "1"];
         privileged: bool [bool, tag = "2"];
         namespace_options: Option<NamespaceOption> [message, optional, tag = "3"];
+        selinux_options: Option<SelinuxOption> [message, optional, tag = "4"];
         run_as_user: Option<Int64Value> [message, optional, tag = "5"];
         run_as_username: String [string, tag = "6"];
         readonly_rootfs: bool [bool, tag = "7"];
@@ -151,6 +159,7 @@ messages! {
         masked_paths: Vec<String> [string, repeated, tag = "13"];
         readonly_paths: Vec<String> [string, repeated, tag = "14"];
         seccomp: Option<SecurityProfile> [message, optional, tag = "15"];
+        apparmor: Option<SecurityProfile> [message, optional, tag = "16"];
     }
     LinuxContainerConfig {
         resources: Option<LinuxContainerResources> [message, optional, tag = "1"];

@@ -247,6 +247,7 @@ impl Containers {
             read_only: spec.security.read_only_root,
             masked: spec.security.masked_paths.clone(),
             read_only_paths: spec.security.read_only_paths.clone(),
+            label: bundle.labels.files.clone(),
         };
         Ok(NewContainer { launch, namespaces, fresh: 0, hostname: None, sysctls: Vec::new(), root })
     }
@@ -282,6 +283,7 @@ impl Containers {
             capabilities,
             no_new_privs: spec.security.no_new_privs,
             filters,
+            labels: bundle.labels.clone(),
             rlimits: spec.rlimits.clone(),
             oom_score_adj: spec.resources.oom_score_adj,
             hostname: None,

@@ -25,6 +25,7 @@ use super::rootfs::{self, RootPlan};
 use super::users::Users;
 use crate::cgroup::Entry;
 use crate::error::StartFailure;
+use crate::label::{self, Labels};
 use crate::spec::Rlimit;
 use crate::sys;
 
@@ -76,6 +77,8 @@ pub(crate) struct Launch {
     pub(crate) capabilities: CapabilitySet,
     pub(crate) no_new_privs: bool,
     pub(crate) filters: Rc<Vec<BpfProgram>>,
+    /// What the machine's security modules are to hold it to.
+    pub(crate) labels: Labels,
     pub(crate) rlimits: Vec<Rlimit>,
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) hostname: Option<String>,
@@ -141,6 +144,7 @@ fn container(mut plan: NewContainer) -> Result<Infallible, Failure> {
     enter_cgroups(&plan.launch.entry)?;
     sys::unshare(libc::CLONE_NEWCGROUP).map_err(Failure::step("unshare cgroup namespace"))?;
     adjust_oom_score(plan.launch.oom_score_adj)?;
+    label::assume(&plan.launch.labels).map_err(Failure::step("confine"))?;
     let root = rootfs::build(&plan.root, plan.launch.users.as_ref())?;
     let identity = identity::resolve(root.dir.as_fd(), &plan.launch.process.user)?;
     let owner = owner(&plan.launch, &identity);
@@ -180,6 +184,7 @@ fn guest(mut plan: Joining) -> Result<Infallible, Failure> {
     fresh_process_state()?;
     enter_cgroups(&plan.launch.entry)?;
     adjust_oom_score(plan.launch.oom_score_adj)?;
+    label::assume(&plan.launch.labels).map_err(Failure::step("confine"))?;
     sys::setns(plan.target.as_fd(), plan.namespaces).map_err(Failure::step("join container"))?;
     // Joining a mount namespace moved root and working directory to the container's root.
     let root = File::open("/").map_err(Failure::step("open root"))?;

@@ -15,7 +15,7 @@ use crate::spec::{ContainerId, SandboxId, TerminalSize, User};
 use crate::state::Exit;
 
 /// Raised with every change of these types.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 /// Name of the helper's socket in the run directory.
 pub(crate) const SOCKET: &str = "helper.sock";
 

@@ -88,6 +88,8 @@ pub(crate) struct RootPlan {
     pub(crate) read_only: bool,
     pub(crate) masked: Option<Vec<String>>,
     pub(crate) read_only_paths: Option<Vec<String>>,
+    /// SELinux label of the files that are made for the container.
+    pub(crate) label: Option<String>,
 }
 
 /// A root that is built but not yet entered.
@@ -105,10 +107,10 @@ enum Kind {
 
 /// Builds the root; see the module's description for the order.
 pub(crate) fn build(plan: &RootPlan, users: Option<&Users>) -> Result<Root, Failure> {
-    let sources = plan.mounts.iter().map(|mount| open_source(mount, users)).collect::<Result<Vec<_>, _>>()?;
+    let sources = plan.mounts.iter().map(|mount| open_source(plan, mount, users)).collect::<Result<Vec<_>, _>>()?;
     let shm = match &plan.shm {
         Some(shm) => clone_tree(shm, Tree::One),
-        None => fresh_shm(plan.shm_bytes),
+        None => fresh_shm(plan),
     };
     let shm = shm.map_err(Failure::mount("/dev/shm"))?;
     let cgroups = open_cgroups(plan)?;
@@ -238,7 +240,8 @@ fn mount_base(plan: &RootPlan) -> Result<&Path, Failure> {
     let container = container_dir.display();
     let lower = lower.join(":");
     // Volatile: a container's writable layer does not outlive a crash of the machine, so nothing needs syncing.
-    let base = format!("lowerdir={lower},upperdir={container}/upper,workdir={container}/work");
+    let label = plan.label.as_ref().map(|label| format!(",context=\"{label}\"")).unwrap_or_default();
+    let base = format!("lowerdir={lower},upperdir={container}/upper,workdir={container}/work{label}");
     let flags = if plan.privileged { MsFlags::empty() } else { MsFlags::MS_NODEV };
     let try_mount = |options: &str| mount(Some("overlay"), mount_point, Some("overlay"), flags, Some(options));
     match try_mount(&format!("{base},volatile")) {
@@ -258,10 +261,19 @@ fn map_base(plan: &RootPlan, users: &Users) -> Result<(), Failure> {
     }
 }
 
-fn fresh_shm(bytes: Option<u64>) -> io::Result<OwnedFd> {
-    let shm = FsContext::open(c"tmpfs")?;
+/// A new file system whose files have the container's label.
+fn labelled(plan: &RootPlan, kind: &CStr) -> io::Result<FsContext> {
+    let context = FsContext::open(kind)?;
+    if let Some(label) = &plan.label {
+        context.set(c"context", label)?;
+    }
+    Ok(context)
+}
+
+fn fresh_shm(plan: &RootPlan) -> io::Result<OwnedFd> {
+    let shm = labelled(plan, c"tmpfs")?;
     shm.set(c"mode", "1777")?;
-    shm.set(c"size", &bytes.unwrap_or(SHM_BYTES).to_string())?;
+    shm.set(c"size", &plan.shm_bytes.unwrap_or(SHM_BYTES).to_string())?;
     shm.mount(KERNEL_FS)
 }
 
@@ -338,18 +350,18 @@ fn attach_dev(
     users: Option<&Users>,
 ) -> Result<(OwnedFd, OwnedFd), Failure> {
     let failed = |e: io::Error| Failure::mount("/dev")(e);
-    let dev = FsContext::open(c"tmpfs").map_err(failed)?;
+    let dev = labelled(plan, c"tmpfs").map_err(failed)?;
     dev.set(c"mode", "755").and_then(|()| dev.set(c"size", "65536k")).map_err(failed)?;
     let dev = dev.mount(MOUNT_ATTR_NOSUID).map_err(failed)?;
     fill_dev(dev.as_fd(), plan, host_nodes).map_err(failed)?;
     attach(root, "/dev", &dev)?;
-    let pts = FsContext::open(c"devpts").map_err(failed)?;
+    let pts = labelled(plan, c"devpts").map_err(failed)?;
     let tty_group = users.map_or(5, |users| users.outside(5)).to_string();
     for (key, value) in [(c"ptmxmode", "0666"), (c"mode", "0620"), (c"gid", tty_group.as_str())] {
         pts.set(key, value).map_err(failed)?;
     }
     let pts = pts.mount(MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC).map_err(failed)?;
-    let mqueue = FsContext::open(c"mqueue").and_then(|c| c.mount(KERNEL_FS)).map_err(failed)?;
+    let mqueue = labelled(plan, c"mqueue").and_then(|c| c.mount(KERNEL_FS)).map_err(failed)?;
     for (name, mount) in [("pts", &pts), ("shm", &shm), ("mqueue", &mqueue)] {
         let target = make(dev.as_fd(), name, Kind::Directory, 0).map_err(failed)?;
         sys::move_mount(mount.as_fd(), target.as_fd()).map_err(failed)?;
@@ -420,7 +432,7 @@ fn host_nodes(directory: &Path) -> Vec<HostNode> {
 }
 
 /// The source of a volume as a detached mount, taken while the node's mounts are still peers of ours.
-fn open_source(mount: &Mount, users: Option<&Users>) -> Result<OwnedFd, Failure> {
+fn open_source(plan: &RootPlan, mount: &Mount, users: Option<&Users>) -> Result<OwnedFd, Failure> {
     let what = mount.target.as_str();
     let opened = match &mount.source {
         MountSource::Bind(path) => clone_tree(path, Tree::All)
@@ -437,7 +449,7 @@ fn open_source(mount: &Mount, users: Option<&Users>) -> Result<OwnedFd, Failure>
             sys::open_tree_clone(found.as_fd(), c"", Tree::All).map_err(failed)
         }
         MountSource::Tmpfs { size_bytes, mode } => {
-            let tmpfs = FsContext::open(c"tmpfs").map_err(Failure::mount(what))?;
+            let tmpfs = labelled(plan, c"tmpfs").map_err(Failure::mount(what))?;
             tmpfs.set(c"mode", &format!("{mode:o}")).map_err(Failure::mount(what))?;
             if let Some(size) = size_bytes {
                 tmpfs.set(c"size", &size.to_string()).map_err(Failure::mount(what))?;

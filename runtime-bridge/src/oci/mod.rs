@@ -5,7 +5,8 @@
 //! between the calls: the init's parent is whoever reaps for the caller (containerd's shim).
 //! What a container gets is what the [crate] gives its own: the same file system, masks, filters and groups; of the
 //! bundle's mounts those of kernel file systems are made the runtime's way. Not served: hooks, user namespaces,
-//! AppArmor and SELinux labels, checkpoints; a bundle that wants them is refused with the field's name.
+//! checkpoints; a bundle that wants them is refused with the field's name, as is one with an AppArmor profile or an SELinux label
+//! on a machine without.
 //!
 //! Commands and files: <https://github.com/opencontainers/runtime-spec/blob/main/runtime.md>, and runc's options as far as
 //! containerd passes them.

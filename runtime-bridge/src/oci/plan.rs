@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use nix::libc;
-use oci_spec::runtime::{LinuxDeviceType, LinuxNamespaceType, LinuxResources, Mount as OciMount, Process as OciProcess, Spec};
+use oci_spec::runtime::{Linux, LinuxDeviceType, LinuxNamespaceType, LinuxResources, Mount as OciMount, Process as OciProcess, Spec};
 
 use super::record::Record;
 use super::{Refused, doing};
@@ -16,6 +16,7 @@ use crate::helper::init::{Launch, NewContainer};
 use crate::helper::profile;
 use crate::helper::protocol::Process;
 use crate::helper::rootfs::{Base, RootPlan};
+use crate::label::Labels;
 use crate::spec::{Device, Mount, MountSource, Propagation, Resources, Rlimit, TerminalSize, User};
 
 /// Where the root has its kernel file systems, whatever a bundle says of them.
@@ -42,18 +43,29 @@ pub(super) fn load(bundle: &Path) -> Result<Spec, Refused> {
     let linux = spec.linux().as_ref().ok_or("config.json: linux is missing")?;
     let process = spec.process().as_ref().ok_or("config.json: process is missing")?;
     let user_namespace = linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::User);
-    let label = |label: &Option<String>| label.as_ref().is_some_and(|label| !label.is_empty());
-    for (wanted, field) in [
-        (hooks, "hooks"),
-        (user_namespace, "linux.namespaces: user"),
-        (label(process.apparmor_profile()), "process.apparmorProfile"),
-        (label(process.selinux_label()), "process.selinuxLabel"),
-    ] {
+    for (wanted, field) in [(hooks, "hooks"), (user_namespace, "linux.namespaces: user")] {
         if wanted {
             return Err(format!("config.json: {field} is not served by this runtime"));
         }
     }
+    labels(linux, process)?;
     Ok(spec)
+}
+
+/// What the machine's security modules are to hold a process to; it is refused what the machine does not have.
+fn labels(linux: &Linux, process: &OciProcess) -> Result<Labels, Refused> {
+    let given = |label: &Option<String>| label.clone().filter(|label| !label.is_empty());
+    let [app_armor, process, files] = [process.apparmor_profile(), process.selinux_label(), linux.mount_label()].map(given);
+    for (asked, there, field, module) in [
+        (&app_armor, crate::label::enforces_app_armor(), "process.apparmorProfile", "AppArmor"),
+        (&process, crate::label::has_selinux(), "process.selinuxLabel", "SELinux"),
+        (&files, crate::label::has_selinux(), "linux.mountLabel", "SELinux"),
+    ] {
+        if asked.is_some() && !there {
+            return Err(format!("config.json: {field}: this machine has no {module}"));
+        }
+    }
+    Ok(Labels { app_armor, process, files })
 }
 
 /// The directory that becomes the root.
@@ -190,6 +202,7 @@ pub(super) fn launch(
         capabilities,
         no_new_privs: process.no_new_privileges().unwrap_or(false),
         filters,
+        labels: labels(spec.linux().as_ref().ok_or("config.json: linux is missing")?, process)?,
         rlimits: rlimits.map(|limit| Rlimit { kind: limit.typ().to_string(), soft: limit.soft(), hard: limit.hard() }).collect(),
         oom_score_adj: process.oom_score_adj(),
         hostname: None,
@@ -257,6 +270,7 @@ fn root(hierarchies: &Hierarchies, spec: &Spec, record: &Record) -> Result<RootP
             recursive_read_only: recursive,
             propagation,
             no_exec: has(mount, "noexec"),
+            relabel: false,
         });
     }
     let devices = linux.and_then(|linux| linux.devices().clone()).unwrap_or_default();
@@ -277,6 +291,7 @@ fn root(hierarchies: &Hierarchies, spec: &Spec, record: &Record) -> Result<RootP
         read_only: spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
         masked: paths(linux.and_then(|linux| linux.masked_paths().clone())),
         read_only_paths: paths(linux.and_then(|linux| linux.readonly_paths().clone())),
+        label: linux.and_then(|linux| linux.mount_label().clone()).filter(|label| !label.is_empty()),
     })
 }
 

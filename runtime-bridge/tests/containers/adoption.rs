@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use pintle_runtime_bridge::{ContainerId, ContainerSpec, Event, ExitCause, Phase, Runtime};
 
-use crate::fixture::{self, Fixture, PATIENCE, PROGRAM, busybox_layer, command, log_text, scratch, until, write_layout};
+use crate::fixture::{self, Fixture, PROGRAM, busybox_layer, command, log_text, patience, scratch, until, write_layout};
 
 /// A daemon in a process of its own, and the container that it has started.
 struct Daemon {
@@ -58,7 +58,7 @@ fn kill9(pid: i32) {
 }
 
 async fn wait(runtime: &Runtime, id: &ContainerId) -> pintle_runtime_bridge::Exit {
-    tokio::time::timeout(PATIENCE, runtime.wait(id)).await.expect("ends").expect("wait")
+    tokio::time::timeout(patience(), runtime.wait(id)).await.expect("ends").expect("wait")
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn a_killed_helper_is_replaced_and_its_containers_are_adopted() {
     let id = f.start(ContainerSpec { stdin: true, ..f.spec(script) }).await;
     let mut events = f.runtime.events();
     kill9(helper_pid(&f.dir));
-    let event = tokio::time::timeout(PATIENCE, events.recv()).await.expect("event").expect("event");
+    let event = tokio::time::timeout(patience(), events.recv()).await.expect("event").expect("event");
     assert!(matches!(event, Event::HelperRestarted), "{event:?}");
     assert_eq!(f.runtime.state(&id).await.expect("state").phase, Phase::Running);
     assert_eq!(f.exec(&id, command(&["touch", "/tmp/go"])).await.0, 0);

@@ -3,10 +3,11 @@
 use std::os::unix::fs::symlink;
 
 use pintle_runtime_bridge::{
-    ContainerSpec, Error, ImageRef, Mount, MountSource, Propagation, Rlimit, SandboxSpec, Seccomp, Security, StartFailure, User,
+    AppArmor, ContainerSpec, DEFAULT_PROFILE, Error, ImageRef, Mount, MountSource, Propagation, Rlimit, SandboxSpec, Seccomp, Security,
+    SelinuxOptions, StartFailure, User,
 };
 
-use crate::fixture::{Entry, Fixture, busybox_layer, layer, write_layout};
+use crate::fixture::{Entry, Fixture, busybox_layer, command, has_app_armor, layer, load_profile, log_text, until, write_layout};
 
 fn security(f: &Fixture, script: &str, security: Security) -> ContainerSpec {
     ContainerSpec { security, ..f.spec(script) }
@@ -44,6 +45,120 @@ async fn a_filter_works_with_and_without_no_new_privs_and_refuses_mounts_and_nam
         let (_, output) = f.run(security(&f, script, more)).await;
         assert!(output.ends_with("Seccomp:\t2\n") && !output.contains("mounted"), "{output}");
     }
+}
+
+#[tokio::test]
+async fn a_profile_of_app_armor_holds_a_container_and_its_execs() {
+    crate::require_containers!();
+    if !has_app_armor() {
+        return;
+    }
+    let f = Fixture::new().await;
+    let profile = |app_armor: AppArmor| Security { app_armor, ..Security::default() };
+    let who = "cat /proc/self/attr/current";
+    let usual = format!("{DEFAULT_PROFILE} (enforce)\n");
+    for (asked, privileged, expected) in [
+        (AppArmor::Unsaid, false, usual.as_str()),
+        (AppArmor::RuntimeDefault, false, usual.as_str()),
+        (AppArmor::Unconfined, false, "unconfined\n"),
+        (AppArmor::Unsaid, true, "unconfined\n"),
+    ] {
+        let spec = security(&f, who, Security { privileged, ..profile(asked.clone()) });
+        assert_eq!(f.run(spec).await, (0, expected.to_owned()), "{asked:?}");
+    }
+    // What capabilities and filter would let through, the default profile does not.
+    let open = Security { add_capabilities: vec!["SYS_ADMIN".into()], seccomp: Seccomp::Unconfined, ..profile(AppArmor::Unsaid) };
+    let mounts = "mount -t tmpfs x /tmp && echo mounted; true";
+    let (_, output) = f.run(security(&f, mounts, open.clone())).await;
+    assert!(!output.contains("mounted") && output.contains("ermission denied"), "{output}");
+    let (_, output) = f.run(security(&f, mounts, Security { app_armor: AppArmor::Unconfined, ..open })).await;
+    assert_eq!(output, "mounted\n");
+
+    load_profile("pintle-test", "deny /tmp/** wl,");
+    let named = profile(AppArmor::Profile("pintle-test".to_owned()));
+    let script = "touch /root/fine && echo fine; touch /tmp/made 2>/dev/null || echo refused; exec sleep 1000";
+    for no_new_privs in [false, true] {
+        let id = f.start(security(&f, script, Security { no_new_privs, ..named.clone() })).await;
+        until("output", || log_text(&f.dir.join("log")).ends_with("fine\nrefused\n")).await;
+        let (_, output, _) = f.exec(&id, command(&["sh", "-c", "touch /tmp/made || cat /proc/self/attr/current"])).await;
+        assert_eq!(output, "pintle-test (enforce)\n");
+        f.runtime.kill(&id).await.expect("kill");
+        f.runtime.wait(&id).await.expect("wait");
+        f.runtime.remove(&id).await.expect("remove");
+    }
+    let absent = f.runtime.create_container(security(&f, who, profile(AppArmor::Profile("pintle-absent".to_owned())))).await;
+    assert!(matches!(&absent, Err(Error::InvalidSpec { reason, .. }) if reason.contains("\"pintle-absent\" is not loaded")), "{absent:?}");
+}
+
+#[tokio::test]
+async fn who_asks_for_app_armor_is_refused_where_it_is_not() {
+    crate::require_containers!();
+    if pintle_runtime_bridge::enforces_app_armor() {
+        return println!("skipped: this machine has AppArmor");
+    }
+    let f = Fixture::new().await;
+    for asked in [AppArmor::RuntimeDefault, AppArmor::Profile("x".to_owned())] {
+        let refused = f.runtime.create_container(security(&f, "true", Security { app_armor: asked, ..Security::default() })).await;
+        assert!(matches!(&refused, Err(Error::InvalidSpec { field: "AppArmor profile", .. })), "{refused:?}");
+    }
+    if pintle_runtime_bridge::has_selinux() {
+        return;
+    }
+    let labelled = SelinuxOptions { kind: Some("any_t".to_owned()), ..SelinuxOptions::default() };
+    let spec = security(&f, "echo ran", Security { app_armor: AppArmor::Unconfined, selinux: Some(labelled), ..Security::default() });
+    assert_eq!(f.run(spec).await, (0, "ran\n".to_owned()), "labels mean nothing without SELinux");
+}
+
+#[tokio::test]
+async fn selinux_holds_containers_apart_from_the_machine_and_from_each_other() {
+    crate::require_containers!();
+    if !pintle_runtime_bridge::has_selinux() {
+        return println!("skipped: no SELinux");
+    }
+    let f = Fixture::new().await;
+    let [own, foreign] = ["own", "foreign"].map(|name| f.dir.join(name));
+    for directory in [&own, &foreign] {
+        std::fs::create_dir_all(directory.join("deep")).expect("volume");
+        std::fs::write(directory.join("deep/file"), "old\n").expect("file");
+    }
+    std::os::unix::fs::symlink(&foreign, own.join("link")).expect("link");
+    let mounts = || vec![Mount { relabel: true, ..Mount::bind(&own, "/own") }, Mount::bind(&foreign, "/foreign")];
+    let kind = |kind: Option<&str>, level: Option<&str>| SelinuxOptions {
+        kind: kind.map(str::to_owned),
+        level: level.map(str::to_owned),
+        ..SelinuxOptions::default()
+    };
+    let with = |script: &str, selinux: Option<SelinuxOptions>| ContainerSpec {
+        mounts: mounts(),
+        ..security(&f, script, Security { selinux, no_new_privs: true, ..Security::default() })
+    };
+    let script = "cat /proc/self/attr/current; echo; touch /x /dev/shm/x /own/deep/x && echo new >> /own/deep/file && echo mine; \
+                  touch /foreign/x 2>/dev/null || echo refused; cat /foreign/deep/file; exec sleep 1000";
+    let log = || log_text(&f.dir.join("log"));
+    let id = f.start(with(script, None)).await;
+    until("output", || log().ends_with("old\n")).await;
+    assert!(log().starts_with("system_u:system_r:container_t:s0:c") && log().ends_with("\nmine\nrefused\nold\n"), "{}", log());
+    let label = log().lines().next().expect("a label").trim_end_matches('\0').to_owned();
+    let (_, output, _) = f.exec(&id, command(&["sh", "-c", "cat /proc/self/attr/current"])).await;
+    assert_eq!(output.trim_end_matches('\0'), label, "of an exec");
+    f.runtime.kill(&id).await.expect("kill");
+    f.runtime.wait(&id).await.expect("wait");
+    f.runtime.remove(&id).await.expect("remove");
+    // Of the same sandbox: the same categories. Of other categories: not even to be read.
+    let (_, output) = f.run(with("cat /proc/self/attr/current; echo; cat /own/deep/file", None)).await;
+    assert_eq!(output, format!("{label}\0\nold\nnew\n"));
+    let shut = ContainerSpec {
+        mounts: vec![Mount::bind(&own, "/own")],
+        ..with("cat /own/deep/file 2>/dev/null || echo refused", Some(kind(None, Some("s0:c1"))))
+    };
+    assert_eq!(f.run(shut).await, (0, "refused\n".to_owned()));
+    let (_, output) = f.run(with("cat /proc/self/attr/current", Some(kind(Some("other_t"), Some("s0:c1,c2"))))).await;
+    assert_eq!(output.trim_end_matches(['\0', '\n']), "system_u:system_r:other_t:s0:c1,c2");
+    let (_, output) = f.run(security(&f, "cat /proc/self/attr/current", Security { privileged: true, ..Security::default() })).await;
+    assert!(output.contains("machine_t"), "a privileged container has no label of its own: {output}");
+    let unknown = f.runtime.create_container(with("true", Some(kind(Some("absent_t"), None)))).await.expect("create");
+    let failed = f.runtime.start(&unknown).await;
+    assert!(matches!(&failed, Err(Error::Start { message, .. }) if message.contains("absent_t")), "{failed:?}");
 }
 
 #[tokio::test]
@@ -166,6 +281,7 @@ async fn fault_a_sub_path_that_leaves_its_volume_is_refused() {
             recursive_read_only: false,
             propagation: Propagation::Private,
             no_exec: false,
+            relabel: false,
         }],
         ..f.spec("touch /data/here")
     };

@@ -15,10 +15,16 @@ const APPLETS: &[&str] = &[
     "sh", "cat", "echo", "ls", "sleep", "id", "mount", "ps", "head", "tail", "dd", "stty", "hostname", "kill", "true", "touch", "mknod",
     "wc", "stat", "pwd", "env", "ln", "mkdir", "chmod", "rm", "ip", "tty", "awk", "readlink", "su",
 ];
-/// No wait in these tests is longer.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Says how many times slower than usual this machine is: an emulated one takes that much longer.
+const SLOWNESS: &str = "PINTLE_TEST_SLOWNESS";
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// No wait in these tests is longer.
+pub fn patience() -> Duration {
+    let slowness = std::env::var(SLOWNESS).map_or(1, |text| text.parse().expect("a number"));
+    Duration::from_secs(20) * slowness
+}
 
 /// Why these tests cannot run here, if they cannot.
 pub fn unable() -> Option<&'static str> {
@@ -53,6 +59,28 @@ pub fn limits_memory() -> bool {
         println!("skipped: no memory controller");
     }
     can
+}
+
+/// Whether this machine enforces AppArmor profiles and has what loads them.
+pub fn has_app_armor() -> bool {
+    let can = pintle_runtime_bridge::enforces_app_armor() && Path::new("/sbin/apparmor_parser").exists();
+    if !can {
+        println!("skipped: no AppArmor");
+    }
+    can
+}
+
+/// Loads an AppArmor profile of this name, with these rules besides all that is usually allowed.
+pub fn load_profile(name: &str, rules: &str) {
+    let text =
+        format!("profile {name} flags=(attach_disconnected) {{ file, network, capability, signal, ptrace, mount, umount, unix, {rules} }}");
+    let mut parser = std::process::Command::new("/sbin/apparmor_parser")
+        .args(["--replace", "--skip-cache", "--quiet"])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("apparmor_parser");
+    std::io::Write::write_all(&mut parser.stdin.take().expect("stdin"), text.as_bytes()).expect("written");
+    assert!(parser.wait().expect("ended").success(), "{text}");
 }
 
 /// One entry of a layer.
@@ -205,7 +233,7 @@ impl Fixture {
         let log = spec.log_path.clone().expect("log");
         let _ = std::fs::remove_file(&log);
         let id = self.start(spec).await;
-        let exit = tokio::time::timeout(PATIENCE, self.runtime.wait(&id)).await.expect("ends").expect("wait");
+        let exit = tokio::time::timeout(patience(), self.runtime.wait(&id)).await.expect("ends").expect("wait");
         self.runtime.remove(&id).await.expect("remove");
         (exit.code, log_text(&log))
     }
@@ -283,7 +311,7 @@ pub fn log_text(path: &Path) -> String {
 
 /// Waits for a condition that only the file system or /proc can tell.
 pub async fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while !condition() {
         assert!(Instant::now() < deadline, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;

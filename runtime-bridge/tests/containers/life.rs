@@ -7,14 +7,14 @@ use pintle_runtime_bridge::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::fixture::{Fixture, PATIENCE, command, limits_memory, log_text, until};
+use crate::fixture::{Fixture, command, limits_memory, log_text, patience, until};
 
 /// Reads until the text has come.
 async fn read_until(stream: &mut OutputStream, wanted: &str) -> String {
     let mut seen = Vec::new();
     let mut chunk = [0u8; 1024];
     while !String::from_utf8_lossy(&seen).contains(wanted) {
-        let n = tokio::time::timeout(PATIENCE, stream.read(&mut chunk)).await.expect("output").expect("read");
+        let n = tokio::time::timeout(patience(), stream.read(&mut chunk)).await.expect("output").expect("read");
         assert!(n > 0, "ended before {wanted:?}: {:?}", String::from_utf8_lossy(&seen));
         seen.extend_from_slice(&chunk[..n]);
     }
@@ -135,7 +135,7 @@ async fn stop_asks_first_and_kills_after_the_grace_period() {
     let ready = |f: &Fixture| log_text(&f.dir.join("log")).contains("ready");
     let polite = f.start(f.spec("trap 'echo bye; exit 11' TERM; echo ready; while true; do sleep 0.05; done")).await;
     until("ready", || ready(&f)).await;
-    assert_eq!(f.runtime.stop(&polite, PATIENCE).await.expect("stop").code, 11);
+    assert_eq!(f.runtime.stop(&polite, patience()).await.expect("stop").code, 11);
     std::fs::remove_file(f.dir.join("log")).expect("log");
     let deaf = f.start(f.spec("trap '' TERM; echo ready; while true; do sleep 0.05; done")).await;
     until("ready", || ready(&f)).await;
@@ -153,7 +153,7 @@ async fn a_container_over_its_memory_limit_is_told_as_out_of_memory() {
     let mut spec = f.spec("exec awk 'BEGIN { s = \"x\"; while (1) s = s s }'");
     spec.resources = Resources { memory_limit_bytes: Some(24 << 20), ..Resources::default() };
     let id = f.start(spec).await;
-    let exit = tokio::time::timeout(PATIENCE, f.runtime.wait(&id)).await.expect("ends").expect("wait");
+    let exit = tokio::time::timeout(patience(), f.runtime.wait(&id)).await.expect("ends").expect("wait");
     assert_eq!((exit.code, exit.cause), (137, ExitCause::OutOfMemory));
     assert!(f.runtime.state(&id).await.expect("state").exit.expect("exit").oom());
 }

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::fixture::{PATIENCE, busybox_layer, leftovers, scratch, until, write_layout};
+use crate::fixture::{busybox_layer, has_app_armor, leftovers, load_profile, patience, scratch, until, write_layout};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_pintle-oci");
 
@@ -115,7 +115,7 @@ async fn a_container_is_created_waits_runs_when_it_is_started_and_is_deleted() {
 async fn what_cannot_be_served_is_refused_with_its_field() {
     crate::require_containers!();
     for (pointer, value, why) in [
-        ("/process/apparmorProfile", json!("strict"), "config.json: process.apparmorProfile is not served"),
+        ("/process/selinuxLabel", json!("u:r:t"), "config.json: process.selinuxLabel: this machine has no SELinux"),
         ("/linux/namespaces/5", json!({ "type": "user" }), "config.json: linux.namespaces: user is not served"),
         ("/hooks", json!({ "prestart": [{ "path": "/bin/true" }] }), "config.json: hooks is not served"),
         ("/linux/sysctl", json!({ "kernel.panic": "1" }), "kernel.panic does not belong to a namespace"),
@@ -135,6 +135,34 @@ async fn what_cannot_be_served_is_refused_with_its_field() {
         let log = std::fs::read_to_string(bundle.dir.join("log")).unwrap_or_default();
         assert!(!refused.status.success() && log.contains(&why.replace('"', "\\\"")), "{pointer}: {log}");
     }
+}
+
+#[tokio::test]
+async fn a_bundles_profile_of_app_armor_holds_it_and_its_execs() {
+    crate::require_containers!();
+    let named = |config: &mut Value| {
+        config["process"]["apparmorProfile"] = "pintle-test-bundle".into();
+        config["process"]["args"][2] = "cat /proc/self/attr/current; exec sleep 1000".into();
+    };
+    if !pintle_runtime_bridge::enforces_app_armor() {
+        let bundle = Bundle::new(named);
+        assert!(!bundle.call(&["create", "c"]).status.success());
+        let log = std::fs::read_to_string(bundle.dir.join("log")).expect("a log");
+        return assert!(log.contains("config.json: process.apparmorProfile: this machine has no AppArmor"), "{log}");
+    }
+    if !has_app_armor() {
+        return;
+    }
+    load_profile("pintle-test-bundle", "deny /tmp/** wl,");
+    let bundle = Bundle::new(named);
+    bundle.done(&["create", "c"]);
+    bundle.done(&["start", "c"]);
+    until("output", || bundle.output() == "pintle-test-bundle (enforce)\n").await;
+    let process = json!({ "user": { "uid": 0, "gid": 0 }, "args": ["touch", "/tmp/x"], "cwd": "/", "env": [], "apparmorProfile": "pintle-test-bundle" });
+    std::fs::write(bundle.dir.join("bundle/process.json"), process.to_string()).expect("process");
+    let exec = bundle.call(&["exec", "--process", "process.json", "c"]);
+    assert!(String::from_utf8_lossy(&exec.stderr).contains("ermission denied"), "{exec:?}");
+    bundle.done(&["delete", "--force", "c"]);
 }
 
 /// containerd with a state of its own.
@@ -225,7 +253,7 @@ async fn containerd_runs_its_containers_with_it() {
     let exec = containerd.ctr(&["tasks", "exec", "--exec-id", "e", "c", "sh", "-c", "ps | grep -c '[s]leep 1000'; exit 4"]);
     assert_eq!((exec.status.code(), String::from_utf8_lossy(&exec.stdout).as_ref()), (Some(4), "1\n"), "{exec:?}");
     containerd.done(&["tasks", "kill", "--signal", "KILL", "c"]);
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = std::time::Instant::now() + patience();
     while !containerd.done(&["tasks", "list"]).contains("STOPPED") {
         assert!(std::time::Instant::now() < deadline, "the task never stops");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;

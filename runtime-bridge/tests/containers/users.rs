@@ -49,6 +49,7 @@ async fn root_inside_is_nobody_outside_and_owns_its_own_world() {
         recursive_read_only: false,
         propagation: Propagation::Private,
         no_exec: false,
+        relabel: false,
     };
     let script = "cat /proc/self/uid_map /proc/self/gid_map | awk '{ print $1, $2, $3 }'; id -u; id -g; hostname; \
                   touch /mine /fresh/mine /dev/shm/mine /volume/mine && stat -c %u:%g / /mine /fresh /fresh/mine /dev /volume /volume/given /volume/mine; \

@@ -258,7 +258,7 @@ fn container(_: &Bench) -> Rows {
     (row.min, row.max, row.runs) = (number(&measured, "/min_ms")?, number(&measured, "/max_ms")?, 40);
     let mut exec = median("exec_vs_runc", "ms, ratio ours/runc's time", "0.5", vec![number(&measured, "/exec_p50_ms")?]);
     (exec.min, exec.max, exec.runs) = (number(&measured, "/exec_min_ms")?, number(&measured, "/exec_max_ms")?, 40);
-    Ok(vec![against(row, number(&measured, "/runc_p50_ms")?), against(exec, number(&measured, "/runc_exec_p50_ms")?)])
+    Ok(vec![against(row, number(&measured, "/peer_p50_ms")?), against(exec, number(&measured, "/peer_exec_p50_ms")?)])
 }
 
 fn ready(bench: &Bench) -> Rows {
