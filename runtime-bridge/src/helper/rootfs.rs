@@ -361,7 +361,8 @@ fn attach_dev(
         pts.set(key, value).map_err(failed)?;
     }
     let pts = pts.mount(MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC).map_err(failed)?;
-    let mqueue = labelled(plan, c"mqueue").and_then(|c| c.mount(KERNEL_FS)).map_err(failed)?;
+    // One for each IPC namespace, and it is there already: a label of its own would be refused.
+    let mqueue = FsContext::open(c"mqueue").and_then(|c| c.mount(KERNEL_FS)).map_err(failed)?;
     for (name, mount) in [("pts", &pts), ("shm", &shm), ("mqueue", &mqueue)] {
         let target = make(dev.as_fd(), name, Kind::Directory, 0).map_err(failed)?;
         sys::move_mount(mount.as_fd(), target.as_fd()).map_err(failed)?;
