@@ -63,7 +63,12 @@ fn stop_node(layout: &Layout, node: &str) -> Result<(), ClusterError> {
     if !argv.is_empty() && network.exists() {
         argv.push(format!("--net={}", network.display()));
     }
+    let inside = !argv.is_empty();
     argv.extend([host_node.display().to_string(), "purge".into()]);
+    if inside {
+        // What drivers have mounted there holds the directories below.
+        argv.extend(["--kubelet-dir".into(), super::up::KUBELET_DIR.into()]);
+    }
     argv.extend(["--state-dir".into(), layout.node_state(node).display().to_string()]);
     argv.extend(["--run-dir".into(), layout.node_run(node).display().to_string()]);
     argv.extend(["--cgroup-parent".into(), layout.cgroup(node)]);

@@ -110,7 +110,7 @@ pub fn is_mount_point(path: &Path) -> bool {
 }
 
 /// Where every machine has the folders in which storage drivers look for a kubelet; a pretend machine has its own there.
-const KUBELET_DIR: &str = "/var/lib/kubelet";
+pub(crate) const KUBELET_DIR: &str = "/var/lib/kubelet";
 
 /// A program of ours: beside this one.
 fn program(name: &str) -> String {
