@@ -66,6 +66,14 @@ interface SchedulerPlugin @0xb01f00000000c507 {
   # Before the binding. With `waitMillis` it is asked again after so long.
   preBind @9 (pod :Data, node :Text) -> (refused :Text, writes :List(Objects.Write)) $Common.hot;
   # What must be written before the binding; the kernel does it under the plugin's identity and grants.
+  sortKeys @10 (pods :List(Data)) -> (keys :List(Data)) $Common.hot;
+  # A key a pod, in the given order: pods are tried in the order of their keys' bytes, those with the same key in the order of their coming. Asked once
+  # a pod and change of it.
+  bind @11 (pod :Data, node :Text) -> (refused :Text, writes :List(Objects.Write), binds :Bool) $Common.hot;
+  # Whether the plugin binds the pod itself, by these writes under its own identity and grants. One that does not leaves it to those behind it, the
+  # last of whom is the kernel. A pod that is not bound when they are carried out was refused.
+  postBind @12 (pod :Data, node :Text) $Common.hot;
+  # The pod has been bound.
 }
 
 struct Opinion @0xb01f00000000c508 {

@@ -87,6 +87,12 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         }
     }
 
+    /// The keys that could be taken now, for who wants them in another order.
+    pub fn ready(&mut self, now: Instant) -> &mut [K] {
+        self.wake(now);
+        self.waiting.make_contiguous()
+    }
+
     /// Takes up to `max` keys; they are in flight until `done`.
     pub fn take(&mut self, max: usize, now: Instant) -> Vec<K> {
         self.wake(now);

@@ -5,7 +5,8 @@
 //! snapshot's next delta confirms them or takes them back. `snapshot` holds what the guest does not know yet.
 //!
 //! Invariants: a pod is offered once at a time; a pod that is bound, gone or somebody else's is never offered; a pod that does not fit
-//! waits for an event that could help, or a minute.
+//! waits for an event that could help, or a minute. A version that takes over for a part of the pods is offered them out of the same queue, and counts the
+//! other one's decisions as that one counts its.
 
 mod plugins;
 mod snapshot;
@@ -28,7 +29,7 @@ use pintle_registry::{DeleteOptions, EventKind, Feed, Object, Patch, Registry, R
 use pintle_wit::scheduler_capnp::{decision, scheduler};
 use plugins::{Opinion, Panel, Passage};
 use serde_json::{Value, json};
-use snapshot::Snapshot;
+use snapshot::{Snapshot, fill_data, length};
 use std::{
     collections::HashMap,
     rc::Rc,
@@ -39,6 +40,8 @@ use tokio::sync::{mpsc, watch};
 
 /// Pods in one call at most.
 const BATCH_MAX: usize = 128;
+/// Pods whose place in the queue is asked for in one call at most.
+const SORTED_MAX: usize = 1024;
 /// How long a pod that fits nowhere waits when nothing happens.
 const UNSCHEDULABLE_RETRY: Duration = Duration::from_secs(60);
 /// The first and the longest pause before events wake a pod that did not fit.
@@ -67,15 +70,18 @@ enum Decision {
 
 /// The loop of one scheduler.
 pub struct Work {
-    scheduler_name: String,
+    spec: ModuleSpec,
     registry: Arc<Registry>,
     slot: Rc<Slot<HotInstance>>,
     counters: Arc<Counters>,
-    deadline: Duration,
     events: Rc<EventRecorder>,
     pods: ResourceKey,
     snapshot: Snapshot,
+    /// Of the version that takes over, while there is one.
+    heirs: Option<Snapshot>,
     queue: Queue<PodKey>,
+    /// By what pods in the queue are sorted, with plugins.
+    ranks: HashMap<PodKey, Vec<u8>>,
     parked: HashMap<PodKey, Parked>,
     done: (mpsc::UnboundedSender<Bound>, mpsc::UnboundedReceiver<Bound>),
     careful: usize,
@@ -102,14 +108,15 @@ impl Work {
     ) -> Self {
         let events = Rc::new(EventRecorder::new(registry.clone(), module, &spec.scheduler_name));
         Self {
-            scheduler_name: spec.scheduler_name.clone(),
+            spec: spec.clone(),
             snapshot: Snapshot::new(registry.clone(), spec),
-            panel: Panel::new(registry.clone(), plugins.clone(), &spec.scheduler_name),
+            panel: Panel::new(plugins.clone(), &spec.scheduler_name),
             plugins_changed: plugins.changes(),
             registry,
             slot,
             counters,
-            deadline: spec.limits.scheduler_deadline,
+            heirs: None,
+            ranks: HashMap::new(),
             events,
             pods: ResourceKey::new("", "pods"),
             queue: Queue::default(),
@@ -154,8 +161,8 @@ impl Work {
     }
 
     fn list_all(&mut self) {
-        self.snapshot.forget();
-        self.panel.snapshots().for_each(Snapshot::forget);
+        self.everybody(Snapshot::forget);
+        self.ranks.clear();
         self.parked.clear();
         for pod in crate::gather::all_of(&self.registry, &self.pods) {
             if self.is_pending(&pod) {
@@ -180,6 +187,7 @@ impl Work {
     /// Whether it frees room, or could let another pod fit.
     fn pod_changed(&mut self, event: &pintle_registry::Event) -> bool {
         let (pod, key) = (&event.object, key_of(&event.object));
+        self.ranks.remove(&key);
         if event.kind != EventKind::Deleted && self.is_pending(pod) {
             let changed = |p: &Arc<Object>| {
                 p.meta().generation != pod.meta().generation || p.meta().labels != pod.meta().labels || p.meta().uid != pod.meta().uid
@@ -195,17 +203,17 @@ impl Work {
         self.everybody(|snapshot| snapshot.pod_changed(event))
     }
 
-    /// Tells the scheduler's snapshot and those of the plugins; what the scheduler's says.
+    /// Tells the scheduler's snapshot, its other version's and those of the plugins; what the scheduler's says.
     fn everybody<T>(&mut self, mut tell: impl FnMut(&mut Snapshot) -> T) -> T {
-        self.panel.snapshots().for_each(|snapshot| drop(tell(snapshot)));
+        self.panel.snapshots().chain(&mut self.heirs).for_each(|snapshot| drop(tell(snapshot)));
         tell(&mut self.snapshot)
     }
 
     fn is_pending(&self, pod: &Object) -> bool {
         let field = |name| pod.field(name).unwrap_or_default();
         field("spec.nodeName").is_empty()
-            && (field("spec.schedulerName") == self.scheduler_name
-                || (field("spec.schedulerName").is_empty() && self.scheduler_name == "default-scheduler"))
+            && (field("spec.schedulerName") == self.spec.scheduler_name
+                || (field("spec.schedulerName").is_empty() && self.spec.scheduler_name == "default-scheduler"))
             && pod.meta().deletion_timestamp.is_none()
             && !matches!(field("status.phase"), "Succeeded" | "Failed")
     }
@@ -222,18 +230,43 @@ impl Work {
         }
     }
 
+    /// Puts the pods that can be taken in order: a plugin's; without one that can say, the more important go first.
+    fn sort(&mut self, panel: &[Arc<Plugin>]) {
+        let ready = self.queue.ready(Instant::now());
+        if ready.len() == self.ranks.len() {
+            return;
+        }
+        let known = |key: &PodKey| Some((key.clone(), self.registry.get_cached(&self.pods, &key.0, &key.1)?));
+        let news: Vec<_> = ready.iter().filter(|key| !self.ranks.contains_key(*key)).filter_map(known).collect();
+        let importance = |pod: &Object| pod.value().map_or(0, |pod| pod["spec"]["priority"].as_i64().unwrap_or(0));
+        for part in news.chunks(SORTED_MAX) {
+            let by_importance = || part.iter().map(|(_, pod)| (i64::MAX - importance(pod)).to_be_bytes().to_vec()).collect();
+            let ranks = Panel::sort_keys(panel, part).unwrap_or_else(by_importance);
+            self.ranks.extend(part.iter().map(|(key, _)| key.clone()).zip(ranks));
+        }
+        ready.sort_by_key(|key| self.ranks.get(key));
+    }
+
     /// One batch: bring the guest up to date, ask, carry out.
     fn work(&mut self, instance: &Rc<HotInstance>) {
-        let panel = self.panel.sit();
+        let (panel, heir) = (self.panel.sit(&self.snapshot), self.slot.heir());
+        self.heirs = heir.as_ref().map(|_| self.heirs.take().unwrap_or_else(|| self.snapshot.another(&self.spec)));
         let batch = if self.careful > 0 || !panel.is_empty() { 1 } else { BATCH_MAX };
+        if !panel.is_empty() {
+            self.sort(&panel);
+        }
         let (mut pods, mut opinions) = (Vec::new(), Vec::new());
         for key in self.queue.take(batch, Instant::now()) {
+            self.ranks.remove(&key);
             match self.registry.get_cached(&self.pods, &key.0, &key.1).filter(|pod| self.is_pending(pod)) {
                 Some(pod) => pods.push((key, pod)),
                 None => self.queue.done(&key, Done::Settled, Instant::now()),
             }
         }
-        if let Some((key, pod)) = pods.first().filter(|_| !panel.is_empty()).cloned() {
+        let Some((key, pod)) = pods.first().cloned() else { return };
+        let panel: Vec<_> = panel.iter().map(|plugin| plugin.version_for(&pod)).collect();
+        self.careful = self.careful.saturating_sub(pods.len());
+        if !panel.is_empty() {
             let asked = match Panel::admits(&panel, &pod) {
                 Ok(Err(why)) => return self.decided(instance, &panel, key, &pod, Decision::Wait(why)),
                 admitted => admitted.and_then(|_| self.panel.opinions(&panel, &pod)),
@@ -243,20 +276,28 @@ impl Work {
                 Err(why) => return self.decided(instance, &[], key, &pod, Decision::Unschedulable(why)),
             }
         }
+        if let Some((heir, rule)) = heir {
+            let theirs = pods.extract_if(.., |(key, _)| rule.takes(&key.0, &key.1)).collect();
+            self.offer(&heir, &panel, theirs, &opinions);
+        }
+        self.offer(instance, &panel, pods, &opinions);
+    }
+
+    /// Has pods decided on by one version.
+    fn offer(&mut self, instance: &Rc<HotInstance>, panel: &[Arc<Plugin>], pods: Vec<(PodKey, Arc<Object>)>, opinions: &[Opinion]) {
         if pods.is_empty() {
             return;
         }
-        self.careful = self.careful.saturating_sub(pods.len());
-        let answer = self.ask(instance, &pods, &opinions);
+        let answer = self.ask(instance, &pods, opinions);
         self.counters.memory_bytes.store(instance.memory_bytes() as u64, Relaxed);
         match answer {
             Ok(Ok(decisions)) => {
                 for ((key, pod), decision) in pods.into_iter().zip(decisions) {
-                    self.decided(instance, &panel, key, &pod, decision);
+                    self.decided(instance, panel, key, &pod, decision);
                 }
             }
             Ok(Err(text)) => {
-                tracing::warn!(target: "module", scheduler = self.scheduler_name, text, "the scheduler could not decide");
+                tracing::warn!(target: "module", scheduler = self.spec.scheduler_name, text, "the scheduler could not decide");
                 Counters::add(&self.counters.errors);
                 self.fail(pods);
             }
@@ -269,6 +310,12 @@ impl Work {
         }
     }
 
+    /// What the version that this is an instance of is told.
+    fn snapshot_of(&mut self, instance: &Rc<HotInstance>) -> &mut Snapshot {
+        let takes_over = self.slot.heir().is_some_and(|(heir, _)| Rc::ptr_eq(&heir, instance));
+        self.heirs.as_mut().filter(|_| takes_over).unwrap_or(&mut self.snapshot)
+    }
+
     fn fail(&mut self, pods: Vec<(PodKey, Arc<Object>)>) {
         for (key, _) in pods {
             self.queue.done(&key, Done::Failed, Instant::now());
@@ -278,7 +325,7 @@ impl Work {
     /// The guest's decisions. The inner error is the guest's own.
     fn ask(
         &mut self,
-        instance: &HotInstance,
+        instance: &Rc<HotInstance>,
         pods: &[(PodKey, Arc<Object>)],
         opinions: &[Opinion],
     ) -> Result<Result<Vec<Decision>, String>, Fault> {
@@ -291,7 +338,7 @@ impl Work {
                 <scheduler::Client as HasTypeId>::TYPE_ID,
                 SCHEDULE,
                 &schedule_params(instance.synced.get(), pods, opinions),
-                self.deadline,
+                self.spec.limits.scheduler_deadline,
             );
             self.counters.call(started.elapsed());
             let results = match answer? {
@@ -311,29 +358,23 @@ impl Work {
     }
 
     /// Brings the guest's snapshot up to date.
-    fn sync(&mut self, instance: &HotInstance) -> Result<Result<(), String>, Fault> {
-        for _ in 0..2 {
-            let Some((params, generation)) = self.snapshot.delta(instance.synced.get()) else { return Ok(Ok(())) };
+    fn sync(&mut self, instance: &Rc<HotInstance>) -> Result<Result<(), String>, Fault> {
+        let (counters, deadline) = (self.counters.clone(), self.spec.limits.scheduler_deadline);
+        let told = self.snapshot_of(instance).tell(instance.synced.get(), |params| {
             let started = Instant::now();
-            let answer = instance.call(<scheduler::Client as HasTypeId>::TYPE_ID, SYNC, &params, self.deadline);
-            self.counters.call(started.elapsed());
-            let results = match answer? {
-                Ok(results) => results,
-                Err(text) => return Ok(Err(text)),
-            };
-            let read = |mut bytes: &[u8]| {
-                Ok::<bool, capnp::Error>(crate::wire::read(&mut bytes)?.get_root::<scheduler::sync_results::Reader<'_>>()?.get_stale())
-            };
-            match read(&results) {
-                Ok(false) => {
-                    instance.synced.set(generation);
-                    return Ok(Ok(()));
-                }
-                Ok(true) => instance.synced.set(0),
-                Err(error) => return Err(instance.end(FaultKind::BadFrame, error.to_string())),
-            }
+            let answer = instance.call(<scheduler::Client as HasTypeId>::TYPE_ID, SYNC, params, deadline);
+            counters.call(started.elapsed());
+            let results = answer.map_err(Err::<String, Fault>)?.map_err(Ok::<String, Fault>)?;
+            let read = || crate::wire::read(&mut &results[..])?.get_root::<scheduler::sync_results::Reader<'_>>().map(|r| r.get_stale());
+            read().map_err(|error| Err(instance.end(FaultKind::BadFrame, error.to_string())))
+        });
+        instance.synced.set(told.as_ref().map_or(0, |generation| generation.unwrap_or(0)));
+        match told {
+            Ok(Some(_)) => Ok(Ok(())),
+            Ok(None) => Ok(Err("it calls a whole snapshot stale".into())),
+            Err(Ok(text)) => Ok(Err(text)),
+            Err(Err(fault)) => Err(fault),
         }
-        Ok(Err("it calls a whole snapshot stale".into()))
     }
 
     fn decided(&mut self, instance: &Rc<HotInstance>, panel: &[Arc<Plugin>], key: PodKey, pod: &Arc<Object>, decision: Decision) {
@@ -366,8 +407,8 @@ impl Work {
     }
 
     fn bind(&mut self, instance: &Rc<HotInstance>, panel: &[Arc<Plugin>], key: PodKey, pod: &Arc<Object>, node: String) {
-        self.snapshot.assume(pod, &node);
-        self.panel.snapshots().for_each(|snapshot| snapshot.assume_aloud(pod, &node));
+        self.everybody(|snapshot| snapshot.assume(pod, &node));
+        self.snapshot_of(instance).is_known(pod);
         let mut passage = match Passage::begin(self.registry.clone(), panel.to_vec(), pod.clone(), &node) {
             Ok(passage) => passage,
             Err(why) => {
@@ -389,11 +430,13 @@ impl Work {
             let pod_name = format!("{}/{}", target.namespace, target.name);
             let write = Write { target, subresource: "binding".into(), action: Action::Create(binding.to_string().into()) };
             let result = match passage.pass().await {
-                Ok(()) => writer.carry_out(write).await.map(|_| ()).map_err(|e| e.to_string()),
+                Ok(true) => Ok(()),
+                Ok(false) => writer.carry_out(write).await.map(|_| ()).map_err(|e| e.to_string()),
                 Err(why) => Err(why),
             };
-            if result.is_err() {
-                passage.give_up();
+            match &result {
+                Ok(()) => passage.end(),
+                Err(_) => passage.give_up(),
             }
             let message = result.clone().err();
             let _ = done.send(Bound { pod: key, uid, result });
@@ -449,7 +492,7 @@ impl Work {
     fn evict(&self, instance: &Rc<HotInstance>, pod: &Arc<Object>, node: String, victims: Vec<ObjectName>) {
         let (writer, events) = (instance.writer.clone(), self.events.clone());
         let (registry, preemptor) = (self.registry.clone(), format!("{}/{}", pod.meta().namespace, pod.meta().name));
-        let why = format!("{}: preempting to accommodate a higher priority pod", self.scheduler_name);
+        let why = format!("{}: preempting to accommodate a higher priority pod", self.spec.scheduler_name);
         tokio::task::spawn_local(async move {
             for mut victim in victims {
                 (victim.group, victim.resource) = (String::new(), "pods".into());
@@ -506,19 +549,16 @@ fn condition_says(pod: &Object, reason: &str, message: &str) -> bool {
 
 fn schedule_params(generation: u64, pods: &[(PodKey, Arc<Object>)], opinions: &[Opinion]) -> Vec<u8> {
     let bodies: Vec<&Bytes> = pods.iter().map(|(_, pod)| pod.body()).collect();
-    let words = u32::try_from(bodies.iter().map(|b| b.len() / 8 + 4).sum::<usize>() + 64).unwrap_or(u32::MAX);
+    let words = length(bodies.iter().map(|b| b.len() / 8 + 4).sum::<usize>() + 64);
     let mut message = message::Builder::new(message::HeapAllocator::new().first_segment_words(words));
     let mut params = message.init_root::<scheduler::schedule_params::Builder<'_>>();
     params.set_generation(generation);
     params.set_now_millis(crate::now_millis());
-    let mut said = params.reborrow().init_opinions(u32::try_from(opinions.len()).unwrap_or(u32::MAX));
+    let mut said = params.reborrow().init_opinions(length(opinions.len()));
     for (i, opinion) in (0..).zip(opinions) {
         opinion.fill(said.reborrow().get(i));
     }
-    let mut list = params.init_pods(u32::try_from(bodies.len()).unwrap_or(u32::MAX));
-    for (i, body) in (0..).zip(bodies) {
-        list.set(i, body);
-    }
+    fill_data(params.init_pods(length(bodies.len())), bodies);
     serialize::write_message_to_words(&message)
 }
 

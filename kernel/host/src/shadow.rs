@@ -10,7 +10,7 @@ use crate::{
     engine::{Code, Mirror, MirrorSettings},
     fault::{Fault, Generation, HostError, ModuleId},
     grants::Grants,
-    launch::{Context, Launcher, hello_of},
+    launch::{Context, HotInstance, Launcher, hello_of},
     limits::ModuleLimits,
     policy::Asker,
     slot::Slot,
@@ -21,7 +21,6 @@ use crate::{
     tap::Seen,
 };
 use pintle_record::{Outcome, differences, show};
-use pintle_wit::scheduler_capnp::scheduler;
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 use tokio::{sync::mpsc, task::JoinHandle};
 
@@ -54,7 +53,8 @@ pub struct Stage {
 pub enum Place {
     Slot(Rc<Slot<Running>>),
     Judge,
-    Nowhere,
+    Scheduler(Rc<Slot<HotInstance>>),
+    Plugin,
 }
 
 impl Place {
@@ -65,7 +65,10 @@ impl Place {
             (Self::Slot(slot), _) => slot.set_heir(None).iter().for_each(|old| old.gate.revoke()),
             (Self::Judge, Some((Incarnation::Pooled(pool), rule))) => context.judges.set_heir(name, Some((pool.clone(), rule))),
             (Self::Judge, _) => context.judges.set_heir(name, None),
-            (Self::Nowhere, _) => {}
+            (Self::Scheduler(slot), Some((Incarnation::Scheduler(instance), rule))) => drop(slot.set_heir(Some((instance.clone(), rule)))),
+            (Self::Scheduler(slot), _) => drop(slot.set_heir(None)),
+            (Self::Plugin, Some((Incarnation::Pooled(pool), rule))) => context.plugins.set_heir(name, Some((pool.clone(), rule))),
+            (Self::Plugin, _) => context.plugins.set_heir(name, None),
         }
     }
 }
@@ -142,8 +145,7 @@ impl Stage {
             self.state.tap.compared();
             let (then, now) = (show(interface, method, &outcome), show(interface, method, &answer));
             // Whoever lost a snapshot says so and gets it anew: that is no difference.
-            let stale =
-                interface == <scheduler::Client as capnp::traits::HasTypeId>::TYPE_ID && (then["stale"] == true || now["stale"] == true);
+            let stale = then["stale"] == true || now["stale"] == true;
             let lines = if stale { Vec::new() } else { differences(&then, &now) };
             if !lines.is_empty() {
                 let message = lines.join("; ");

@@ -116,12 +116,15 @@ pub struct PluginSpec {
 #[serde(rename_all = "camelCase")]
 pub enum Point {
     PreEnqueue,
+    QueueSort,
     Filter,
     PostFilter,
     Score,
     Reserve,
     Permit,
     PreBind,
+    Bind,
+    PostBind,
 }
 
 /// `spec.shadow.takeOver`: whose requests a shadow answers for real.
@@ -413,7 +416,7 @@ impl ModuleSpec {
             scheduler_name,
             plugin,
             suspend: raw.suspend,
-            shadow: raw.shadow.map(|shadow| shadow.check(kind)).transpose()?,
+            shadow: raw.shadow.map(RawShadow::check).transpose()?,
             record: raw.record.map(|record| record.max_bytes.unwrap_or(pintle_record::BYTES_DEFAULT)),
         };
         must_see(spec.kind, &spec.controllers, &spec.permissions)?;
@@ -446,10 +449,7 @@ impl RawPlugin {
 }
 
 impl RawShadow {
-    fn check(self, kind: ModuleType) -> Result<ShadowSpec, HostError> {
-        if self.take_over.is_some() && !matches!(kind, ModuleType::Controller | ModuleType::Admission) {
-            return Err(bad("spec.shadow.takeOver", "a scheduler and its plugins are taken over from as a whole"));
-        }
+    fn check(self) -> Result<ShadowSpec, HostError> {
         Ok(ShadowSpec { source: Source::read(self.source)?, digest: self.digest, take_over: self.take_over })
     }
 }

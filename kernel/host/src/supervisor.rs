@@ -420,6 +420,7 @@ impl Supervisor {
             grants: self.grants.clone(),
             counters: self.state.counters.clone(),
             pool: pool.clone(),
+            heir: None,
         });
     }
 
@@ -527,10 +528,11 @@ impl Supervisor {
         self.state.update(|f| f.is_recording = tap.is_recording());
     }
 
-    /// Who begins to listen to a scheduler must hear everything.
+    /// Who begins to listen to a scheduler, or to a plugin of one, must hear everything.
     fn show_whole_snapshot(&self) {
-        if let Lasting::Scheduler { slot, .. } = &self.work {
-            slot.now().iter().for_each(|instance| instance.synced.set(0));
+        match &self.work {
+            Lasting::Scheduler { slot, .. } => slot.now().iter().for_each(|instance| instance.synced.set(0)),
+            _ => self.context.plugins.change(self.id.as_str(), Some),
         }
     }
 
@@ -546,8 +548,9 @@ impl Supervisor {
         }
         let place = || match (&self.work, spec.kind) {
             (Lasting::Controller { slot, .. }, _) => Place::Slot(slot.clone()),
+            (Lasting::Scheduler { slot, .. }, _) => Place::Scheduler(slot.clone()),
             (_, ModuleType::Admission) => Place::Judge,
-            _ => Place::Nowhere,
+            _ => Place::Plugin,
         };
         let begin = |(spec, take_over)| {
             Shadow::begin(Stage {
@@ -680,7 +683,7 @@ impl Supervisor {
     /// Ends everything of the module.
     async fn tear_down(&mut self) {
         self.context.judges.remove(self.id.as_str());
-        self.context.plugins.remove(self.id.as_str());
+        self.context.plugins.change(self.id.as_str(), |_| None);
         (self.work, self.serving, self.shadow) = (Lasting::None, None, None);
         if let Some(old) = self.current.take() {
             drain(old);

@@ -42,6 +42,11 @@ fn answer(interface: u64, method: u16, mut bytes: &[u8]) -> Result<Value, Record
         (scheduler_plugin::Client::TYPE_ID, 0) => {
             json!({ "stale": message.get_root::<scheduler_plugin::sync_results::Reader<'_>>()?.get_stale() })
         }
+        (scheduler_plugin::Client::TYPE_ID, 3) => {
+            let results = message.get_root::<scheduler_plugin::evaluate_results::Reader<'_>>()?;
+            let reasons = results.get_reasons()?.iter().map(text).collect::<Result<Vec<_>, _>>()?;
+            json!({ "stale": results.get_stale(), "scores": results.get_scores()?.iter().collect::<Vec<i16>>(), "reasons": reasons })
+        }
         // Nobody here knows what it means: it is what it is.
         _ => json!({ "message": whole.iter().map(|byte| format!("{byte:02x}")).collect::<String>() }),
     })

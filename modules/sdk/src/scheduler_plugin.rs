@@ -35,6 +35,12 @@ pub trait SchedulerPlugin: Sized + 'static {
         Ok(())
     }
 
+    /// Point `queueSort`: pods with smaller keys (their bytes are compared) are tried first, those with the same key in the order in which they came. Of the plugins
+    /// that serve this point one is asked, the first in order.
+    fn sort_key(&self, _pod: &Self::Pod) -> Vec<u8> {
+        Vec::new()
+    }
+
     /// Point `filter`: whether the place will do.
     fn filter(&self, _pod: &Self::Pod, _place: &Place<Self>) -> std::result::Result<(), Reason> {
         Ok(())
@@ -72,6 +78,14 @@ pub trait SchedulerPlugin: Sized + 'static {
     fn pre_bind(&mut self, _pod: &Self::Pod, _node: &str) -> std::result::Result<Vec<Write>, String> {
         Ok(Vec::new())
     }
+
+    /// Point `bind`: the writes that bind the pod, if this plugin is who binds it. A pod that is not bound when they are carried out goes back to the queue.
+    fn bind(&mut self, _pod: &Self::Pod, _node: &str) -> std::result::Result<Option<Vec<Write>>, String> {
+        Ok(None)
+    }
+
+    /// Point `postBind`: the pod has been bound.
+    fn post_bind(&mut self, _pod: &Self::Pod, _node: &str) {}
 }
 
 /// Whether a pod may be bound.
@@ -215,7 +229,9 @@ impl<P: SchedulerPlugin> Serving<P> {
             scores.push(match opinion {
                 Ok(score) => score.clamp(0, 100),
                 Err(reason) => {
-                    let at = reasons.iter().position(|known| *known == reason).unwrap_or_else(|| {
+                    // Most are the same text at the same place.
+                    let same = |known: &Reason| (known.as_ptr(), known.len()) == (reason.as_ptr(), reason.len()) || *known == reason;
+                    let at = reasons.iter().position(same).unwrap_or_else(|| {
                         reasons.push(reason);
                         reasons.len() - 1
                     });
@@ -245,8 +261,8 @@ impl<P: SchedulerPlugin> Serving<P> {
                     None => results.set_stale(true),
                     Some((scores, reasons)) => {
                         let mut list = results.reborrow().init_scores(scores.len() as u32);
-                        for (i, score) in scores.iter().enumerate() {
-                            list.set(i as u32, *score);
+                        if let Some(slots) = list.as_slice() {
+                            slots.copy_from_slice(&scores);
                         }
                         let mut list = results.init_reasons(reasons.len() as u32);
                         for (i, reason) in reasons.iter().enumerate() {
@@ -325,6 +341,45 @@ impl<P: SchedulerPlugin> Serving<P> {
                         }
                     }
                 },
+            ),
+            10 => one::<wire::sort_keys_params::Owned, wire::sort_keys_results::Owned, _>(
+                params,
+                |params: wire::sort_keys_params::Reader<'_>| {
+                    params.get_pods()?.iter().map(|pod| Ok(self.plugin.sort_key(&self.plugin.pod(pod?)?))).collect::<Result<Vec<_>>>()
+                },
+                |results: wire::sort_keys_results::Builder<'_>, keys| {
+                    let mut list = results.init_keys(keys.len() as u32);
+                    for (i, key) in keys.iter().enumerate() {
+                        list.set(i as u32, key);
+                    }
+                },
+            ),
+            11 => one::<wire::bind_params::Owned, wire::bind_results::Owned, _>(
+                params,
+                |params: wire::bind_params::Reader<'_>| {
+                    let pod = self.plugin.pod(params.get_pod()?)?;
+                    Ok(self.plugin.bind(&pod, text(params.get_node())?))
+                },
+                |mut results: wire::bind_results::Builder<'_>, answer| match answer {
+                    Err(why) => results.set_refused(refusal(&Err(why))),
+                    Ok(None) => {}
+                    Ok(Some(writes)) => {
+                        results.set_binds(true);
+                        let mut list = results.init_writes(writes.len() as u32);
+                        for (i, write) in writes.iter().enumerate() {
+                            write_write(list.reborrow().get(i as u32), write);
+                        }
+                    }
+                },
+            ),
+            12 => one::<wire::post_bind_params::Owned, wire::post_bind_results::Owned, _>(
+                params,
+                |params: wire::post_bind_params::Reader<'_>| {
+                    let pod = self.plugin.pod(params.get_pod()?)?;
+                    self.plugin.post_bind(&pod, text(params.get_node())?);
+                    Ok(())
+                },
+                |_: wire::post_bind_results::Builder<'_>, ()| {},
             ),
             _ => return None,
         })

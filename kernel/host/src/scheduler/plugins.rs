@@ -5,9 +5,13 @@
 //! its own, fed by the same deltas at the same moments, so that both count the same nodes in the same order.
 //!
 //! Invariants: with plugins, pods are decided on one at a time, because each opinion must know the decisions before it. What a plugin reserved is
-//! unreserved when the pod is not bound. A plugin that fails refuses the pod, unless its policy is to be ignored.
+//! unreserved when the pod is not bound. A plugin that fails refuses the pod, unless its policy is to be ignored; one that sorts and fails leaves the order to
+//! the pods' priorities. A pod meets one version of a plugin from end to end.
 
-use super::snapshot::Snapshot;
+use super::{
+    PodKey,
+    snapshot::{Snapshot, fill_data, fill_text, length},
+};
 use crate::{
     counters::Counters,
     fault::{Generation, ModuleId},
@@ -15,7 +19,7 @@ use crate::{
     judge::Pool,
     limits::ModuleLimits,
     membrane::Gate,
-    spec::{ModuleSpec, PluginSpec, Point},
+    spec::{ModuleSpec, PluginSpec, Point, TakeOver},
     write::{ObjectName, Write, Writer},
 };
 use capnp::{
@@ -41,11 +45,15 @@ const RESERVE: u16 = 6;
 const UNRESERVE: u16 = 7;
 const PERMIT: u16 = 8;
 const PRE_BIND: u16 = 9;
+const SORT_KEYS: u16 = 10;
+const BIND: u16 = 11;
+const POST_BIND: u16 = 12;
 
 /// How long a pod may wait for a permit altogether.
 const PERMIT_WAIT_MAX: Duration = Duration::from_secs(900);
 
 /// One plugin.
+#[derive(Clone)]
 pub struct Plugin {
     pub name: String,
     pub spec: PluginSpec,
@@ -54,6 +62,8 @@ pub struct Plugin {
     pub grants: Grants,
     pub counters: Arc<Counters>,
     pub pool: Arc<Pool>,
+    /// Who is asked of a part of the pods, and which.
+    pub heir: Option<(Arc<Self>, TakeOver)>,
 }
 
 /// All plugins of all schedulers, in the order in which they are asked.
@@ -65,20 +75,28 @@ pub struct Plugins {
 
 impl Plugins {
     /// Puts one in its place; one of the same name goes.
-    pub fn install(&self, plugin: Plugin) {
+    pub fn install(&self, mut plugin: Plugin) {
         let mut list = self.list.write();
+        plugin.heir = list.iter().find(|p| p.name == plugin.name).and_then(|before| before.heir.clone());
         list.retain(|p| p.name != plugin.name);
         list.push(Arc::new(plugin));
         list.sort_by(|a, b| (a.spec.order, &a.name).cmp(&(b.spec.order, &b.name)));
         self.changed.send_replace(());
     }
 
-    /// Takes one away.
-    pub fn remove(&self, name: &str) {
+    /// Lets another version be asked of a part of the pods, or none.
+    pub fn set_heir(&self, name: &str, heir: Option<(Arc<Pool>, TakeOver)>) {
+        self.change(name, |plugin| {
+            let of = |pool| Arc::new(Plugin { pool, heir: None, ..Plugin::clone(&plugin) });
+            Some(Arc::new(Plugin { heir: heir.clone().map(|(pool, rule)| (of(pool), rule)), ..Plugin::clone(&plugin) }))
+        });
+    }
+
+    /// Puts what `to` makes of it, if anything, in the place of the one of this name. All are told everything again.
+    pub fn change(&self, name: &str, to: impl Fn(Arc<Plugin>) -> Option<Arc<Plugin>>) {
         let mut list = self.list.write();
-        let before = list.len();
-        list.retain(|p| p.name != name);
-        if list.len() != before {
+        if list.iter().any(|plugin| plugin.name == name) {
+            *list = list.drain(..).filter_map(|plugin| if plugin.name == name { to(plugin) } else { Some(plugin) }).collect();
             self.changed.send_replace(());
         }
     }
@@ -104,23 +122,24 @@ pub struct Opinion {
 impl Opinion {
     /// For the scheduler.
     pub fn fill(&self, mut builder: opinion::Builder<'_>) {
-        let length = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         builder.set_plugin(&self.plugin);
         builder.set_weight(self.weight);
-        let mut scores = builder.reborrow().init_scores(length(self.scores.len()));
-        for (i, score) in (0..).zip(&self.scores) {
-            scores.set(i, *score);
+        if let Some(slots) = builder.reborrow().init_scores(length(self.scores.len())).as_slice() {
+            slots.copy_from_slice(&self.scores);
         }
-        let mut reasons = builder.init_reasons(length(self.reasons.len()));
-        for (i, reason) in (0..).zip(&self.reasons) {
-            reasons.set(i, reason);
-        }
+        fill_text(builder.init_reasons(length(self.reasons.len())), &self.reasons);
     }
 }
 
 impl Plugin {
     fn serves(&self, point: Point) -> bool {
         self.spec.points.contains(&point)
+    }
+
+    /// The version of it that is asked of this pod.
+    pub fn version_for(self: &Arc<Self>, pod: &Object) -> Arc<Self> {
+        let theirs = self.heir.as_ref().filter(|(_, rule)| rule.takes(&pod.meta().namespace, &pod.meta().name));
+        theirs.map_or(self, |(heir, _)| heir).clone()
     }
 
     /// One crossing. The error is what the pod's condition says.
@@ -164,6 +183,23 @@ impl Plugin {
             answer => answer,
         }
     }
+
+    /// One crossing about a pod and a node: what the plugin has against it, or what it wants written and whether that binds the pod. The parameters and
+    /// results of `bind` are laid out as those of the other points of this kind are, and longer.
+    fn ask(&self, method: u16, pod: &Object, node: &str) -> Result<Result<(Vec<Write>, bool), String>, String> {
+        self.call_or::<wire::bind_params::Owned, wire::bind_results::Owned, _>(
+            Ok((Vec::new(), false)),
+            method,
+            |mut params| {
+                params.set_pod(pod.body());
+                params.set_node(node);
+            },
+            |results| {
+                let writes = results.get_writes()?.iter().map(Write::read).collect::<capnp::Result<_>>()?;
+                Ok(refused(results.get_refused())?.map(|()| (writes, results.get_binds())))
+            },
+        )
+    }
 }
 
 /// `Err` when a plugin gave a reason.
@@ -176,35 +212,30 @@ fn refused(reason: capnp::Result<capnp::text::Reader<'_>>) -> capnp::Result<Resu
 
 /// The plugins of one scheduler, and what each of them has been told. Lives with the scheduler's loop.
 pub struct Panel {
-    registry: Arc<Registry>,
     plugins: Arc<Plugins>,
     scheduler: String,
-    views: HashMap<String, View>,
+    views: HashMap<Generation, View>,
 }
 
 struct View {
-    generation: Generation,
     snapshot: Snapshot,
     synced: u64,
 }
 
 impl Panel {
     /// Of this scheduler.
-    pub fn new(registry: Arc<Registry>, plugins: Arc<Plugins>, scheduler: &str) -> Self {
-        Self { registry, plugins, scheduler: scheduler.to_owned(), views: HashMap::new() }
+    pub fn new(plugins: Arc<Plugins>, scheduler: &str) -> Self {
+        Self { plugins, scheduler: scheduler.to_owned(), views: HashMap::new() }
     }
 
-    /// Those that are asked now.
-    pub fn sit(&mut self) -> Vec<Arc<Plugin>> {
+    /// Those that are asked now. Who is new is told what the scheduler has decided, and is on its way.
+    pub fn sit(&mut self, told: &Snapshot) -> Vec<Arc<Plugin>> {
         let list = self.plugins.of(&self.scheduler);
-        self.views.retain(|name, _| list.iter().any(|plugin| plugin.name == *name));
-        for plugin in &list {
-            let generation = plugin.pool.generation;
-            let fresh = || View { generation, snapshot: Snapshot::new(self.registry.clone(), &plugin.module), synced: 0 };
-            let view = self.views.entry(plugin.name.clone()).or_insert_with(fresh);
-            if view.generation != generation {
-                (view.generation, view.synced) = (generation, 0);
-            }
+        let all: Vec<&Arc<Plugin>> = list.iter().chain(list.iter().filter_map(|plugin| Some(&plugin.heir.as_ref()?.0))).collect();
+        self.views.retain(|generation, _| all.iter().any(|plugin| plugin.pool.generation == *generation));
+        for plugin in all {
+            let fresh = || View { snapshot: told.another(&plugin.module), synced: 0 };
+            self.views.entry(plugin.pool.generation).or_insert_with(fresh);
         }
         list
     }
@@ -217,17 +248,25 @@ impl Panel {
     /// Why the pod is not to be tried until it changes, if so; the outer error: a plugin failed.
     pub fn admits(list: &[Arc<Plugin>], pod: &Object) -> Result<Result<(), String>, String> {
         for plugin in list.iter().filter(|plugin| plugin.serves(Point::PreEnqueue)) {
-            let answer = plugin.call_or::<wire::pre_enqueue_params::Owned, wire::pre_enqueue_results::Owned, _>(
-                Ok(()),
-                PRE_ENQUEUE,
-                |mut params| params.set_pod(pod.body()),
-                |results| refused(results.get_refused()),
-            )?;
-            if answer.is_err() {
-                return Ok(answer);
+            if let Err(why) = plugin.ask(PRE_ENQUEUE, pod, "")? {
+                return Ok(Err(why));
             }
         }
         Ok(Ok(()))
+    }
+
+    /// By what each pod is sorted into the queue, as the first plugin that sorts says; `None`: there is none that can.
+    pub fn sort_keys(list: &[Arc<Plugin>], pods: &[(PodKey, Arc<Object>)]) -> Option<Vec<Vec<u8>>> {
+        let plugin = list.iter().find(|plugin| plugin.serves(Point::QueueSort))?;
+        let keys = plugin.call::<wire::sort_keys_params::Owned, wire::sort_keys_results::Owned, Vec<_>>(
+            SORT_KEYS,
+            |params| fill_data(params.init_pods(length(pods.len())), pods.iter().map(|(_, pod)| pod.body())),
+            |results| match results.get_keys()? {
+                keys if keys.len() == length(pods.len()) => keys.iter().map(|key| Ok(key?.to_vec())).collect(),
+                keys => Err(capnp::Error::failed(format!("{} keys for {} pods", keys.len(), pods.len()))),
+            },
+        );
+        keys.ok()
     }
 
     /// What each says of all nodes.
@@ -255,7 +294,7 @@ impl Panel {
             },
             |results| {
                 let reasons = results.get_reasons()?.iter().map(|r| Ok(r?.to_string()?)).collect::<capnp::Result<Vec<_>>>()?;
-                Ok((results.get_scores()?.iter().collect(), reasons))
+                Ok((results.get_scores()?.as_slice().unwrap_or_default().to_vec(), reasons))
             },
         )?;
         Ok(Opinion { plugin: plugin.name.clone(), weight: plugin.spec.weight, scores, reasons })
@@ -263,20 +302,12 @@ impl Panel {
 
     /// Brings a plugin's snapshot up to date; its generation.
     fn sync(&mut self, plugin: &Plugin) -> Result<u64, String> {
-        let Some(view) = self.views.get_mut(&plugin.name) else { return Ok(0) };
-        for _ in 0..2 {
-            let Some((params, generation)) = view.snapshot.delta(view.synced) else { return Ok(view.synced) };
-            // A plugin's `sync` takes what a scheduler's takes.
-            match plugin.send::<wire::sync_results::Owned, _>(SYNC, &params, |results| Ok(results.get_stale())) {
-                Ok(false) => view.synced = generation,
-                Ok(true) => view.synced = 0,
-                Err(why) => {
-                    view.synced = 0;
-                    return Err(why);
-                }
-            }
-        }
-        if view.synced == 0 { Err(format!("scheduler plugin {:?} calls a whole snapshot stale", plugin.name)) } else { Ok(view.synced) }
+        let Some(View { snapshot, synced }) = self.views.get_mut(&plugin.pool.generation) else { return Ok(0) };
+        // A plugin's `sync` takes what a scheduler's takes.
+        let told =
+            snapshot.tell(*synced, |params| plugin.send::<wire::sync_results::Owned, _>(SYNC, params, |results| Ok(results.get_stale())));
+        *synced = told.clone().ok().flatten().unwrap_or(0);
+        told?.ok_or_else(|| format!("scheduler plugin {:?} calls a whole snapshot stale", plugin.name))
     }
 
     /// Room that a plugin would make for a pod that fits nowhere.
@@ -322,17 +353,7 @@ impl Passage {
     pub fn begin(registry: Arc<Registry>, list: Vec<Arc<Plugin>>, pod: Arc<Object>, node: &str) -> Result<Self, String> {
         let mut passage = Self { registry, pod, node: node.to_owned(), reserved: Vec::new(), list };
         for plugin in passage.list.clone().into_iter().filter(|plugin| plugin.serves(Point::Reserve)) {
-            let (body, node) = (passage.pod.body().clone(), passage.node.clone());
-            let answer = plugin.call_or::<wire::reserve_params::Owned, wire::reserve_results::Owned, _>(
-                Ok(()),
-                RESERVE,
-                |mut params| {
-                    params.set_pod(&body);
-                    params.set_node(&node);
-                },
-                |results| refused(results.get_refused()),
-            );
-            if let Err(why) = answer.and_then(|answer| answer) {
+            if let Err(why) = plugin.ask(RESERVE, &passage.pod, node).flatten() {
                 passage.give_up();
                 return Err(why);
             }
@@ -344,31 +365,43 @@ impl Passage {
     /// Tells those who reserved that the pod does not come, the last first.
     pub fn give_up(&mut self) {
         while let Some(plugin) = self.reserved.pop() {
-            let told = plugin.call::<wire::unreserve_params::Owned, wire::unreserve_results::Owned, _>(
-                UNRESERVE,
-                |mut params| {
-                    params.set_pod(self.pod.body());
-                    params.set_node(&self.node);
-                },
-                |_| Ok(()),
-            );
             // A plugin that could not be told has no state any more, or gets it anew.
-            drop(told);
+            drop(plugin.ask(UNRESERVE, &self.pod, &self.node));
         }
     }
 
-    /// Waits for every permit, then lets every plugin write what must be there before the binding.
+    /// Waits for every permit, then lets every plugin write what must be there before the binding, and one of them bind; whether one did.
     ///
     /// # Errors
     /// Why the pod is not to be bound.
-    pub async fn pass(&self) -> Result<(), String> {
+    pub async fn pass(&self) -> Result<bool, String> {
         for plugin in self.list.iter().filter(|plugin| plugin.serves(Point::Permit)) {
             self.permitted(plugin).await?;
         }
         for plugin in self.list.iter().filter(|plugin| plugin.serves(Point::PreBind)) {
-            self.prepared(plugin).await?;
+            let (writes, _) = plugin.ask(PRE_BIND, &self.pod, &self.node).flatten()?;
+            self.write(plugin, writes).await?;
         }
-        Ok(())
+        for plugin in self.list.iter().filter(|plugin| plugin.serves(Point::Bind)) {
+            let (writes, binds) = plugin.ask(BIND, &self.pod, &self.node).flatten()?;
+            if binds {
+                self.write(plugin, writes).await?;
+                let now = self.registry.get_cached(self.pod.resource().key(), &self.pod.meta().namespace, &self.pod.meta().name);
+                let bound = now.is_some_and(|now| {
+                    now.meta().uid == self.pod.meta().uid && now.field("spec.nodeName").is_some_and(|node| !node.is_empty())
+                });
+                return if bound { Ok(true) } else { Err(format!("scheduler plugin {:?} did not bind the pod", plugin.name)) };
+            }
+        }
+        Ok(false)
+    }
+
+    /// Tells those who want to know that the pod has been bound.
+    pub fn end(&self) {
+        self.list
+            .iter()
+            .filter(|plugin| plugin.serves(Point::PostBind))
+            .for_each(|plugin| drop(plugin.ask(POST_BIND, &self.pod, &self.node)));
     }
 
     async fn permitted(&self, plugin: &Plugin) -> Result<(), String> {
@@ -397,19 +430,8 @@ impl Passage {
         }
     }
 
-    async fn prepared(&self, plugin: &Plugin) -> Result<(), String> {
-        let (answer, writes) = plugin.call_or::<wire::pre_bind_params::Owned, wire::pre_bind_results::Owned, _>(
-            (Ok(()), Vec::new()),
-            PRE_BIND,
-            |mut params| {
-                params.set_pod(self.pod.body());
-                params.set_node(&self.node);
-            },
-            |results| {
-                Ok((refused(results.get_refused())?, results.get_writes()?.iter().map(Write::read).collect::<capnp::Result<Vec<_>>>()?))
-            },
-        )?;
-        answer?;
+    /// Under the plugin's own identity and grants.
+    async fn write(&self, plugin: &Plugin, writes: Vec<Write>) -> Result<(), String> {
         if writes.is_empty() {
             return Ok(());
         }

@@ -80,6 +80,11 @@ impl Snapshot {
         }
     }
 
+    /// One of the same cluster, for a guest that has not been told of the bindings under way.
+    pub fn another(&self, spec: &ModuleSpec) -> Self {
+        Self { assumed: self.assumed.clone(), ..Self::new(self.registry.clone(), spec) }
+    }
+
     /// Everybody gets everything next time.
     pub fn forget(&mut self) {
         self.generation += 1;
@@ -155,20 +160,18 @@ impl Snapshot {
         true
     }
 
-    /// A binding is under way: the guest that decided it counts it already, another one must be told.
+    /// A binding is under way.
     pub fn assume(&mut self, pod: &Object, node: &str) {
         let Ok(mut value) = pod.value() else { return };
         value["spec"]["nodeName"] = node.into();
-        self.assumed.insert(pod.meta().uid.to_string(), value.to_string().into());
+        let (uid, row) = (pod.meta().uid.to_string(), Bytes::from(value.to_string()));
+        self.assumed.insert(uid.clone(), row.clone());
+        self.pods.insert(uid, Some(row));
     }
 
-    /// The same for a guest that did not decide it.
-    pub fn assume_aloud(&mut self, pod: &Object, node: &str) {
-        self.assume(pod, node);
-        let uid = pod.meta().uid.to_string();
-        if let Some(row) = self.assumed.get(&uid).cloned() {
-            self.pods.insert(uid, Some(row));
-        }
+    /// The guest that decided it counts it already.
+    pub fn is_known(&mut self, pod: &Object) {
+        self.pods.remove(&*pod.meta().uid);
     }
 
     /// A binding failed.
@@ -179,7 +182,7 @@ impl Snapshot {
     }
 
     /// The `sync` parameters for a guest at `base` (0: it knows nothing), and the generation it has afterwards; `None`: it is up to date.
-    pub fn delta(&mut self, base: u64) -> Option<(Vec<u8>, u64)> {
+    fn delta(&mut self, base: u64) -> Option<(Vec<u8>, u64)> {
         let whole = base == 0 || base != self.generation;
         let nothing = self.nodes.is_empty() && self.pods.is_empty() && self.namespaces.is_empty() && self.objects.is_empty();
         if !whole && nothing {
@@ -192,6 +195,21 @@ impl Snapshot {
         let params = self.params(if whole { 0 } else { base });
         self.clear();
         Some((params, self.generation))
+    }
+
+    /// Has a guest at `base` told; the generation it has afterwards, or `None` when it calls the whole stale.
+    ///
+    /// # Errors
+    /// Those of `sync`, which says whether the guest calls what it is given stale.
+    pub fn tell<E>(&mut self, mut base: u64, mut sync: impl FnMut(&[u8]) -> Result<bool, E>) -> Result<Option<u64>, E> {
+        for _ in 0..2 {
+            let Some((params, generation)) = self.delta(base) else { return Ok(Some(base)) };
+            if !sync(&params)? {
+                return Ok(Some(generation));
+            }
+            base = 0;
+        }
+        Ok(None)
     }
 
     fn fill_whole(&mut self) {
@@ -219,13 +237,12 @@ impl Snapshot {
         let mut delta = message.init_root::<sync_params::Builder<'_>>().init_delta();
         delta.set_base_generation(base);
         delta.set_generation(self.generation);
-        let length = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        fill_data(delta.reborrow().init_nodes(length(nodes.len())), &nodes);
-        fill_data(delta.reborrow().init_pods(length(pods.len())), &pods);
-        fill_data(delta.reborrow().init_namespaces(length(namespaces.len())), &namespaces);
+        fill_data(delta.reborrow().init_nodes(length(nodes.len())), nodes);
+        fill_data(delta.reborrow().init_pods(length(pods.len())), pods);
+        fill_data(delta.reborrow().init_namespaces(length(namespaces.len())), namespaces);
         fill_text(delta.reborrow().init_gone_nodes(length(gone_nodes.len())), &gone_nodes);
         fill_text(delta.reborrow().init_gone_pods(length(gone_pods.len())), &gone_pods);
-        fill_data(delta.reborrow().init_objects(length(objects.len())), &objects);
+        fill_data(delta.reborrow().init_objects(length(objects.len())), objects);
         fill_text(delta.init_gone_objects(length(gone_objects.len())), &gone_objects);
         serialize::write_message_to_words(&message)
     }
@@ -241,14 +258,21 @@ fn split(rows: &BTreeMap<String, Option<Bytes>>) -> (Vec<&Bytes>, Vec<&str>) {
     (present, gone)
 }
 
-fn fill_data(mut list: capnp::data_list::Builder<'_>, rows: &[&Bytes]) {
+/// For the wire.
+pub fn length(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// Fills a list of as many.
+pub fn fill_data<'a>(mut list: capnp::data_list::Builder<'_>, rows: impl IntoIterator<Item = &'a Bytes>) {
     for (i, row) in (0..).zip(rows) {
         list.set(i, row);
     }
 }
 
-fn fill_text(mut list: capnp::text_list::Builder<'_>, names: &[&str]) {
-    for (i, name) in (0..).zip(names) {
-        list.set(i, name);
+/// Fills a list of as many.
+pub fn fill_text(mut list: capnp::text_list::Builder<'_>, texts: impl IntoIterator<Item = impl AsRef<str>>) {
+    for (i, text) in (0..).zip(texts) {
+        list.set(i, text.as_ref());
     }
 }

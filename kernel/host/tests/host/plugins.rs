@@ -13,7 +13,7 @@ fn plugin(name: &str, points: &[&str], config: Value) -> Value {
             "plugin": {"points": points},
             "permissions": [
                 {"apiGroups": [""], "resources": ["nodes", "namespaces", "pods"], "verbs": ["get", "list", "watch"]},
-                {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]},
+                {"apiGroups": [""], "resources": ["configmaps", "pods/binding"], "verbs": ["create"]},
             ],
         },
     })
@@ -124,4 +124,63 @@ async fn a_plugin_that_fails_holds_its_pods_unless_it_is_to_be_ignored() {
     make(&world, "two", None).await;
     says(&world, "two", "Unschedulable", "scheduler plugin \"needed\" could not judge the pod").await;
     assert_eq!(node_of(&world, "two"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_sorts_the_queue_and_priorities_do_when_it_cannot() {
+    for (has_turns, bound) in [(true, ["b", "d"]), (false, ["c", "d"])] {
+        let world = World::new().await;
+        world.apply(plugin("sorts", &["queueSort"], json!({}))).await;
+        world.until_state("sorts", "Running").await;
+        world.create("", "nodes", node("n1")).await.expect("a node");
+        for (name, turn, priority) in [("a", "4", 1), ("b", "1", 0), ("c", "3", 3), ("d", "2", 2)] {
+            let mut object = pod(name);
+            object["spec"]["priority"] = json!(priority);
+            if has_turns {
+                object["metadata"]["labels"]["turn"] = json!(turn);
+            }
+            world.create("", "pods", object).await.expect("created");
+        }
+        // All of them wait when the scheduler comes, and there is room for two.
+        world.apply(scheduler("scheduler", json!({"podsPerNode": 2}))).await;
+        let all = ["a", "b", "c", "d"];
+        for name in all.iter().filter(|name| !bound.contains(name)) {
+            says(&world, name, "Unschedulable", "Too many pods").await;
+        }
+        for name in bound {
+            assert_eq!(world.until("it is bound", || node_of(&world, name)).await, "n1");
+        }
+        assert_eq!(world.stats("sorts").errors > 0, !has_turns, "a pod without a turn is more than it can tell");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_binds_what_it_wants_to_and_hears_what_was_bound() {
+    let world = with(vec![plugin("binder", &["preBind", "bind", "postBind"], json!({}))]).await;
+    let make = async |name: &str, how: Option<&str>| {
+        let mut object = pod(name);
+        if let Some(how) = how {
+            object["metadata"]["labels"]["bound-by"] = json!(how);
+        }
+        world.create("", "pods", object).await.expect("created");
+    };
+    for (name, how) in [("one", Some("write")), ("two", None), ("three", Some("write")), ("four", None)] {
+        make(name, how).await;
+        let node = world.until("it is bound", || node_of(&world, name)).await;
+        assert_eq!(world.get("", "configmaps", "default", &format!("bound-{name}")).expect("prepared")["data"]["node"], node.as_str());
+    }
+    let heard = |name: &str| world.get("", "configmaps", "default", &format!("bound-{name}")).expect("prepared")["data"]["bound"].clone();
+    assert!(["2", "3"].iter().any(|count| heard("four") == *count), "it has heard of those before: {}", heard("four"));
+    let told = |words: &'static str| {
+        let world = &world;
+        async move {
+            let events = || world.in_namespace("", "events", "default").into_iter().map(|e| e.value().expect("JSON"));
+            world.until(words, || events().any(|e| e["message"].as_str().is_some_and(|m| m.contains(words))).then_some(())).await;
+        }
+    };
+    make("five", Some("word")).await;
+    told("scheduler plugin \"binder\" did not bind the pod").await;
+    make("six", Some("nobody")).await;
+    told("nobody may bind it").await;
+    assert_eq!((node_of(&world, "five"), node_of(&world, "six")), (None, None));
 }

@@ -1,11 +1,17 @@
 //! One version and the next: what was recorded is asked again, a shadow is compared, a version is gone back to.
 
-use crate::world::{World, admission, controller, guest, guest_with, node, parent, pod, scheduler, scratch};
+use crate::world::{World, admission, controller, guest, guest_path, guest_with, node, parent, pod, scheduler, scratch};
 use pintle_host::engine::{Engine, digest_of};
 use pintle_record::{Entry, Header};
+use pintle_registry::Object;
 use pintle_replay::{Report, replay};
 use serde_json::{Value, json};
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
+
+/// The guest that faults when it is asked anything.
+fn sinful() -> Vec<u8> {
+    guest_with(b"pintle-guest-is-honest", b"pintle-guest-is-sinful")
+}
 
 /// The guest that says something else of what is called odd, and only of that.
 fn other() -> Vec<u8> {
@@ -141,7 +147,7 @@ async fn a_shadow_shows_a_planted_difference_and_only_that_and_writes_nothing() 
 async fn a_shadow_that_faults_costs_the_running_version_nothing() {
     let world = World::new().await;
     let file = scratch("sinful-shadow").join("sinful.wasm");
-    fs::write(&file, guest_with(b"pintle-guest-is-honest", b"pintle-guest-is-sinful")).expect("written");
+    fs::write(&file, sinful()).expect("written");
     let mut module = controller("maker", json!({}));
     module["spec"]["shadow"] = json!({"source": {"file": file}});
     world.apply(module).await;
@@ -183,7 +189,7 @@ async fn a_version_takes_over_by_namespace_and_gives_back_what_it_cannot_do() {
         .expect("a namespace");
     let dir = scratch("take-over");
     fs::write(dir.join("other.wasm"), other()).expect("written");
-    fs::write(dir.join("sinful.wasm"), guest_with(b"pintle-guest-is-honest", b"pintle-guest-is-sinful")).expect("written");
+    fs::write(dir.join("sinful.wasm"), sinful()).expect("written");
     let shadow = |file: &str| json!({"source": {"file": dir.join(file)}, "takeOver": {"namespaces": ["trial"]}});
     for mut module in [controller("maker", json!({})), admission("rule", json!({}))] {
         module["spec"]["shadow"] = shadow("other.wasm");
@@ -214,4 +220,130 @@ async fn a_version_takes_over_by_namespace_and_gives_back_what_it_cannot_do() {
     world.until("the next one faults", || (shadow_of(&world, "maker")["state"] == "Failed").then_some(())).await;
     assert_eq!(make("trial", "parent-odd-2").await, "one", "it gave the namespace back");
     assert_eq!(world.stats("maker").state, "Running");
+}
+
+/// Where each pod of these namespaces is.
+fn placed(world: &World, namespaces: &[&str]) -> Vec<(String, String)> {
+    let pods = namespaces.iter().flat_map(|namespace| world.in_namespace("", "pods", namespace));
+    let placed = |pod: Arc<Object>| Some((pod.meta().name.to_string(), pod.field("spec.nodeName")?.to_owned()));
+    pods.filter_map(placed).filter(|(_, node)| !node.is_empty()).collect()
+}
+
+/// Nodes, a namespace beside the default one, and versions to take over: one that puts odd pods on the last node, one that faults.
+async fn trial(name: &str) -> (World, impl Fn(&str, Value) -> Value) {
+    let world = World::new().await;
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "trial"}});
+    world.create("", "namespaces", namespace).await.expect("a namespace");
+    for name in ["n1", "n2", "n3"] {
+        world.create("", "nodes", node(name)).await.expect("a node");
+    }
+    let dir = scratch(name);
+    fs::write(dir.join("other.wasm"), other()).expect("written");
+    fs::write(dir.join("sinful.wasm"), sinful()).expect("written");
+    (world, move |file: &str, rule: Value| json!({"source": {"file": dir.join(file)}, "takeOver": rule}))
+}
+
+/// Waits until this version has been put beside the running one, whatever comes of it.
+async fn until_beside(world: &World, module: &str, wasm: &[u8]) {
+    let digest = digest_of(wasm);
+    let there = || {
+        let shadow = shadow_of(world, module);
+        (shadow["digest"] == digest.as_str() && shadow["state"] != "Loading").then_some(())
+    };
+    world.until("it is loaded", there).await;
+}
+
+async fn make_odd(world: &World, namespace: &str, name: &str) {
+    let mut object = pod(&format!("odd-{name}"));
+    object["metadata"]["namespace"] = json!(namespace);
+    world.create("", "pods", object).await.expect("created");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_of_a_scheduler_takes_over_by_namespace_and_both_count_all_pods() {
+    let (world, shadow) = trial("scheduler-take-over").await;
+    let mut module = scheduler("scheduler", json!({"podsPerNode": 4}));
+    module["spec"]["shadow"] = shadow("other.wasm", json!({"namespaces": ["trial"]}));
+    world.apply(module).await;
+    world.until("the shadow runs", || (shadow_of(&world, "scheduler")["state"] == "Running").then_some(())).await;
+    for n in 0..3 {
+        make_odd(&world, "trial", &format!("t{n}")).await;
+        make_odd(&world, "default", &format!("d{n}")).await;
+    }
+    let all = |count: usize| Some(placed(&world, &["trial", "default"])).filter(|placed| placed.len() == count);
+    let there = world.until("all are bound", || all(6)).await;
+    let theirs = |(name, _): &&(String, String)| name.starts_with("odd-t");
+    assert!(there.iter().filter(theirs).all(|(_, node)| node == "n3"), "{there:?}");
+    assert!(there.iter().any(|(_, node)| node == "n1") && there.iter().any(|(_, node)| node == "n2"), "{there:?}");
+    // There is room for twelve: none is given twice, whoever decides.
+    for n in 3..8 {
+        make_odd(&world, "trial", &format!("t{n}")).await;
+        make_odd(&world, "default", &format!("d{n}")).await;
+    }
+    let there = world.until("the room is used up", || all(12)).await;
+    for node in ["n1", "n2", "n3"] {
+        assert_eq!(there.iter().filter(|(_, at)| at == node).count(), 4, "{there:?}");
+    }
+    let refused = || {
+        let pods = ["trial", "default"].into_iter().flat_map(|n| world.in_namespace("", "pods", n)).map(|p| p.value().expect("JSON"));
+        (pods.filter(|pod| pod["status"]["conditions"][0]["reason"] == "Unschedulable").count() == 4).then_some(())
+    };
+    world.until("the rest is told so", refused).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_of_a_scheduler_that_faults_gives_its_pods_back() {
+    let (world, shadow) = trial("scheduler-give-back").await;
+    world.apply(scheduler("scheduler", json!({}))).await;
+    world.until_state("scheduler", "Running").await;
+    for (round, file) in ["sinful.wasm", "other.wasm"].into_iter().enumerate() {
+        let patch = json!({"spec": {"shadow": shadow(file, json!({"percent": 100}))}});
+        world.merge("pintle.dev", "modules", "", "scheduler", "", patch).await;
+        until_beside(&world, "scheduler", &if round == 0 { sinful() } else { other() }).await;
+        for n in 0..8 {
+            make_odd(&world, "default", &format!("{round}-{n}")).await;
+        }
+        let done = || Some(placed(&world, &["default"])).filter(|placed| placed.len() == 8 * (round + 1));
+        world.until("all are bound", done).await;
+        let state = if round == 0 { "Failed" } else { "Running" };
+        world.until("it is as it should be", || (shadow_of(&world, "scheduler")["state"] == state).then_some(())).await;
+    }
+    make_odd(&world, "default", "last").await;
+    let last = || placed(&world, &["default"]).into_iter().find(|(name, _)| name == "odd-last").map(|(_, node)| node);
+    assert_eq!(world.until("it is bound", last).await, "n3", "by the version that took over");
+    assert_eq!((world.stats("scheduler").state, world.stats("scheduler").traps), ("Running", 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_of_a_schedulers_plugin_takes_over_and_gives_back() {
+    let (world, shadow) = trial("plugin-take-over").await;
+    let plugin = json!({
+        "apiVersion": "pintle.dev/v1", "kind": "Module", "metadata": {"name": "prefers"},
+        "spec": {
+            "type": "schedulerPlugin",
+            "source": {"file": guest_path()},
+            "config": {"prefer": "n2", "preferTwo": "n1"},
+            "plugin": {"points": ["score"]},
+            "permissions": [{"apiGroups": [""], "resources": ["nodes", "namespaces", "pods"], "verbs": ["get", "list", "watch"]}],
+            "shadow": shadow("other.wasm", json!({"namespaces": ["trial"]})),
+        },
+    });
+    world.apply(plugin).await;
+    world.until("the shadow runs", || (shadow_of(&world, "prefers")["state"] == "Running").then_some(())).await;
+    world.apply(scheduler("scheduler", json!({}))).await;
+    world.until_state("scheduler", "Running").await;
+    let at = async |namespace: &str, name: &str| {
+        make_odd(&world, namespace, name).await;
+        let name = format!("odd-{name}");
+        world.until("it is bound", || placed(&world, &[namespace]).into_iter().find(|(pod, _)| *pod == name)).await.1
+    };
+    assert_eq!((at("default", "1").await, at("trial", "1").await), ("n2".to_owned(), "n1".to_owned()));
+    let patch = json!({"spec": {"shadow": shadow("sinful.wasm", json!({"namespaces": ["trial"]}))}});
+    world.merge("pintle.dev", "modules", "", "prefers", "", patch).await;
+    until_beside(&world, "prefers", &sinful()).await;
+    make_odd(&world, "trial", "2").await;
+    world.until("it faults", || (shadow_of(&world, "prefers")["state"] == "Failed").then_some(())).await;
+    let second = || placed(&world, &["trial"]).into_iter().find(|(pod, _)| pod == "odd-2");
+    assert_eq!(world.until("the running version answers for it", second).await.1, "n2");
+    assert_eq!((at("trial", "3").await, world.stats("prefers").state), ("n2".to_owned(), "Running"));
 }

@@ -11,6 +11,8 @@ thread_local! {
     /// Which instance this is, and how many reviews it has answered.
     static GENERATION: Cell<u64> = const { Cell::new(0) };
     static ANSWERED: Cell<u64> = const { Cell::new(0) };
+    /// How many pods it knows to be bound.
+    static BOUND: Cell<u64> = const { Cell::new(0) };
 }
 
 #[derive(Default)]
@@ -129,7 +131,7 @@ type Hot = fn(&[u8], &mut message::Builder<message::HeapAllocator>) -> Result<()
 /// The hot lane: (interface, method) to code.
 pub fn hot(iface: u64, method: u16, params: &[u8]) -> Result<Vec<u8>, capnp::Error> {
     let plugin = scheduler::scheduler_plugin::Client::TYPE_ID;
-    let table: [(u64, u16, Hot); 10] = [
+    let table: [(u64, u16, Hot); 13] = [
         (admission::admission::Client::TYPE_ID, 0, review),
         (scheduler::scheduler::Client::TYPE_ID, 0, sync),
         (scheduler::scheduler::Client::TYPE_ID, 1, schedule),
@@ -140,6 +142,9 @@ pub fn hot(iface: u64, method: u16, params: &[u8]) -> Result<Vec<u8>, capnp::Err
         (plugin, 7, unreserve),
         (plugin, 8, permit),
         (plugin, 9, pre_bind),
+        (plugin, 10, sort_keys),
+        (plugin, 11, bind),
+        (plugin, 12, post_bind),
     ];
     let Some((_, _, run)) = table.iter().find(|(i, m, _)| *i == iface && *m == method) else {
         return Err(capnp::Error::unimplemented("no such method".into()));
@@ -258,7 +263,11 @@ fn schedule(params: &[u8], out: &mut message::Builder<message::HeapAllocator>) -
             let mut decision = decisions.reborrow().get(i as u32);
             let used = |s: &Snapshot, node: &str| s.pods.values().filter(|n| *n == node).count() as u64;
             let best = s.nodes.iter().filter(|(n, room)| points.contains_key(*n) && used(&s, n) < **room);
-            let best = best.min_by_key(|(n, _)| (-points[*n], used(&s, n))).map(|(n, _)| n.clone());
+            let best = match words(pod["metadata"]["name"].as_str().unwrap_or("")) {
+                "two" => best.last(),
+                _ => best.min_by_key(|(n, _)| (-points[*n], used(&s, n))),
+            };
+            let best = best.map(|(n, _)| n.clone());
             match best {
                 Some(node) => {
                     s.pods.insert(pod["metadata"]["uid"].as_str().unwrap_or("").to_owned(), node.clone());
@@ -286,9 +295,11 @@ fn evaluate(params: &[u8], out: &mut message::Builder<message::HeapAllocator>) -
             results.set_stale(true);
             return Ok(());
         }
+        let pod = pod_of(params.get_pod())?;
+        let prefer = config(if words(pod["metadata"]["name"].as_str().unwrap_or("")) == "two" { "preferTwo" } else { "prefer" });
         let mut scores = results.reborrow().init_scores(s.nodes.len() as u32);
         for (i, name) in s.nodes.keys().enumerate() {
-            let score = if config("deny") == name.as_str() { -1 } else if config("prefer") == name.as_str() { 100 } else { 0 };
+            let score = if config("deny") == name.as_str() { -1 } else if prefer == name.as_str() { 100 } else { 0 };
             scores.set(i as u32, score);
         }
         results.init_reasons(1).set(0, "node(s) were denied");
@@ -335,7 +346,7 @@ fn pre_bind(params: &[u8], out: &mut message::Builder<message::HeapAllocator>) -
     let params = message.get_root::<scheduler::scheduler_plugin::pre_bind_params::Reader>()?;
     let pod = pod_of(params.get_pod())?;
     let name = format!("bound-{}", pod["metadata"]["name"].as_str().unwrap_or(""));
-    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": {"node": params.get_node()?.to_str()?}});
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": {"node": params.get_node()?.to_str()?, "bound": BOUND.get().to_string()}});
     let results = out.init_root::<scheduler::scheduler_plugin::pre_bind_results::Builder>();
     let mut write = results.init_writes(1).get(0);
     let mut to = write.reborrow().init_target();
@@ -343,5 +354,51 @@ fn pre_bind(params: &[u8], out: &mut message::Builder<message::HeapAllocator>) -
     to.set_namespace("default");
     to.set_name(&name);
     write.set_create(body.to_string().as_bytes());
+    Ok(())
+}
+
+/// Pods go by the names that their labels `turn` have; without one it cannot say.
+fn sort_keys(params: &[u8], out: &mut message::Builder<message::HeapAllocator>) -> Result<(), capnp::Error> {
+    let message = read(params)?;
+    let pods = message.get_root::<scheduler::scheduler_plugin::sort_keys_params::Reader>()?.get_pods()?;
+    let mut keys = out.init_root::<scheduler::scheduler_plugin::sort_keys_results::Builder>().init_keys(pods.len());
+    for (i, pod) in pods.iter().enumerate() {
+        let pod = pod_of(pod)?;
+        let turn = pod["metadata"]["labels"]["turn"].as_str().ok_or_else(|| capnp::Error::failed("a pod without a turn".into()))?;
+        keys.set(i as u32, turn.as_bytes());
+    }
+    Ok(())
+}
+
+/// It binds those with a label `bound-by`, by a write or only by word, and sends them where it was told.
+fn bind(params: &[u8], out: &mut message::Builder<message::HeapAllocator>) -> Result<(), capnp::Error> {
+    let message = read(params)?;
+    let params = message.get_root::<scheduler::scheduler_plugin::bind_params::Reader>()?;
+    let (pod, node) = (pod_of(params.get_pod())?, params.get_node()?.to_str()?);
+    let mut results = out.init_root::<scheduler::scheduler_plugin::bind_results::Builder>();
+    let (name, how) = (pod["metadata"]["name"].as_str().unwrap_or(""), pod["metadata"]["labels"]["bound-by"].as_str());
+    results.set_binds(how.is_some());
+    if how == Some("write") {
+        let body = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name, "namespace": "default"}, "target": {"kind": "Node", "name": node}});
+        let mut write = results.init_writes(1).get(0);
+        let mut to = write.reborrow().init_target();
+        to.set_resource("pods");
+        to.set_namespace("default");
+        to.set_name(name);
+        write.set_subresource("binding");
+        write.set_create(body.to_string().as_bytes());
+    } else if how == Some("nobody") {
+        results.set_refused("nobody may bind it");
+    }
+    Ok(())
+}
+
+fn post_bind(params: &[u8], out: &mut message::Builder<message::HeapAllocator>) -> Result<(), capnp::Error> {
+    let message = read(params)?;
+    let params = message.get_root::<scheduler::scheduler_plugin::post_bind_params::Reader>()?;
+    if pod_of(params.get_pod())?["metadata"]["name"].is_string() && !params.get_node()?.is_empty() {
+        BOUND.set(BOUND.get() + 1);
+    }
+    out.init_root::<scheduler::scheduler_plugin::post_bind_results::Builder>();
     Ok(())
 }

@@ -36,6 +36,7 @@ pub fn on_start(mode: &str) {
 
 pub fn on_call(mode: &str) {
     match mode {
+        _ if is_sinful() => panic!("a sinful version"),
         "loop" => endless(),
         "grow" => grow(),
         "trap" => {
