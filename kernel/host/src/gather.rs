@@ -102,6 +102,7 @@ impl Gatherer {
         }
         let due = match &self.spec.when {
             When::Always => true,
+            When::Present => centre.object.is_some(),
             When::Deleting => centre.object.is_some_and(|o| o.meta().deletion_timestamp.is_some()),
             When::Found(name) => before.iter().any(|entry| entry.name == name && !entry.rows.is_empty()),
         };

@@ -214,6 +214,8 @@ pub enum When {
     Always,
     /// While the object is being deleted.
     Deleting,
+    /// The primary is there.
+    Present,
     /// When the entry of this name, above it, has found something.
     Found(String),
 }
@@ -663,6 +665,7 @@ impl RelatedSpec {
         let when = match raw.when.as_str() {
             "" | "always" => When::Always,
             "deleting" => When::Deleting,
+            "present" => When::Present,
             other => match other.strip_prefix("found:") {
                 Some(name) if judging && !name.is_empty() => When::Found(name.to_owned()),
                 _ => return Err(bad(field, format!("when: {other:?} is not a condition"))),

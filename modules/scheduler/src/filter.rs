@@ -53,11 +53,12 @@ impl<'a> Cycle<'a> {
             return crowded("node(s) didn't have free ports for the requested pod ports");
         }
         fits(snapshot, at, pod)?;
-        match self.volumes.check(node) {
+        match self.volumes.check(place) {
             Ok(()) => {}
             Err(volumes::Refused::Taken) => {
                 return crowded("node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode");
             }
+            Err(volumes::Refused::Full) => return crowded("node(s) exceed max volume count"),
             Err(volumes::Refused::Unreachable) => return hopeless("node(s) didn't match PersistentVolume's node affinity".into()),
             Err(volumes::Refused::NoVolume) => return hopeless("node(s) didn't find available persistent volumes to bind".into()),
         }

@@ -441,6 +441,22 @@ fn a_claim_that_cannot_be_used_says_why_once_for_all_nodes() -> Result<()> {
 }
 
 #[test]
+fn a_driver_has_no_more_volumes_on_a_node_than_it_says() -> Result<()> {
+    let limit = |node: &str| json!({"kind": "CSINode", "metadata": {"name": node}, "spec": {"drivers": [{"name": "x.y/z", "allocatable": {"count": 1}}]}});
+    let of_driver = |name: &str, node: &str| {
+        let mut volume = volume(&format!("v-{name}"), "", node, Some(name));
+        volume["spec"]["csi"] = json!({"driver": "x.y/z", "volumeHandle": name});
+        [claim(name, "", bound(&format!("v-{name}"))), volume]
+    };
+    let waits = [class("made", "x.y/z", LATER), claim("w", "made", |_| {})];
+    let objects = [&[limit("a"), limit("b")][..], &of_driver("x", "a"), &of_driver("y", "a"), &waits].concat();
+    let full = "0/2 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity, 1 node(s) exceed max volume count";
+    // The same volume counts once; the one that is made for a claim counts, too.
+    let pods = [mounts("p", &["x"]), mounts("q", &["y"]), mounts("r", &["x"]), mounts("s", &["w"])];
+    check_volumes(&objects, &pods, &["a", full, "a", "prepare w@b"]).map(drop)
+}
+
+#[test]
 fn a_claim_that_waits_gets_a_node_before_its_pod_does() -> Result<()> {
     let made = class("made", "x.y/z", LATER);
     let waiting = claim("x", "made", |_| {});

@@ -2,22 +2,52 @@
 //!
 //! Invariant: a volume or a node that was chosen for a claim counts at once, so that two pods never choose one volume.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pintle_sdk::prelude::*;
 use pintle_sdk::serde_json::{self, Value};
 use pintle_sdk::storage::{BOUND_BY_CONTROLLER, Claim, ClaimRef, SELECTED_NODE, StorageClass, Volume, best};
 
-use crate::model::{ClaimName, Node, Pod};
-use crate::snapshot::Snapshot;
+use serde::Deserialize;
 
-/// Claims, volumes and classes, as the kernel tells of them.
+use crate::model::{ClaimName, Node, Pod};
+use crate::snapshot::{Place, Snapshot};
+
+/// Claims, volumes, classes and nodes' drivers, as the kernel tells of them.
 #[derive(Debug, Default)]
 pub struct Storage {
     /// By namespace and name.
     claims: BTreeMap<(String, String), Claim>,
     volumes: BTreeMap<String, Volume>,
     classes: BTreeMap<String, StorageClass>,
+    /// By node and driver: how many volumes it can have.
+    limits: BTreeMap<String, BTreeMap<String, usize>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct CsiNode {
+    metadata: Metadata,
+    spec: CsiNodeSpec,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct CsiNodeSpec {
+    drivers: Vec<Driver>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Driver {
+    name: String,
+    allocatable: Allocatable,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Allocatable {
+    count: Option<usize>,
 }
 
 impl Storage {
@@ -35,6 +65,11 @@ impl Storage {
                 let volume: Volume = serde_json::from_value(value).map_err(shape)?;
                 self.volumes.insert(volume.metadata.name.clone(), volume);
             }
+            "CSINode" => {
+                let node: CsiNode = serde_json::from_value(value).map_err(shape)?;
+                let limits = node.spec.drivers.into_iter().filter_map(|driver| Some((driver.name, driver.allocatable.count?)));
+                self.limits.insert(node.metadata.name, limits.collect());
+            }
             _ => {
                 let class: StorageClass = serde_json::from_value(value).map_err(shape)?;
                 self.classes.insert(class.metadata.name.clone(), class);
@@ -50,7 +85,20 @@ impl Storage {
         match resource.as_str() {
             "persistentvolumeclaims" => drop(self.claims.remove(&(namespace, name))),
             "persistentvolumes" => drop(self.volumes.remove(&name)),
+            "csinodes" => drop(self.limits.remove(&name)),
             _ => drop(self.classes.remove(&name)),
+        }
+    }
+
+    /// The driver that has, or would have, a claim's volume, and what tells the volume from others.
+    fn of_driver(&self, namespace: &str, claim: &str) -> Option<(&str, String)> {
+        let claim = self.claims.get(&(namespace.to_owned(), claim.to_owned()))?;
+        match self.volumes.get(&claim.spec.volume_name) {
+            Some(volume) => volume.spec.csi.as_ref().map(|csi| (csi.driver.as_str(), csi.volume_handle.clone())),
+            None => {
+                let class = self.classes.get(&claim.spec.storage_class_name)?;
+                Some((&class.provisioner, format!("{namespace}/{}", claim.metadata.name)))
+            }
         }
     }
 }
@@ -64,6 +112,8 @@ pub struct Volumes<'a> {
     waiting: Vec<(&'a Claim, &'a StorageClass)>,
     /// Another pod has a claim that only one may have.
     taken: bool,
+    /// What drivers have, or would have, of it.
+    of_drivers: BTreeMap<&'a str, BTreeSet<String>>,
     storage: Option<&'a Storage>,
 }
 
@@ -76,6 +126,8 @@ pub enum Refused {
     NoVolume,
     /// A pod has a claim that only one may have.
     Taken,
+    /// A driver can have no more volumes there.
+    Full,
 }
 
 impl<'a> Volumes<'a> {
@@ -85,6 +137,9 @@ impl<'a> Volumes<'a> {
         let mut volumes = Volumes { storage: Some(storage), ..Volumes::default() };
         for wanted in &pod.claims {
             volumes.sort(snapshot, pod, wanted)?;
+            if let Some((driver, handle)) = storage.of_driver(&pod.namespace, &wanted.name) {
+                volumes.of_drivers.entry(driver).or_default().insert(handle);
+            }
         }
         Ok(volumes)
     }
@@ -124,14 +179,33 @@ impl<'a> Volumes<'a> {
     }
 
     /// Whether the pod's volumes are, or can be, where the node is.
-    pub fn check(&self, node: &Node) -> Result<(), Refused> {
+    pub fn check(&self, place: &Place) -> Result<(), Refused> {
+        let node = &place.node;
         if self.taken {
             return Err(Refused::Taken);
+        }
+        if self.is_full(place) {
+            return Err(Refused::Full);
         }
         if !self.bound.iter().all(|volume| volume.is_reachable(&node.name, &node.labels)) {
             return Err(Refused::Unreachable);
         }
         self.choose(node).map(drop)
+    }
+
+    /// Whether some driver would have more volumes on the node than it can.
+    fn is_full(&self, place: &Place) -> bool {
+        let Some((storage, limits)) = self.storage.and_then(|storage| Some((storage, storage.limits.get(&place.node.name)?))) else {
+            return false;
+        };
+        self.of_drivers.iter().any(|(driver, wanted)| {
+            let Some(limit) = limits.get(*driver) else { return false };
+            let claims = place.pods.values().flat_map(|pod| pod.claims.iter().map(move |claim| (&pod.namespace, &claim.name)));
+            let there = claims.filter_map(|(namespace, claim)| storage.of_driver(namespace, claim)).filter(|(of, _)| of == driver);
+            let mut all: BTreeSet<String> = there.map(|(_, handle)| handle).collect();
+            all.extend(wanted.iter().cloned());
+            all.len() > *limit
+        })
     }
 
     /// For each claim that waits the volume it gets on this node; `None`: one is made.

@@ -104,6 +104,25 @@ pub struct VolumeSpec {
     pub volume_mode: Option<String>,
     /// Where it can be reached; everywhere when absent.
     pub node_affinity: Option<NodeAffinity>,
+    /// Of a storage driver.
+    pub csi: Option<CsiSource>,
+}
+
+/// What a storage driver calls a volume.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CsiSource {
+    /// The driver.
+    pub driver: String,
+    /// The driver's own name of it.
+    pub volume_handle: String,
+}
+
+impl CsiSource {
+    /// As Nodes name it in `volumesInUse` and `volumesAttached`.
+    pub fn unique_name(&self) -> String {
+        format!("kubernetes.io/csi/{}^{}", self.driver, self.volume_handle)
+    }
 }
 
 /// How a volume is.

@@ -15,8 +15,8 @@ const IN_USE: Duration = Duration::from_secs(5);
 /// A pod, as far as it uses claims.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Pod {
-    metadata: Metadata,
+pub(crate) struct Pod {
+    pub(crate) metadata: Metadata,
     spec: PodSpec,
     status: PodStatus,
 }
@@ -36,14 +36,18 @@ struct PodStatus {
 
 impl Pod {
     /// It has a machine, runs, and mounts the claim.
-    fn uses(&self, claim: &str) -> bool {
+    pub(crate) fn uses(&self, claim: &str) -> bool {
+        self.claims().iter().any(|name| name == claim)
+    }
+
+    /// The claims that it mounts, if it has a machine and runs.
+    pub(crate) fn claims(&self) -> Vec<String> {
         let over = matches!(self.status.phase.as_str(), "Succeeded" | "Failed");
-        let mounts = |volume: &Value| {
-            volume["persistentVolumeClaim"]["claimName"] == claim
-                || !volume["ephemeral"].is_null()
-                    && volume["name"].as_str().is_some_and(|name| format!("{}-{name}", self.metadata.name) == claim)
+        let claim = |volume: &Value| {
+            let own = || Some(format!("{}-{}", self.metadata.name, volume["name"].as_str()?)).filter(|_| !volume["ephemeral"].is_null());
+            volume["persistentVolumeClaim"]["claimName"].as_str().map(str::to_owned).or_else(own)
         };
-        !self.spec.node_name.is_empty() && !over && self.spec.volumes.iter().any(mounts)
+        if self.spec.node_name.is_empty() || over { Vec::new() } else { self.spec.volumes.iter().filter_map(claim).collect() }
     }
 }
 

@@ -1,9 +1,11 @@
-//! Controllers of storage: which claim gets which volume, what becomes of volumes whose claim is gone, and claims that are made for a pod.
+//! Controllers of storage: which claim gets which volume, what becomes of volumes whose claim is gone, claims that are made for a pod, and which
+//! machine a storage driver's volume is attached to.
 //!
 //! Not here: making and removing volumes (provisioners), and which node a pod's volumes are reached from (the scheduler).
 //! Invariant: a volume names its claim before the claim names it, each write with the other's uid or a precondition, so that two claims
 //! never think that they have one volume. What is in use is protected by a finalizer that goes last.
 
+mod attach;
 mod claim;
 mod ephemeral;
 mod volume;
@@ -30,6 +32,7 @@ impl Controller for Volumes {
             "persistentvolumeclaims" => claim::reconcile(request),
             "persistentvolumes" => volume::reconcile(request),
             "pods" => ephemeral::reconcile(request),
+            "csinodes" => attach::reconcile(request),
             other => Err(Error::undecided(format!("this module does not reconcile {other}"))),
         }
     }

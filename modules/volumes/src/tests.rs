@@ -312,3 +312,101 @@ fn an_object_of_another_shape_is_an_error_and_no_panic() {
     let request = Request::new(ObjectRef::named("", "persistentvolumeclaims", "shop", "a"), broken, Vec::new());
     assert!(Volumes.reconcile(Time::default(), &request).is_err());
 }
+
+const ATTACHMENTS: &str = "storage.k8s.io/volumeattachments";
+
+fn of_driver(name: &str, claim: &str) -> Value {
+    volume(name, "1Gi", |v| {
+        v["spec"]["hostPath"] = Value::Null;
+        v["spec"]["csi"] = json!({"driver": "d.test", "volumeHandle": format!("h-{name}")});
+        v["spec"]["accessModes"] = json!(["ReadWriteOnce"]);
+        v["spec"]["claimRef"] = json!({"namespace": "shop", "name": claim, "uid": "x"});
+    })
+}
+
+fn on(node: &str, name: &str, claim: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"nodeName": node, "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]}, "status": {"phase": "Running"},
+    })
+}
+
+fn machine(name: &str) -> [Value; 2] {
+    [
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}),
+        json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": {"name": name}, "spec": {"drivers": []}}),
+    ]
+}
+
+/// `volume@node` of every attachment that is not on its way out.
+fn attached(kernel: &FakeKernel) -> Vec<String> {
+    let there = kernel.list(ATTACHMENTS).into_iter().filter(|a| a["metadata"]["deletionTimestamp"].is_null());
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let mut all: Vec<String> =
+        there.map(|a| format!("{}@{}", text(&a["spec"]["source"]["persistentVolumeName"]), text(&a["spec"]["nodeName"]))).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_drivers_volume_is_attached_where_its_pod_is_and_stays_while_it_is_in_use() -> Result<()> {
+    let [node, csi_node] = machine("a");
+    let mut kernel =
+        kernel(&[node, csi_node, of_driver("v", "c"), of_driver("w", "other"), volume("plain", "1Gi", |_| {}), on("a", "p", "c")])?;
+    kernel.settle(&mut Volumes)?;
+    assert_eq!(attached(&kernel), ["v@a"]);
+    let name = kernel.list(ATTACHMENTS)[0]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    // sha256 of handle, driver and node, as upstream names it.
+    assert_eq!(name, "csi-e9c2a5c3116c058774c1a00c5263980f263ff774f2908258be42d334d561ebcb");
+    kernel.edit(ATTACHMENTS, "", &name, |a| a["status"] = json!({"attached": true}));
+    kernel.edit("/nodes", "", "a", |n| n["status"] = json!({"volumesInUse": ["kubernetes.io/csi/d.test^h-v"]}));
+    kernel.settle(&mut Volumes)?;
+    let told = kernel.get("/nodes", "", "a").map(|node| node["status"]["volumesAttached"].clone());
+    assert_eq!(told, Some(json!([{"name": "kubernetes.io/csi/d.test^h-v", "devicePath": ""}])));
+    kernel.remove("/pods", "shop", "p");
+    kernel.settle(&mut Volumes)?;
+    assert_eq!(attached(&kernel), ["v@a"], "the machine has it mounted");
+    kernel.edit("/nodes", "", "a", |n| n["status"]["volumesInUse"] = json!([]));
+    kernel.settle(&mut Volumes)?;
+    assert_eq!(attached(&kernel), Vec::<String>::new());
+    let told = kernel.get("/nodes", "", "a").map(|node| node["status"]["volumesAttached"].clone());
+    assert_eq!(told, Some(json!([])));
+    Ok(())
+}
+
+#[test]
+fn a_volume_for_one_machine_waits_for_the_other_one_to_let_go() -> Result<()> {
+    let ([a, csi_a], [b, csi_b]) = (machine("a"), machine("b"));
+    let many = |mut v: Value| {
+        v["spec"]["accessModes"] = json!(["ReadWriteMany"]);
+        v
+    };
+    let all = [a, csi_a, b, csi_b, of_driver("v", "c"), many(of_driver("m", "d")), on("a", "p", "c"), on("b", "q", "d"), on("a", "r", "d")];
+    let mut kernel = kernel(&all)?;
+    kernel.settle(&mut Volumes)?;
+    assert_eq!(attached(&kernel), ["m@a", "m@b", "v@a"]);
+    kernel.put(on("b", "s", "c"))?;
+    kernel.settle(&mut Volumes)?;
+    assert!(told(&kernel, "Multi-Attach error for volume \"v\"") && attached(&kernel).len() == 3);
+    // The machine is gone: so is what it had.
+    kernel.remove("/pods", "shop", "p");
+    kernel.remove("/pods", "shop", "r");
+    kernel.remove("/nodes", "", "a");
+    kernel.remove("storage.k8s.io/csinodes", "", "a");
+    kernel.settle(&mut Volumes)?;
+    kernel.advance(Duration::from_secs(5));
+    kernel.settle(&mut Volumes)?;
+    assert_eq!(attached(&kernel), ["m@b", "v@b"]);
+    Ok(())
+}
+
+#[test]
+fn a_driver_that_attaches_nothing_is_not_asked_to() -> Result<()> {
+    let [node, csi_node] = machine("a");
+    let driver =
+        json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": "d.test"}, "spec": {"attachRequired": false}});
+    let mut kernel = kernel(&[node, csi_node, driver, of_driver("v", "c"), on("a", "p", "c")])?;
+    kernel.settle(&mut Volumes)?;
+    assert_eq!(attached(&kernel), Vec::<String>::new());
+    Ok(())
+}

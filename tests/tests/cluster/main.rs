@@ -6,6 +6,7 @@
 //!
 //! - `web`: what a user does with a Deployment, from apply to delete;
 //! - `workloads`: Jobs, CronJobs, DaemonSets and StatefulSets;
+//! - `csi`: a storage driver with its published sidecars;
 //! - `volumes`: claims, volumes, and data that outlives pods;
 //! - `nodes`: spreading, killed containers, killed and stopped nodes;
 //! - `services`: Services of every type and their names, with real packets from every node and pod;
@@ -26,6 +27,7 @@
 
 mod cni;
 mod crash;
+mod csi;
 mod datagrams;
 mod disk;
 mod dual;
@@ -65,6 +67,7 @@ fn main() {
         web::TESTS,
         workloads::TESTS,
         volumes::TESTS,
+        csi::TESTS,
         nodes::TESTS,
         services::TESTS,
         reach::TESTS,
@@ -91,6 +94,7 @@ fn main() {
         .with_ignored_flag(
             missing.is_some()
                 || name.starts_with(streams::PREFIX) && streams::missing()
+                || name.starts_with(csi::PREFIX) && csi::missing()
                 || name.starts_with(dual::PREFIX) && !dual::is_there(),
         )
     })

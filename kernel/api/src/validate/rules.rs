@@ -224,8 +224,8 @@ pub(super) fn one_stored_version(spec: &Object, path: &Path<'_>, failures: &mut 
 }
 
 pub(super) fn when(text: &str) -> Option<String> {
-    let fits = matches!(text, "always" | "deleting") || text.starts_with("found:");
-    (!fits).then(|| "must be always, deleting or found:NAME".to_owned())
+    let fits = matches!(text, "always" | "deleting" | "present") || text.starts_with("found:");
+    (!fits).then(|| "must be always, deleting, present or found:NAME".to_owned())
 }
 
 pub(super) fn digest(text: &str) -> Option<String> {

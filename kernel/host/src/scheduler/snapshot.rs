@@ -27,7 +27,8 @@ const POD_FIELDS: [&str; 7] =
 const NAMESPACE_FIELDS: [&str; 2] = ["/metadata/name", "/metadata/labels"];
 
 /// What decides about volumes: shown whole, to schedulers that may see it.
-const OBJECTS: [(&str, &str); 3] = [("", "persistentvolumeclaims"), ("", "persistentvolumes"), ("storage.k8s.io", "storageclasses")];
+const OBJECTS: [(&str, &str); 4] =
+    [("", "persistentvolumeclaims"), ("", "persistentvolumes"), ("storage.k8s.io", "storageclasses"), ("storage.k8s.io", "csinodes")];
 
 /// The delta.
 pub struct Snapshot {

@@ -37,6 +37,7 @@ impl<'a> NodeAuthority<'a> {
         match (action.group, action.resource, action.subresource) {
             ("", "nodes", "") => matches!(action.verb, "get" | "update" | "patch") && own || action.verb == "create",
             ("", "nodes", "status") => matches!(action.verb, "get" | "update" | "patch") && own,
+            ("storage.k8s.io", "csinodes", "") => matches!(action.verb, "get" | "create" | "update" | "patch") && own,
             ("coordination.k8s.io", "leases", "") => {
                 action.namespace == LEASE_NAMESPACE
                     && (own && action.verb != "list" || action.verb == "create" && (own || action.name.is_empty()))
@@ -52,11 +53,16 @@ impl<'a> NodeAuthority<'a> {
             ("", "configmaps" | "secrets" | "persistentvolumeclaims" | "serviceaccounts", "") => {
                 reading
                     && (self.mentions(registry, action.resource, action.namespace, action.name)
-                        || action.resource == "secrets" && serves_with(registry, action.namespace, action.name))
+                        || action.resource == "secrets"
+                            && (serves_with(registry, action.namespace, action.name)
+                                || self.mounts_with(registry, action.namespace, action.name)))
             }
-            ("certificates.k8s.io", "podcertificaterequests", "") => {
-                let request = registry.get_cached(&ResourceKey::new(action.group, action.resource), action.namespace, action.name);
-                reading && request.is_some_and(|request| request.field("spec.nodeName") == Some(self.node))
+            ("", "persistentvolumeclaims", "status") => {
+                action.verb == "patch" && self.mentions(registry, action.resource, action.namespace, action.name)
+            }
+            ("certificates.k8s.io", "podcertificaterequests", "") | ("storage.k8s.io", "volumeattachments", "") => {
+                let object = registry.get_cached(&ResourceKey::new(action.group, action.resource), action.namespace, action.name);
+                reading && object.and_then(|object| object.value().ok()).is_some_and(|object| object["spec"]["nodeName"] == self.node)
             }
             ("", "namespaces", "") => reading && self.has_pod_in(registry, action.name),
             ("", "serviceaccounts", "token") => {
@@ -96,6 +102,18 @@ impl<'a> NodeAuthority<'a> {
         let pods = self.pods(registry);
         let mut here = pods.iter().filter(|pod| *pod.meta().namespace == *namespace);
         here.any(|pod| pod.value().is_ok_and(|pod| pod_mentions(&pod, resource, name)))
+    }
+
+    /// A storage driver wants the Secret for a volume whose claim some pod here mentions.
+    fn mounts_with(self, registry: &Registry, namespace: &str, name: &str) -> bool {
+        let (volumes, _) = registry.list_index(&ResourceKey::new("", "persistentvolumes"), &Index::Namespace, "");
+        volumes.iter().filter_map(|volume| volume.value().ok()).any(|volume| {
+            let (csi, claim) = (&volume["spec"]["csi"], &volume["spec"]["claimRef"]);
+            let wants = |key: &str| csi[key]["namespace"] == namespace && csi[key]["name"] == name;
+            let text = |key: &str| claim[key].as_str().unwrap_or_default();
+            ["nodeStageSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"].into_iter().any(wants)
+                && self.mentions(registry, "persistentvolumeclaims", text("namespace"), text("name"))
+        })
     }
 
     fn pods(self, registry: &Registry) -> Vec<std::sync::Arc<Object>> {

@@ -48,7 +48,7 @@ pub struct RelatedRule {
     /// Only these parts of them, as JSON pointers.
     #[serde(default)]
     pub fields: Vec<String>,
-    /// `deleting`: only when the primary is on its way out.
+    /// `deleting`: only when the primary is on its way out; `present`: only when it is there.
     #[serde(default)]
     pub when: Option<String>,
 }
@@ -91,7 +91,12 @@ impl Manifest {
     pub(super) fn related(&self, store: &Store, target: &ObjectRef, object: Option<&Value>) -> Vec<(String, Vec<Value>)> {
         let deleting = object.is_some_and(|object| object.pointer("/metadata/deletionTimestamp").is_some());
         let rules = self.of(&Key::of(target).resource).map_or(&[][..], |controller| &controller.related);
-        let rules = rules.iter().filter(|rule| rule.when.as_deref() != Some("deleting") || deleting);
+        let due = |rule: &&RelatedRule| match rule.when.as_deref() {
+            Some("deleting") => deleting,
+            Some("present") => object.is_some(),
+            _ => true,
+        };
+        let rules = rules.iter().filter(due);
         rules
             .map(|rule| {
                 let chosen = store.iter().filter(|(key, candidate)| rule.chooses(key, candidate, target, object));
