@@ -173,7 +173,7 @@ impl Work {
     pub async fn run(mut self) {
         let mut feed = self.registry.subscribe(self.mapper.filter());
         self.list_all();
-        let mut resync = self.spec.resync.map(|every| tokio::time::interval_at(tokio::time::Instant::now() + every, every));
+        let mut resync = self.spec.resync().map(|every| tokio::time::interval_at(tokio::time::Instant::now() + every, every));
         loop {
             while let Some(change) = feed.try_next() {
                 self.note(change);
@@ -251,7 +251,7 @@ impl Work {
 
     /// One batch of at most `room`, divided between the running incarnation and the one that takes over.
     async fn work(&mut self, running: &Rc<Running>, room: usize) {
-        let batch = if self.careful > 0 { 1 } else { self.spec.batch.min(room) };
+        let batch = if self.careful > 0 { 1 } else { self.spec.batch().min(room) };
         let keys = self.queue.take(batch, Instant::now());
         let Some((heir, rule)) = self.slot.heir() else { return self.work_on(running, keys).await };
         let (taken, kept) = keys.into_iter().partition(|key| rule.takes(&key.namespace, &key.name));

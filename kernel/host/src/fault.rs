@@ -116,7 +116,7 @@ pub enum HostError {
     #[error("{field}: {problem}")]
     BadSpec {
         /// Path of the field.
-        field: &'static str,
+        field: String,
         /// What is wrong with it.
         problem: String,
     },

@@ -54,8 +54,10 @@ impl Mapper {
             ResourcePattern::Everything => None,
             ResourcePattern::One(key) => {
                 let info = registry.resources().into_iter().find(|info| info.key() == key);
-                let info =
-                    info.ok_or_else(|| HostError::BadSpec { field: "spec.controller.primary", problem: format!("{key} is not served") })?;
+                let info = info.ok_or_else(|| HostError::BadSpec {
+                    field: "spec.controller.primary".into(),
+                    problem: format!("{key} is not served"),
+                })?;
                 Some(Primary { key: Arc::new(key.clone()), info })
             }
         };
@@ -63,7 +65,7 @@ impl Mapper {
         let adopts = adopts.filter_map(|r| if let ResourcePattern::One(key) = &r.resource { Some(key.clone()) } else { None }).collect();
         let projection = if primary.is_none() { Projection::Metadata } else { Projection::Whole };
         let selector = LabelSelector::parse(&spec.selector)
-            .map_err(|e| HostError::BadSpec { field: "spec.controller.selector", problem: e.message })?;
+            .map_err(|e| HostError::BadSpec { field: "spec.controller.selector".into(), problem: e.message })?;
         Ok(Self { primary, selector, watches: spec.watches.clone(), adopts, projection })
     }
 

@@ -17,7 +17,7 @@ use crate::{
     gather::{Centre, FieldNames, Gatherer, fill_rows},
     grants::Grants,
     limits::ModuleLimits,
-    spec::{AdmissionSpec, TakeOver},
+    spec::{AdmissionSpec, FailurePolicy, Reinvocation, TakeOver},
     tap::{self, Tap},
 };
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use capnp::{message, serialize, traits::HasTypeId};
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use pintle_registry::{
-    Admission, AdmissionRequest, DryRun, Edit, EditOp, Failure, Operation, Phase, Registry, ResourceInfo, Verdict, edited, review_of,
+    Admission, AdmissionRequest, DryRun, Edit, EditOp, Failure, Operation, Phase, Registry, ResourceInfo, Verdict, audit, edited, review_of,
 };
 use pintle_wit::admission_capnp::{self as wire, admission};
 use std::{
@@ -39,6 +39,9 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::Notify;
+
+/// Notes for the audit log that are taken from one answer.
+const ANNOTATIONS_MAX: usize = 16;
 
 /// Instances of one incarnation of an admission module, or the one of a scheduler plugin: they are called from any thread.
 pub struct Pool {
@@ -158,11 +161,7 @@ impl Judge {
     }
 
     fn wants(&self, resource: &ResourceInfo, subresource: &str, operation: Operation, phase: Phase) -> bool {
-        let in_phase = match phase {
-            Phase::Mutating => self.spec.mutating,
-            Phase::Validating => self.spec.validating,
-        };
-        in_phase && self.spec.rules.iter().any(|rule| rule.matches(resource, subresource, operation))
+        self.spec.is_in(phase) && self.spec.rules.iter().any(|rule| rule.matches(resource, subresource, operation))
     }
 
     /// The verdict, or why there is none.
@@ -180,7 +179,7 @@ impl Judge {
         let answer = heir.and_then(|(heir, _)| call(&heir).ok()).map_or_else(|| call(pool), Ok);
         self.counters.call(started.elapsed());
         match answer {
-            Ok(Ok(results)) => read_verdict(&results).map_err(|e| e.to_string()),
+            Ok(Ok(results)) => read_verdict(&self.name, &results).map_err(|e| e.to_string()),
             Ok(Err(text)) => Err(text),
             Err(fault) => Err(fault.kind.to_string()),
         }
@@ -243,7 +242,7 @@ impl Judge {
 
     /// What a request gets when its judge failed.
     fn failed(&self, why: &str) -> Verdict {
-        if self.spec.ignore_failures {
+        if self.spec.failure_policy == FailurePolicy::Ignore {
             tracing::warn!(module = self.name, why, "admission failed and is ignored");
             return Verdict { warnings: vec![format!("admission module {} failed and was ignored", self.name)], ..Verdict::allowed() };
         }
@@ -262,10 +261,14 @@ fn operation_on_wire(operation: Operation) -> wire::Operation {
     }
 }
 
-fn read_verdict(mut results: &[u8]) -> capnp::Result<Verdict> {
+fn read_verdict(module: &str, mut results: &[u8]) -> capnp::Result<Verdict> {
     let message = crate::wire::read(&mut results)?;
     let verdict = message.get_root::<admission::review_results::Reader<'_>>()?.get_verdict()?;
     let warnings = verdict.get_warnings()?.iter().take(16).map(|w| Ok(w?.to_string()?)).collect::<capnp::Result<_>>()?;
+    for note in verdict.get_audit_annotations()?.iter().take(ANNOTATIONS_MAX) {
+        let key = format!("{module}.modules.pintle.dev/{}", note.get_name()?.to_str()?);
+        audit::annotate(&key, note.get_value()?.to_str()?);
+    }
     if !verdict.get_allowed() {
         let failure = verdict.get_failure()?;
         let refused =
@@ -343,7 +346,7 @@ impl Judges {
             if course.ask(judge) {
                 return course.sum;
             }
-            if judge.spec.reinvoke && phase == Phase::Mutating {
+            if judge.spec.reinvocation_policy == Reinvocation::IfNeeded && phase == Phase::Mutating {
                 again.push((judge, course.sum.edits.len()));
             }
         }

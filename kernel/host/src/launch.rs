@@ -15,10 +15,11 @@ use crate::{
     scheduler::Plugins,
     source::Sources,
     spec::{ModuleSpec, ModuleType},
+    state::{ModuleState, Past},
     tap::{self, Tap},
     write::Writer,
 };
-use pintle_registry::{Caller, Registry};
+use pintle_registry::{Caller, Index, Object, Registry, ResourceKey};
 use pintle_wit::{
     API_LEVEL, PIPE_VERSION,
     controller_capnp::controller,
@@ -49,6 +50,28 @@ pub struct Context {
     /// Where records of modules are kept; `None`: nothing is recorded.
     pub record_dir: Option<PathBuf>,
     pub generations: AtomicU64,
+}
+
+impl Context {
+    /// Throws the files of versions away that the module cannot go back to any more, unless it needs one of them otherwise, or another module does: as
+    /// what runs, shadows, or is named anywhere in its object.
+    pub fn forget(&self, state: &ModuleState, surplus: impl IntoIterator<Item = Past>) {
+        let (objects, _) = self.registry.list_index(&ResourceKey::new("pintle.dev", "modules"), &Index::Namespace, "");
+        let facts = state.facts();
+        let own = facts.history.iter().map(|past| &past.digest).chain([&facts.digest, &facts.last_good_digest]);
+        let own: Vec<&String> = own.chain(facts.shadow.iter().map(|shadow| &shadow.digest)).collect();
+        let names = |object: &Object, digest: &str| {
+            let spec = || object.value().is_ok_and(|value| value["spec"].to_string().contains(digest));
+            let all = || object.body().windows(digest.len()).any(|window| window == digest.as_bytes());
+            if *object.meta().name == *state.name { spec() } else { all() }
+        };
+        for Past { digest, .. } in surplus {
+            if !own.contains(&&digest) && !objects.iter().any(|object| names(object, &digest)) {
+                self.sources.forget(&digest);
+                self.engine.forget(&digest);
+            }
+        }
+    }
 }
 
 /// One version of a module, ready to be started any number of times.

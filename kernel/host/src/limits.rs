@@ -60,8 +60,8 @@ pub const KEY_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duratio
 pub const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a swap waits for the old instance's calls.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Versions of a module that its history holds.
-pub const HISTORY_MAX: usize = 10;
+/// Versions of a module that its history holds, where it does not say how many.
+pub const HISTORY_DEFAULT: usize = 10;
 /// Instances of one stateless module that answer calls at the same time.
 pub const STATELESS_INSTANCES: usize = 4;
 

@@ -156,6 +156,13 @@ impl Sources {
         std::fs::rename(fresh, path)
     }
 
+    /// Throws the kept bytes of a version away.
+    pub fn forget(&self, digest: &str) {
+        for path in self.place(digest).into_iter().flat_map(|path| [path.with_extension(PROVENANCE), path]) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
     /// Where the bytes of this digest are kept.
     fn place(&self, digest: &str) -> Option<PathBuf> {
         let hex = digest.strip_prefix("sha256:").filter(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))?;

@@ -4,15 +4,16 @@ use crate::{
     engine::Answers,
     fault::HostError,
     grants::{Permission, could_show},
-    limits::{INSTANCE_MEMORY_BYTES_MAX, ModuleLimits},
+    limits::{HISTORY_DEFAULT, INSTANCE_MEMORY_BYTES_MAX, ModuleLimits},
 };
 use pintle_api::selector::LabelSelector;
-use pintle_registry::{AdmissionRule, Conditions, ResourceKey, Selectors};
+use pintle_registry::{AdmissionRule, Conditions, Phase, ResourceKey, Selectors};
 use serde::Deserialize;
 use std::time::Duration;
 
 /// What a module is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum ModuleType {
     Controller,
     Scheduler,
@@ -59,10 +60,6 @@ pub enum Source {
 }
 
 impl Source {
-    fn read(value: serde_json::Value) -> Result<Self, HostError> {
-        serde_json::from_value(value).map_err(|_| bad("spec.source", "exactly one of file, inline, oci, builtin and kept must be set"))
-    }
-
     /// The manifest's word for it.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -98,17 +95,30 @@ pub struct ModuleSpec {
     pub record: Option<u64>,
     /// Another version that is asked the same; it answers for nobody.
     pub shadow: Option<ShadowSpec>,
+    /// Versions that can be gone back to, the running one among them.
+    pub history_limit: usize,
 }
 
 /// `spec.plugin`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct PluginSpec {
     pub points: Vec<Point>,
-    /// Of its scores.
-    pub weight: i32,
+    /// Of its scores; 1 where nothing is said.
+    pub weight: Option<i32>,
+    #[serde(default = "usual_order")]
     pub order: i64,
-    /// Go on without it when it fails.
-    pub ignore_failures: bool,
+    pub failure_policy: FailurePolicy,
+}
+
+/// What becomes of what a module fails to answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum FailurePolicy {
+    #[default]
+    #[serde(alias = "")]
+    Fail,
+    /// Go on without it.
+    Ignore,
 }
 
 /// Where a scheduler asks its plugins.
@@ -147,42 +157,48 @@ impl TakeOver {
 }
 
 /// `spec.shadow`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ShadowSpec {
     pub source: Source,
     /// Empty: any.
+    #[serde(default)]
     pub digest: String,
     pub take_over: Option<TakeOver>,
 }
 
 /// A resource of a manifest: `group/plural`, or `*/*` for the metadata of everything.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub enum ResourcePattern {
     Everything,
     One(ResourceKey),
 }
 
 /// `spec.controller`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct ControllerSpec {
     pub primary: ResourcePattern,
     /// Label selector in the query parameter's syntax; empty selects everything.
     pub selector: String,
     pub watches: Vec<WatchSpec>,
     pub related: Vec<RelatedSpec>,
-    pub batch: usize,
-    pub resync: Option<Duration>,
+    batch: Option<usize>,
+    resync_seconds: u32,
 }
 
 /// What puts keys into the queue beside the primary objects themselves.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct WatchSpec {
     pub resource: ResourcePattern,
     pub map: Mapping,
 }
 
 /// How a changed object leads to keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum Mapping {
     Own,
     Owner,
@@ -196,7 +212,8 @@ pub enum Mapping {
 }
 
 /// Objects that travel with a request.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct RelatedSpec {
     pub name: String,
     pub resource: ResourcePattern,
@@ -209,8 +226,10 @@ pub struct RelatedSpec {
 }
 
 /// When related objects travel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum When {
+    #[default]
     Always,
     /// While the object is being deleted.
     Deleting,
@@ -221,8 +240,10 @@ pub enum When {
 }
 
 /// How related objects are found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum Relation {
+    #[default]
     Owner,
     OwnerOrSelector,
     Selector,
@@ -242,49 +263,67 @@ pub enum Relation {
 }
 
 /// `spec.admission`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct AdmissionSpec {
-    pub mutating: bool,
-    pub validating: bool,
     pub rules: Vec<AdmissionRule>,
-    /// Let requests through that the module fails to judge.
-    pub ignore_failures: bool,
+    phase: Option<PhaseName>,
+    phases: Vec<PhaseName>,
+    pub failure_policy: FailurePolicy,
+    timeout_milliseconds: Option<u32>,
+    #[serde(default = "usual_order")]
     pub order: i64,
     pub related: Vec<RelatedSpec>,
+    namespace_selector: Option<serde_json::Value>,
+    object_selector: Option<serde_json::Value>,
+    match_conditions: serde_json::Value,
+    pub reinvocation_policy: Reinvocation,
+    /// Both selectors, read.
+    #[serde(skip)]
     pub selectors: Selectors,
-    /// CEL; all must hold.
+    /// `matchConditions`, compiled: all must hold.
+    #[serde(skip)]
     pub conditions: Conditions,
-    /// Ask once more when a later module edited the object.
-    pub reinvoke: bool,
+}
+
+/// A phase, as manifests write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+enum PhaseName {
+    #[serde(alias = "mutating")]
+    Mutating,
+    #[serde(alias = "validating")]
+    Validating,
+}
+
+/// Whether a module is asked once more when a later one edited the object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum Reinvocation {
+    #[default]
+    #[serde(alias = "")]
+    Never,
+    IfNeeded,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct RawSpec {
-    r#type: String,
-    source: serde_json::Value,
+    r#type: Option<ModuleType>,
+    source: Option<Source>,
     digest: String,
     permissions: Vec<Permission>,
     grants: Vec<String>,
     limits: RawLimits,
     config: Option<serde_json::Value>,
-    controller: Option<RawController>,
-    controllers: Vec<RawController>,
-    admission: Option<RawAdmission>,
+    controller: Option<ControllerSpec>,
+    controllers: Vec<ControllerSpec>,
+    admission: Option<AdmissionSpec>,
     scheduler_name: String,
-    plugin: Option<RawPlugin>,
+    plugin: Option<PluginSpec>,
     api_level: Option<u16>,
     suspend: bool,
     record: Option<RawRecord>,
-    shadow: Option<RawShadow>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-struct RawShadow {
-    source: serde_json::Value,
-    digest: String,
-    take_over: Option<TakeOver>,
+    shadow: Option<ShadowSpec>,
+    history_limit: Option<usize>,
 }
 
 #[derive(Deserialize, Default)]
@@ -308,68 +347,18 @@ pub struct RawLimits {
     cpu_millicores: Option<u32>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-struct RawController {
-    primary: String,
-    selector: String,
-    watches: Vec<RawWatch>,
-    related: Vec<RawRelated>,
-    batch: Option<u32>,
-    resync_seconds: Option<u32>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-struct RawWatch {
-    resource: String,
-    map: String,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-struct RawRelated {
-    name: String,
-    resource: String,
-    by: String,
-    namespace: String,
-    fields: Vec<String>,
-    when: String,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-struct RawAdmission {
-    rules: Vec<AdmissionRule>,
-    phase: String,
-    phases: Vec<String>,
-    failure_policy: String,
-    timeout_milliseconds: Option<u32>,
-    order: Option<i64>,
-    related: Vec<RawRelated>,
-    namespace_selector: Option<serde_json::Value>,
-    object_selector: Option<serde_json::Value>,
-    match_conditions: serde_json::Value,
-    reinvocation_policy: String,
-}
-
-const BATCH_DEFAULT: u32 = 64;
-const BATCH_MAX: u32 = 1024;
+const BATCH_DEFAULT: usize = 64;
+const BATCH_MAX: usize = 1024;
 const ORDER_DEFAULT: i64 = 1000;
 const CALL_MILLISECONDS_MAX: u32 = 30_000;
 const MESSAGE_BYTES_MIN: usize = 1024;
 
-fn bad(field: &'static str, problem: impl Into<String>) -> HostError {
-    HostError::BadSpec { field, problem: problem.into() }
+fn bad(field: &str, problem: impl Into<String>) -> HostError {
+    HostError::BadSpec { field: field.to_owned(), problem: problem.into() }
 }
 
-/// Whether the second of two words is said; the first may go unsaid.
-fn either(field: &'static str, said: &str, [first, second]: [&str; 2]) -> Result<bool, HostError> {
-    match said {
-        "" => Ok(false),
-        said if said == first || said == second => Ok(said == second),
-        other => Err(bad(field, format!("must be {first} or {second}, not {other:?}"))),
-    }
+fn usual_order() -> i64 {
+    ORDER_DEFAULT
 }
 
 impl ModuleSpec {
@@ -378,26 +367,27 @@ impl ModuleSpec {
     /// # Errors
     /// `BadSpec` naming the field that cannot be acted on.
     pub fn parse(spec: &serde_json::Value) -> Result<Self, HostError> {
-        let raw: RawSpec = serde_json::from_value(spec.clone()).map_err(|e| bad("spec", e.to_string()))?;
-        let kind = match raw.r#type.as_str() {
-            "controller" => ModuleType::Controller,
-            "scheduler" => ModuleType::Scheduler,
-            "schedulerPlugin" => ModuleType::SchedulerPlugin,
-            "admission" => ModuleType::Admission,
-            other => return Err(bad("spec.type", format!("must be controller, scheduler, schedulerPlugin or admission, not {other:?}"))),
-        };
+        let raw: RawSpec = serde_path_to_error::deserialize(spec).map_err(|error| {
+            let path = error.path().to_string();
+            bad(format!("spec.{path}").trim_end_matches('.'), error.into_inner().to_string())
+        })?;
+        let kind = raw.r#type.ok_or_else(|| bad("spec.type", "is required"))?;
         if let Some(level) = raw.api_level.filter(|level| *level > pintle_wit::API_LEVEL) {
             return Err(bad("spec.apiLevel", format!("this kernel has level {}, not {level}", pintle_wit::API_LEVEL)));
         }
-        let controllers: Vec<_> = raw.controller.into_iter().chain(raw.controllers).map(ControllerSpec::check).collect::<Result<_, _>>()?;
-        let timeout = raw.admission.as_ref().and_then(|a| a.timeout_milliseconds);
-        let admission = raw.admission.map(AdmissionSpec::check).transpose()?;
-        let plugin = raw.plugin.map(RawPlugin::check).transpose()?;
+        let mut controllers: Vec<_> = raw.controller.into_iter().chain(raw.controllers).collect();
+        controllers.iter_mut().try_for_each(ControllerSpec::check)?;
+        let mut admission = raw.admission;
+        admission.iter_mut().try_for_each(AdmissionSpec::check)?;
+        let timeout = admission.as_ref().and_then(|admission| admission.timeout_milliseconds);
         match kind {
-            ModuleType::SchedulerPlugin if plugin.is_none() => return Err(bad("spec.plugin", "is required for a scheduler plugin")),
+            ModuleType::SchedulerPlugin if raw.plugin.is_none() => return Err(bad("spec.plugin", "is required for a scheduler plugin")),
             ModuleType::Controller if controllers.is_empty() => return Err(bad("spec.controller", "is required for a controller")),
             ModuleType::Admission if admission.is_none() => return Err(bad("spec.admission", "is required for an admission module")),
             _ => {}
+        }
+        if raw.plugin.as_ref().is_some_and(|plugin| plugin.points.is_empty()) {
+            return Err(bad("spec.plugin.points", "must name at least one"));
         }
         for grant in &raw.grants {
             if !["logger", "timer"].contains(&grant.as_str()) {
@@ -407,7 +397,7 @@ impl ModuleSpec {
         let scheduler_name = if raw.scheduler_name.is_empty() { "default-scheduler".to_owned() } else { raw.scheduler_name };
         let spec = Self {
             kind,
-            source: Source::read(raw.source)?,
+            source: raw.source.ok_or_else(|| bad("spec.source", "is required"))?,
             digest: raw.digest,
             permissions: raw.permissions,
             grants: raw.grants,
@@ -416,43 +406,14 @@ impl ModuleSpec {
             controllers,
             admission,
             scheduler_name,
-            plugin,
+            plugin: raw.plugin,
             suspend: raw.suspend,
-            shadow: raw.shadow.map(RawShadow::check).transpose()?,
+            shadow: raw.shadow,
+            history_limit: raw.history_limit.map_or(HISTORY_DEFAULT, |limit| limit.max(1)),
             record: raw.record.map(|record| record.max_bytes.unwrap_or(pintle_record::BYTES_DEFAULT)),
         };
         must_see(spec.kind, &spec.controllers, &spec.permissions)?;
         Ok(spec)
-    }
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-struct RawPlugin {
-    points: Vec<Point>,
-    weight: Option<i32>,
-    order: Option<i64>,
-    failure_policy: String,
-}
-
-impl RawPlugin {
-    fn check(self) -> Result<PluginSpec, HostError> {
-        if self.points.is_empty() {
-            return Err(bad("spec.plugin.points", "must name at least one"));
-        }
-        let ignore_failures = either("spec.plugin.failurePolicy", &self.failure_policy, ["Fail", "Ignore"])?;
-        Ok(PluginSpec {
-            points: self.points,
-            weight: self.weight.unwrap_or(1),
-            order: self.order.unwrap_or(ORDER_DEFAULT),
-            ignore_failures,
-        })
-    }
-}
-
-impl RawShadow {
-    fn check(self) -> Result<ShadowSpec, HostError> {
-        Ok(ShadowSpec { source: Source::read(self.source)?, digest: self.digest, take_over: self.take_over })
     }
 }
 
@@ -538,7 +499,7 @@ impl RawLimits {
     }
 }
 
-fn milliseconds_up_to_max(field: &'static str, milliseconds: u32) -> Result<Duration, HostError> {
+fn milliseconds_up_to_max(field: &str, milliseconds: u32) -> Result<Duration, HostError> {
     if !(1..=CALL_MILLISECONDS_MAX).contains(&milliseconds) {
         return Err(bad(field, format!("must be 1 to {CALL_MILLISECONDS_MAX}")));
     }
@@ -546,74 +507,78 @@ fn milliseconds_up_to_max(field: &'static str, milliseconds: u32) -> Result<Dura
 }
 
 impl ControllerSpec {
-    fn check(raw: RawController) -> Result<Self, HostError> {
-        let watch = |w: RawWatch| {
-            Ok(WatchSpec { resource: ResourcePattern::parse("spec.controller.watches", &w.resource)?, map: Mapping::parse(&w.map)? })
-        };
-        Ok(Self {
-            primary: ResourcePattern::parse("spec.controller.primary", &raw.primary)?,
-            selector: raw.selector,
-            watches: raw.watches.into_iter().map(watch).collect::<Result<_, HostError>>()?,
-            related: raw.related.into_iter().map(|r| RelatedSpec::check("spec.controller.related", r)).collect::<Result<_, _>>()?,
-            batch: raw.batch.unwrap_or(BATCH_DEFAULT).clamp(1, BATCH_MAX) as usize,
-            resync: raw.resync_seconds.filter(|s| *s > 0).map(|s| Duration::from_secs(s.into())),
-        })
+    fn check(&mut self) -> Result<(), HostError> {
+        if self.primary == ResourcePattern::default() {
+            return Err(bad("spec.controller.primary", "is required"));
+        }
+        let judges = |related: &RelatedSpec| related.by == Relation::Siblings || matches!(related.when, When::Found(_));
+        if let Some(related) = self.related.iter().find(|related| judges(related)) {
+            return Err(bad(
+                "spec.controller.related",
+                format!("{:?}: siblings and what was found are for admission modules", related.name),
+            ));
+        }
+        RelatedSpec::settle("spec.controller.related", &mut self.related)
+    }
+
+    /// Keys in one call.
+    pub fn batch(&self) -> usize {
+        self.batch.unwrap_or(BATCH_DEFAULT).clamp(1, BATCH_MAX)
+    }
+
+    /// How often everything is looked at again.
+    pub fn resync(&self) -> Option<Duration> {
+        (self.resync_seconds > 0).then(|| Duration::from_secs(self.resync_seconds.into()))
     }
 }
 
 impl AdmissionSpec {
-    fn check(raw: RawAdmission) -> Result<Self, HostError> {
-        let mut phases: Vec<String> = raw.phases;
-        if !raw.phase.is_empty() {
-            phases.push(raw.phase);
-        }
-        if phases.is_empty() {
-            phases.push("validating".to_owned());
-        }
-        let phases: Vec<String> = phases.iter().map(|p| p.to_lowercase()).collect();
-        if let Some(other) = phases.iter().find(|p| !["mutating", "validating"].contains(&p.as_str())) {
-            return Err(bad("spec.admission.phases", format!("{other:?} is neither mutating nor validating")));
-        }
-        let ignore_failures = either("spec.admission.failurePolicy", &raw.failure_policy, ["Fail", "Ignore"])?;
-        if let Some(rule) = raw.rules.iter().find(|r| !["", "*", "Cluster", "Namespaced"].contains(&r.scope.as_str())) {
+    /// Whether it is asked in the phase; without any it is the validating one.
+    pub fn is_in(&self, phase: Phase) -> bool {
+        let name = if phase == Phase::Mutating { PhaseName::Mutating } else { PhaseName::Validating };
+        let mut said = self.phase.iter().chain(&self.phases).peekable();
+        if said.peek().is_none() { phase == Phase::Validating } else { said.any(|said| *said == name) }
+    }
+
+    fn check(&mut self) -> Result<(), HostError> {
+        if let Some(rule) = self.rules.iter().find(|r| !["", "*", "Cluster", "Namespaced"].contains(&r.scope.as_str())) {
             return Err(bad("spec.admission.rules.scope", format!("must be Cluster, Namespaced or \"*\", not {:?}", rule.scope)));
         }
-        let reinvoke = either("spec.admission.reinvocationPolicy", &raw.reinvocation_policy, ["Never", "IfNeeded"])?;
-        let selector = |field, value: Option<serde_json::Value>| match value {
-            None | Some(serde_json::Value::Null) => Ok(LabelSelector::default()),
-            Some(value) => LabelSelector::from_object(&value).map_err(|e| bad(field, e.message)),
+        let selector = |field, value: &Option<serde_json::Value>| match value {
+            None => Ok(LabelSelector::default()),
+            Some(value) => LabelSelector::from_object(value).map_err(|e| bad(field, e.message)),
         };
-        let conditions = Conditions::new(&raw.match_conditions);
-        if let Some((name, why)) = conditions.broken() {
+        self.selectors.namespace = selector("spec.admission.namespaceSelector", &self.namespace_selector)?;
+        self.selectors.object = selector("spec.admission.objectSelector", &self.object_selector)?;
+        self.conditions = Conditions::new(&self.match_conditions);
+        if let Some((name, why)) = self.conditions.broken() {
             return Err(bad("spec.admission.matchConditions", format!("{name:?}: {why}")));
         }
-        Ok(Self {
-            conditions,
-            selectors: Selectors {
-                namespace: selector("spec.admission.namespaceSelector", raw.namespace_selector)?,
-                object: selector("spec.admission.objectSelector", raw.object_selector)?,
-            },
-            reinvoke,
-            mutating: phases.iter().any(|p| p == "mutating"),
-            validating: phases.iter().any(|p| p == "validating"),
-            rules: raw.rules,
-            ignore_failures,
-            order: raw.order.unwrap_or(ORDER_DEFAULT),
-            related: raw.related.into_iter().map(|r| RelatedSpec::check("spec.admission.related", r)).collect::<Result<_, _>>()?,
-        })
+        RelatedSpec::settle("spec.admission.related", &mut self.related)
     }
 }
 
-impl ResourcePattern {
-    fn parse(field: &'static str, text: &str) -> Result<Self, HostError> {
+impl Default for ResourcePattern {
+    /// Nothing is said.
+    fn default() -> Self {
+        Self::One(ResourceKey::new("", ""))
+    }
+}
+
+impl TryFrom<String> for ResourcePattern {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
         match text.split_once('/') {
             Some(("*", "*")) => Ok(Self::Everything),
             Some((group, resource)) if !resource.is_empty() && !resource.contains('/') => Ok(Self::One(ResourceKey::new(group, resource))),
             None if !text.is_empty() => Ok(Self::One(ResourceKey::new("", text))),
-            _ => Err(bad(field, format!("{text:?} is not group/plural"))),
+            _ => Err(format!("{text:?} is not group/plural")),
         }
     }
+}
 
+impl ResourcePattern {
     /// Whether objects of `key` are meant.
     pub fn matches(&self, key: &ResourceKey) -> bool {
         match self {
@@ -623,61 +588,76 @@ impl ResourcePattern {
     }
 }
 
-impl Mapping {
-    fn parse(text: &str) -> Result<Self, HostError> {
-        Ok(match text {
+/// `field:PATH` or `ref:PATH`.
+fn at_path<T>(text: &str, field: fn(String) -> T, reference: fn(String) -> T) -> Option<T> {
+    match text.split_once(':') {
+        Some(("field", path)) if !path.is_empty() => Some(field(path.to_owned())),
+        Some(("ref", path)) if !path.is_empty() => Some(reference(path.to_owned())),
+        _ => None,
+    }
+}
+
+impl TryFrom<String> for Mapping {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Ok(match text.as_str() {
             "self" => Self::Own,
             "owner" => Self::Owner,
             "name" => Self::Name,
             "namespace" => Self::Namespace,
             "selector" => Self::Selector,
             "all" => Self::All,
-            other => match other.split_once(':') {
-                Some(("field", path)) if !path.is_empty() => Self::Field(path.to_owned()),
-                Some(("ref", path)) if !path.is_empty() => Self::Reference(path.to_owned()),
-                _ => return Err(bad("spec.controller.watches.map", format!("{other:?} is not a mapping"))),
-            },
+            other => at_path(other, Self::Field, Self::Reference).ok_or_else(|| format!("{other:?} is not a mapping"))?,
         })
     }
 }
 
+impl TryFrom<String> for Relation {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Ok(match text.as_str() {
+            "" | "owner" => Self::Owner,
+            "ownerOrSelector" => Self::OwnerOrSelector,
+            "selector" => Self::Selector,
+            "owners" => Self::Owners,
+            "dependents" => Self::Dependents,
+            "namespace" => Self::Namespace,
+            "namespaceObject" => Self::NamespaceObject,
+            "siblings" => Self::Siblings,
+            "name" => Self::Name,
+            "all" => Self::All,
+            "outdated" => Self::Outdated,
+            other => at_path(other, Self::Field, Self::Reference).ok_or_else(|| format!("{other:?} is not a relation"))?,
+        })
+    }
+}
+
+impl TryFrom<String> for When {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match (text.as_str(), text.strip_prefix("found:")) {
+            ("" | "always", _) => Ok(Self::Always),
+            ("deleting", _) => Ok(Self::Deleting),
+            ("present", _) => Ok(Self::Present),
+            (_, Some(name)) if !name.is_empty() => Ok(Self::Found(name.to_owned())),
+            (other, _) => Err(format!("{other:?} is not a condition")),
+        }
+    }
+}
+
 impl RelatedSpec {
-    fn check(field: &'static str, raw: RawRelated) -> Result<Self, HostError> {
-        let judging = field.starts_with("spec.admission");
-        let by = match raw.by.as_str() {
-            "" | "owner" => Relation::Owner,
-            "ownerOrSelector" => Relation::OwnerOrSelector,
-            "selector" => Relation::Selector,
-            "owners" => Relation::Owners,
-            "dependents" => Relation::Dependents,
-            "namespace" => Relation::Namespace,
-            "namespaceObject" => Relation::NamespaceObject,
-            "siblings" if judging => Relation::Siblings,
-            "name" => Relation::Name,
-            "all" => Relation::All,
-            "outdated" => Relation::Outdated,
-            other => match other.split_once(':') {
-                Some(("field", path)) if !path.is_empty() => Relation::Field(path.to_owned()),
-                Some(("ref", path)) if !path.is_empty() => Relation::Reference(path.to_owned()),
-                _ => return Err(bad(field, format!("{other:?} is not a relation"))),
-            },
-        };
-        let when = match raw.when.as_str() {
-            "" | "always" => When::Always,
-            "deleting" => When::Deleting,
-            "present" => When::Present,
-            other => match other.strip_prefix("found:") {
-                Some(name) if judging && !name.is_empty() => When::Found(name.to_owned()),
-                _ => return Err(bad(field, format!("when: {other:?} is not a condition"))),
-            },
-        };
-        let needs_resource = !matches!(by, Relation::Owners | Relation::Dependents | Relation::NamespaceObject | Relation::Siblings);
-        let resource = if raw.resource.is_empty() && !needs_resource {
-            ResourcePattern::Everything
-        } else {
-            ResourcePattern::parse(field, &raw.resource)?
-        };
-        Ok(Self { name: raw.name, resource, by, namespace: raw.namespace, fields: raw.fields, when })
+    /// Only relations that lead to whatever there is need no resource.
+    fn settle(field: &str, all: &mut [Self]) -> Result<(), HostError> {
+        for related in all.iter_mut().filter(|related| related.resource == ResourcePattern::default()) {
+            if !matches!(related.by, Relation::Owners | Relation::Dependents | Relation::NamespaceObject | Relation::Siblings) {
+                return Err(bad(field, format!("{:?} must name a resource", related.name)));
+            }
+            related.resource = ResourcePattern::Everything;
+        }
+        Ok(())
     }
 }
 

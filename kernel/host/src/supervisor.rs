@@ -17,8 +17,7 @@ use crate::{
     judge::{Judge, Pool},
     launch::{Context, HotInstance, Launcher, Started, hello_of},
     limits::{
-        DRAIN_TIMEOUT, GREED_PAUSE_FACTOR, HISTORY_MAX, ModuleLimits, RESTART_BACKOFF, RESTART_RESET_AFTER, ROLLBACK_AFTER_FAULTS,
-        STATELESS_INSTANCES,
+        DRAIN_TIMEOUT, GREED_PAUSE_FACTOR, ModuleLimits, RESTART_BACKOFF, RESTART_RESET_AFTER, ROLLBACK_AFTER_FAULTS, STATELESS_INSTANCES,
     },
     policy::{Allowance, Asker},
     scheduler::{self, Plugin},
@@ -175,8 +174,14 @@ impl Version {
     /// Whether an instance of `self` already is one of `next`: the same but for what it may do, and that is asked at each use. A capability
     /// that is not held yet needs a new instance.
     fn continues_as(&self, next: &Self) -> bool {
-        let but_permissions =
-            |spec: &ModuleSpec| ModuleSpec { permissions: Vec::new(), digest: String::new(), record: None, shadow: None, ..spec.clone() };
+        let but_permissions = |spec: &ModuleSpec| ModuleSpec {
+            permissions: Vec::new(),
+            digest: String::new(),
+            record: None,
+            shadow: None,
+            history_limit: 0,
+            ..spec.clone()
+        };
         let held = grants::exports(&self.spec.permissions);
         self.code.digest() == next.code.digest()
             && self.limits == next.limits
@@ -602,16 +607,17 @@ impl Supervisor {
     fn is_running(&mut self, version: &Version) {
         self.serving = Some(version.clone());
         self.state.counters.cpu.hold_to(version.limits.cpu_millicores);
+        let mut surplus = Vec::new();
         self.state.update(|f| {
             (f.phase, f.digest) = (Phase::Running, version.code.digest().to_owned());
             if f.history.last().is_none_or(|past| past.digest != f.digest) {
                 let source = version.spec.source.kind().to_owned();
                 f.history.push(Past { digest: f.digest.clone(), source, start_time: crate::now_rfc3339() });
-                let surplus = f.history.len().saturating_sub(HISTORY_MAX);
-                f.history.drain(..surplus);
             }
+            surplus.extend(f.history.drain(..f.history.len().saturating_sub(version.spec.history_limit)));
             f.generation = self.current.as_ref().map_or_else(Default::default, Incarnation::generation);
         });
+        self.context.forget(&self.state, surplus);
     }
 
     /// Lets the current incarnation serve, and says how that ended.

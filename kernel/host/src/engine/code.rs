@@ -126,6 +126,16 @@ impl Cache {
         cell.get_or_try_init(|| cache.load_once(engine, wasm, digest, &compiling)).await.cloned()
     }
 
+    /// Where the compiled code of a digest is kept.
+    fn place(&self, digest: &str) -> Option<PathBuf> {
+        self.dir.as_ref().map(|dir| dir.join(format!("{}-{}.aot", digest.trim_start_matches("sha256:"), self.fingerprint)))
+    }
+
+    /// Throws the compiled code of a version away.
+    pub fn forget(&self, digest: &str) {
+        self.place(digest).into_iter().for_each(|path| drop(fs::remove_file(path)));
+    }
+
     async fn load_once(
         self: Arc<Self>,
         engine: wasmtime::Engine,
@@ -133,7 +143,7 @@ impl Cache {
         digest: String,
         compiling: &AtomicBool,
     ) -> Result<Code, HostError> {
-        let path = self.dir.as_ref().map(|dir| dir.join(format!("{}-{}.aot", digest.trim_start_matches("sha256:"), self.fingerprint)));
+        let path = self.place(&digest);
         if let Some(path) = path.clone() {
             let engine = engine.clone();
             let read = tokio::task::spawn_blocking(move || {

@@ -71,6 +71,11 @@ impl Engine {
         self.cache.load(&self.wasmtime, wasm, compiling).await
     }
 
+    /// Throws the compiled code of a version away; what runs is not touched.
+    pub fn forget(&self, digest: &str) {
+        self.cache.forget(digest);
+    }
+
     /// How many modules came from the cache and how many were compiled.
     pub fn cache_counts(&self) -> (u64, u64) {
         self.cache.counts()

@@ -19,7 +19,7 @@ use crate::{
     judge::Pool,
     limits::ModuleLimits,
     membrane::Gate,
-    spec::{ModuleSpec, PluginSpec, Point, TakeOver},
+    spec::{FailurePolicy, ModuleSpec, PluginSpec, Point, TakeOver},
     write::{ObjectName, Write, Writer},
 };
 use capnp::{
@@ -179,7 +179,7 @@ impl Plugin {
         read: impl FnOnce(R::Reader<'_>) -> capnp::Result<T>,
     ) -> Result<T, String> {
         match self.call::<P, R, T>(method, fill, read) {
-            Err(_) if self.spec.ignore_failures => Ok(instead),
+            Err(_) if self.spec.failure_policy == FailurePolicy::Ignore => Ok(instead),
             answer => answer,
         }
     }
@@ -278,7 +278,7 @@ impl Panel {
                 self.sync(plugin).and_then(|generation| if judges { Self::evaluate(plugin, generation, pod).map(Some) } else { Ok(None) });
             match opinion {
                 Ok(opinion) => opinions.extend(opinion),
-                Err(_) if plugin.spec.ignore_failures => {}
+                Err(_) if plugin.spec.failure_policy == FailurePolicy::Ignore => {}
                 Err(why) => return Err(why),
             }
         }
@@ -297,7 +297,7 @@ impl Panel {
                 Ok((results.get_scores()?.as_slice().unwrap_or_default().to_vec(), reasons))
             },
         )?;
-        Ok(Opinion { plugin: plugin.name.clone(), weight: plugin.spec.weight, scores, reasons })
+        Ok(Opinion { plugin: plugin.name.clone(), weight: plugin.spec.weight.unwrap_or(1), scores, reasons })
     }
 
     /// Brings a plugin's snapshot up to date; its generation.

@@ -24,6 +24,27 @@ async fn a_module_edits_and_refuses_pods() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_module_notes_stands_in_the_audit_log_under_its_name() {
+    use pintle_registry::audit::{Auditor, LogConfig, Policy};
+    let world = World::new().await;
+    let path = crate::world::scratch("audit").join("audit.log");
+    let policy =
+        Policy::parse(b"{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata, verbs: [create]}]}").expect("a policy");
+    let auditor = Auditor::start(policy, LogConfig { path: path.clone(), ..LogConfig::default() }).expect("a log");
+    world.registry.set_auditor(auditor.clone());
+    world.apply(admission("gate", json!({}))).await;
+    world.until_state("gate", "Running").await;
+    world.create("", "pods", pod("fine")).await.expect("allowed");
+    auditor.flush().await;
+    let log = std::fs::read_to_string(&path).expect("a log");
+    let events: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let of_pod = |event: &&serde_json::Value| event["objectRef"]["resource"] == "pods" && event["stage"] == "ResponseComplete";
+    let event = events.iter().find(of_pod).expect("the create is told");
+    assert_eq!(event["annotations"], json!({"gate.modules.pintle.dev/judged": "by the guest"}));
+    assert!(event["requestObject"].is_null(), "{event}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failing_judge_refuses_or_is_ignored_as_its_policy_says() {
     let world = World::new().await;
     for (name, policy, sin) in [("strict", "Fail", "trap"), ("lenient", "Ignore", "trap"), ("slow", "Ignore", "loop")] {

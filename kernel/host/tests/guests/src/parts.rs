@@ -176,6 +176,9 @@ fn review(params: &[u8], out: &mut message::Builder<message::HeapAllocator>) -> 
         verdict.reborrow().init_failure().set_message("privileged containers are not allowed");
         return Ok(());
     }
+    let mut note = verdict.reborrow().init_audit_annotations(1).get(0);
+    note.set_name("judged");
+    note.set_value("by the guest");
     let mut warnings = verdict.reborrow().init_warnings(1);
     if mode() == "count" {
         ANSWERED.set(ANSWERED.get() + 1);
