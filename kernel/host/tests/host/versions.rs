@@ -1,6 +1,7 @@
 //! One version and the next: what was recorded is asked again, a shadow is compared, a version is gone back to.
 
 use crate::world::{World, admission, controller, guest, guest_path, guest_with, node, parent, pod, scheduler, scratch};
+use pintle_host::HostConfig;
 use pintle_host::engine::{Engine, digest_of};
 use pintle_record::{Entry, Header};
 use pintle_registry::Object;
@@ -178,6 +179,38 @@ async fn a_version_that_ran_is_gone_back_to_without_its_source() {
     let back = json!({"spec": {"source": {"file": null, "kept": first}, "digest": first}});
     world.merge("pintle.dev", "modules", "", "maker", "", back).await;
     world.until("the first runs again", || runs(&first)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn versions_older_than_the_last_ten_are_thrown_away_with_their_files() {
+    let cache = scratch("pruned");
+    let world = World::with(|config| HostConfig { cache_dir: Some(cache.clone()), ..config }).await;
+    let file = scratch("pruned-source").join("module.wasm");
+    // The files of a version: its own and its compiled code.
+    let files = |digest: &str| {
+        let named = |dir: std::path::PathBuf| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.file_name().into_string());
+        let all = named(cache.clone()).chain(named(cache.join("artifacts"))).flatten();
+        all.filter(|name| name.starts_with(digest.trim_start_matches("sha256:"))).count()
+    };
+    let versions: Vec<_> = (0..11).map(|number| crate::world::guest_variant(&number.to_string())).collect();
+    for (number, wasm) in versions.iter().enumerate() {
+        fs::write(&file, wasm).expect("written");
+        let digest = digest_of(wasm);
+        if number == 0 {
+            let mut module = controller("maker", json!({}));
+            module["spec"]["source"] = json!({"file": file});
+            world.apply(module).await;
+        } else {
+            world.merge("pintle.dev", "modules", "", "maker", "", json!({"spec": {"digest": digest}})).await;
+        }
+        world.until("it runs", || (world.status("maker")["digest"] == digest).then_some(())).await;
+        world.until("it is kept", || (files(&digest) == 2).then_some(())).await;
+    }
+    let [first, second] = [0, 1].map(|number| digest_of(&versions[number]));
+    world.until("the first is thrown away", || (files(&first) == 0).then_some(())).await;
+    assert_eq!(files(&second), 2, "the oldest that can be gone back to");
+    let history = world.status("maker")["history"].clone();
+    assert_eq!((history.as_array().map(Vec::len), &history[0]["digest"]), (Some(10), &json!(second)), "{history}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

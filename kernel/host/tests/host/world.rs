@@ -99,8 +99,13 @@ pub fn config(registry: &Arc<Registry>) -> HostConfig {
 
 impl World {
     pub async fn new() -> Self {
+        Self::with(|config| config).await
+    }
+
+    /// With a host of other settings.
+    pub async fn with(change: impl FnOnce(HostConfig) -> HostConfig) -> Self {
         let registry = registry().await;
-        let host = Host::start(config(&registry)).await.expect("the host starts");
+        let host = Host::start(change(config(&registry))).await.expect("the host starts");
         host.ready().await;
         Self { registry, host }
     }
