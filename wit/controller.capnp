@@ -28,6 +28,8 @@ struct Result @0xb01f00000000c305 {
   requeueAfterMillis @1 :UInt64;      # 0: only when something changes
   failure @2 :Text;                   # not empty: nothing could be decided; requeue with back-off
   events @3 :List(Event);             # about the primary object
+  reads @4 :List(Related);            # what the module read for this by its own readers, by the names that it read under: records and
+                                      # shadows put it beside the request's `related`, so that whoever is asked again need not read
 }
 
 interface Controller @0xb01f00000000c306 {

@@ -5,7 +5,7 @@ import { writeFile } from "node:fs/promises";
 const { component } = await componentize({
   sourcePath: "greeting.js",
   witPath: "wit/module.wit",
-  worldName: "controller-module",
+  worldName: "reading-controller-module",
   // A module has none of these: what it is given is all there is.
   disableFeatures: ["random", "clocks", "http", "fetch-event"],
 });

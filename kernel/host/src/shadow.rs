@@ -20,7 +20,7 @@ use crate::{
     supervisor::Incarnation,
     tap::Seen,
 };
-use pintle_record::{Outcome, differences, show};
+use pintle_record::{Outcome, differences, show, with_reads};
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 use tokio::{sync::mpsc, task::JoinHandle};
 
@@ -141,7 +141,7 @@ impl Stage {
                 fault = ended(heir.as_ref()) => return self.fail(format!("{}: {}", fault.kind, fault.message)),
             };
             let Some(Seen { interface, method, params, outcome }) = seen else { return };
-            let answer = mirror.ask(interface, method, &params).await;
+            let answer = mirror.ask(interface, method, &with_reads(interface, method, &params, &outcome)).await;
             self.state.tap.compared();
             let (then, now) = (show(interface, method, &outcome), show(interface, method, &answer));
             // Whoever lost a snapshot says so and gets it anew: that is no difference.

@@ -39,6 +39,13 @@ const CONTRACTS: &[Contract] = &[
     Contract { interface: "pintle:module/kube-scheduler", adapter: "kube-scheduler", world: None },
 ];
 
+/// What a controller exports that reads, and what stands in for it where one does not: it never wants anything.
+const READS: &str = "pintle:module/reads";
+const NO_READS: &str = r#"(module (memory (export "memory") 1) (func (export "pintle:module/reads@1.0.0#wanted") (result i32) (i32.const 8)))"#;
+/// The worlds of a controller that reads, and of what stands in.
+const READING_WORLD: &str = "reading-controller-module";
+const NO_READS_WORLD: &str = "no-reads";
+
 /// What a module of the pipe's own exports.
 const PIPE: [&str; 2] = ["pump", "call"];
 
@@ -93,18 +100,24 @@ pub fn adapt(guest: Vec<u8>, adapters: &Path) -> Result<Vec<u8>, AdaptError> {
         return Err(AdaptError::Import(import.clone()));
     }
     let adapter = adapter(graph.types_mut(), &adapters.join(contract.adapter).with_extension("wasm"))?;
-    let guest = graph.register_package(package).map_err(unreadable)?;
+    let mut plugs = vec![graph.register_package(package).map_err(unreadable)?];
+    if contract.adapter == "controller" && !exports.iter().any(|name| unversioned(name) == READS) {
+        let none = wat::parse_str(NO_READS).map_err(unreadable)?;
+        let none = reactor::component(&Guest::read(&none)?, none, NO_READS_WORLD)?;
+        let none = Package::from_bytes("pintle:no-reads", None, none, graph.types_mut()).map_err(unreadable)?;
+        plugs.push(graph.register_package(none).map_err(unreadable)?);
+    }
     let adapter = graph.register_package(adapter).map_err(unreadable)?;
-    wac_graph::plug(&mut graph, vec![guest], adapter).map_err(unreadable)?;
+    wac_graph::plug(&mut graph, plugs, adapter).map_err(unreadable)?;
     graph.encode(EncodeOptions { processor: None, ..EncodeOptions::default() }).map_err(unreadable)
 }
 
 /// A core module as a component: a reactor that exports an interface of wit/module.wit itself, or a guest of waPC or of a scheduler.
 fn component(core: Vec<u8>) -> Result<Vec<u8>, AdaptError> {
     let guest = Guest::read(&core)?;
-    let exports = |contract: &&Contract| guest.exports.iter().any(|(name, _)| name.starts_with(&format!("{}@", contract.interface)));
-    if let Some(world) = CONTRACTS.iter().find_map(|contract| contract.world.filter(|_| exports(&contract))) {
-        return reactor::component(&guest, core, world);
+    let exports = |interface: &str| guest.exports.iter().any(|(name, _)| name.starts_with(&format!("{interface}@")));
+    if let Some(world) = CONTRACTS.iter().find_map(|contract| contract.world.filter(|_| exports(contract.interface))) {
+        return reactor::component(&guest, core, if exports(READS) { READING_WORLD } else { world });
     }
     let contract = match () {
         () if guest.exports(wapc::MARK) => wapc::contract(),

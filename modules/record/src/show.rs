@@ -23,10 +23,8 @@ pub fn show(interface: u64, method: u16, outcome: &Outcome) -> Value {
 }
 
 fn answer(interface: u64, method: u16, mut bytes: &[u8]) -> Result<Value, RecordError> {
-    let mut options = ReaderOptions::new();
-    options.traversal_limit_in_words(Some(16 << 20)).nesting_limit(32);
     let whole = bytes;
-    let message = serialize::read_message(&mut bytes, options)?;
+    let message = serialize::read_message(&mut bytes, options())?;
     Ok(match (interface, method) {
         (admission::Client::TYPE_ID, 0) => verdict(message.get_root::<admission::review_results::Reader<'_>>()?.get_verdict()?)?,
         (controller::Client::TYPE_ID, 0) => {
@@ -50,6 +48,13 @@ fn answer(interface: u64, method: u16, mut bytes: &[u8]) -> Result<Value, Record
         // Nobody here knows what it means: it is what it is.
         _ => json!({ "message": whole.iter().map(|byte| format!("{byte:02x}")).collect::<String>() }),
     })
+}
+
+/// How much of a message is looked at.
+pub(crate) fn options() -> ReaderOptions {
+    let mut options = ReaderOptions::new();
+    options.traversal_limit_in_words(Some(16 << 20)).nesting_limit(32);
+    options
 }
 
 impl From<capnp::Error> for RecordError {
@@ -123,6 +128,7 @@ fn verdict(verdict: admission_wire::verdict::Reader<'_>) -> Result<Value, Record
     Ok(shown)
 }
 
+/// What a controller wants done. What it read for that is no part of it: whoever is asked again is given it.
 fn plan(result: result::Reader<'_>) -> Result<Value, RecordError> {
     let event = |event: pintle_wit::controller_capnp::event::Reader<'_>| -> Result<Value, RecordError> {
         Ok(json!({ "warning": event.get_warning(), "reason": text(event.get_reason())?, "message": text(event.get_message())? }))

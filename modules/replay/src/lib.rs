@@ -2,13 +2,14 @@
 //!
 //! Each start in the record is a new instance, told what the recorded one was told; each call after it is made in the same order with the same
 //! parameters, which are all that a module ever learns: the clock is among them, and its random numbers are a fixed sequence. What a
-//! module reads or writes by a capability of its own, outside of what it is asked and answers, is not in a record: it has none here.
+//! controller of the SDK read for an answer is in the record, and given with the question. It holds no capability here: what it did not read then it
+//! cannot read now, and what it writes by one of its own, outside of its answers, is not in a record.
 
 use pintle_host::{
     Generation, HostError, ModuleId,
     engine::{Answers, Engine, Mirror, MirrorSettings, digest_of},
 };
-use pintle_record::{Entry, Header, Step, differences, show};
+use pintle_record::{Entry, Header, Step, differences, show, with_reads};
 use std::time::Duration;
 
 /// One call that was answered otherwise.
@@ -56,7 +57,7 @@ pub async fn replay(engine: &Engine, header: &Header, entries: &[Entry], wasm: V
                 Step::Call { interface, method, params, outcome } => {
                     let mirror = mirror.as_mut().ok_or_else(|| HostError::Refused("the record does not begin with a start".into()))?;
                     report.calls += 1;
-                    let now = mirror.ask(*interface, *method, params).await;
+                    let now = mirror.ask(*interface, *method, &with_reads(*interface, *method, params, outcome)).await;
                     let lines = differences(&show(*interface, *method, outcome), &show(*interface, *method, &now));
                     if !lines.is_empty() {
                         report.differences.push(Difference { call: report.calls, at_millis: entry.at_millis, lines });

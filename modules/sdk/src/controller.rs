@@ -3,7 +3,8 @@
 use pintle_wit::{common_capnp, controller_capnp, objects_capnp};
 use serde::Deserialize;
 
-use crate::{Action, Error, ObjectRef, Partial, PatchKind, Plan, Propagation, Result, Start, Time, Write};
+use crate::reading::{Answer, Wanted};
+use crate::{Action, Error, ObjectRef, Partial, PatchKind, Plan, Propagation, Query, Result, Start, Time, Write};
 
 /// Brings the world nearer to what one object asks for, a step at a time.
 ///
@@ -28,12 +29,14 @@ pub struct Request<'a> {
     related: RelatedLists<'a>,
     /// Beside each list that the kernel sent, the plurals of its objects.
     plurals: Vec<Vec<&'a str>>,
+    /// What has to be read before this can be decided.
+    wanted: Wanted,
 }
 
 impl<'a> Request<'a> {
     /// A request by hand, for tests. Empty `object`: it is gone.
     pub fn new(target: ObjectRef, object: &'a [u8], related: Vec<(&'a str, Vec<&'a [u8]>)>) -> Self {
-        Request { target, attempt: 0, object, related, plurals: Vec::new() }
+        Request { target, object, related, ..Request::default() }
     }
 
     /// The object, read as `T`; `None` when it is gone.
@@ -60,6 +63,48 @@ impl<'a> Request<'a> {
             (*plural).clone_into(&mut partial.resource);
         }
         Ok(found)
+    }
+
+    /// Objects that the manifest does not relate, read as the module's permissions allow (`get` for one by its name, else `list`): what it may not see is not
+    /// there. Nothing tells the controller when they change.
+    ///
+    /// The first time this is [`Error::Unread`], which belongs into the controller's result (`?` puts it there): the object is read, and the controller
+    /// is asked again from the beginning. So read before deciding anything, and ask for what depends on nothing together.
+    pub fn read<T: Deserialize<'a>>(&self, query: &Query) -> Result<Vec<T>> {
+        let name = query.to_string();
+        if self.has_related(&name) {
+            return self.related(&name);
+        }
+        self.want(&name, query)?;
+        Err(Error::Unread(name))
+    }
+
+    /// Has `query` read, to be among the related objects under `name` when the controller is asked again, which it then is whatever it answers now.
+    ///
+    /// # Errors
+    /// There is a list of that name.
+    pub fn want(&self, name: &str, query: &Query) -> Result<()> {
+        if self.has_related(name) {
+            return Err(Error::undecided(format!("{name} is wanted, and was given")));
+        }
+        self.wanted.note(name, query);
+        Ok(())
+    }
+
+    /// What has to be read.
+    pub(crate) fn take_wanted(&self) -> Vec<(String, Query)> {
+        self.wanted.take()
+    }
+
+    /// The same with what was read.
+    pub(crate) fn with<'b>(&'b self, known: &'b [Answer]) -> Request<'b> {
+        let mut request: Request<'b> = Request { wanted: Wanted::default(), ..self.clone() };
+        request.plurals.resize(request.related.len(), Vec::new());
+        for Answer { name, resource, objects } in known {
+            request.related.push((name, objects.iter().map(Vec::as_slice).collect()));
+            request.plurals.push(vec![resource; objects.len()]);
+        }
+        request
     }
 
     /// All related objects as they came, by the manifest's names for them.
@@ -134,11 +179,16 @@ pub(crate) fn read_request(reader: controller_capnp::request::Reader<'_>) -> Res
         object: reader.get_object()?,
         related: read_related(reader.get_related()?)?,
         plurals: read_plurals(reader.get_related()?)?,
+        wanted: Wanted::default(),
     })
 }
 
-/// Writes a decision into the message. A domain failure goes where the kernel looks for it; the plan beside it is then empty.
-pub(crate) fn write_result(mut builder: controller_capnp::result::Builder<'_>, decision: Result<Plan>) {
+/// Writes a decision into the message, and what was read for it. A domain failure goes where the kernel looks for it; the plan beside it is then empty.
+pub(crate) fn write_result(mut builder: controller_capnp::result::Builder<'_>, decision: Result<Plan>, read: &[Answer]) {
+    let mut reads = builder.reborrow().init_reads(read.len() as u32);
+    for (i, answer) in read.iter().enumerate() {
+        answer.write(reads.reborrow().get(i as u32));
+    }
     let plan = match decision.and_then(Plan::checked) {
         Ok(plan) => plan,
         Err(error) => return builder.set_failure(error.to_string().as_str()),

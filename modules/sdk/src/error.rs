@@ -34,6 +34,9 @@ pub enum Error {
         /// For people.
         reason: String,
     },
+    /// Something has to be read first: see [`Request::read`](crate::Request::read). Pass it on; the controller is asked again when it is there.
+    #[error("{0} has not been read yet")]
+    Unread(String),
     /// A message from the kernel is malformed.
     #[error("a message of the kernel cannot be read: {0}")]
     Message(#[from] capnp::Error),

@@ -24,7 +24,8 @@ use pintle_wit::module_capnp::{export, logger, module};
 use pintle_wit::provisioner_capnp::provisioner;
 use pintle_wit::scheduler_capnp::{scheduler, scheduler_plugin};
 
-use crate::controller::{read_request, write_result};
+use crate::controller::{read_request, text, write_result};
+use crate::reading::Readers;
 use crate::scheduler_plugin::Serving;
 use crate::{Admission, Controller, Error, Provisioned, Provisioner, Result, Scheduler, SchedulerPlugin, Start, Time, logging};
 
@@ -41,8 +42,8 @@ pub trait Served {
         Err(unserved(iface, method))
     }
 
-    /// The controller, if it is one.
-    fn controller(&self) -> Option<controller::Client> {
+    /// The controller, if it is one, with what it may read by.
+    fn controller(&self, _readers: &Readers) -> Option<controller::Client> {
         None
     }
 
@@ -58,7 +59,7 @@ fn unserved(iface: u64, method: u16) -> Error {
 
 /// Makes a [`Controller`] ready for the pipe.
 pub fn start_controller<T: Controller>(start: &Start) -> Result<Box<dyn Served>> {
-    Ok(Box::new(ServedController(Rc::new(RefCell::new(T::start(start)?)))))
+    Ok(Box::new(ServedController(Rc::new(RefCell::new(T::start(start)?)), Readers::default())))
 }
 
 /// Makes an [`Admission`] ready for the pipe.
@@ -81,15 +82,15 @@ pub fn start_provisioner<T: Provisioner>(start: &Start) -> Result<Box<dyn Served
     Ok(Box::new(ServedProvisioner(Provisioned::<T>::start(start)?)))
 }
 
-struct ServedController<T>(Rc<RefCell<T>>);
+struct ServedController<T>(Rc<RefCell<T>>, Readers);
 
 impl<T: Controller> Served for ServedController<T> {
     fn interfaces(&self) -> &'static [u64] {
         &[controller::Client::TYPE_ID]
     }
 
-    fn controller(&self) -> Option<controller::Client> {
-        Some(capnp_rpc::new_client(ServedController(self.0.clone())))
+    fn controller(&self, readers: &Readers) -> Option<controller::Client> {
+        Some(capnp_rpc::new_client(ServedController(self.0.clone(), readers.clone())))
     }
 }
 
@@ -104,8 +105,11 @@ impl<T: Controller> controller::Server for ServedController<T> {
         let requests = params.get_requests()?;
         let mut list = results.get().init_results(requests.len());
         for (i, request) in requests.iter().enumerate() {
-            let decision = read_request(request).and_then(|request| self.0.borrow_mut().reconcile(now, &request));
-            write_result(list.reborrow().get(i as u32), decision);
+            let (decision, read) = match read_request(request) {
+                Ok(request) => self.1.decide(&self.0, now, &request).await,
+                Err(error) => (Err(error), Vec::new()),
+            };
+            write_result(list.reborrow().get(i as u32), decision, &read);
         }
         Ok(())
     }
@@ -163,8 +167,8 @@ impl<T: Provisioner> Served for ServedProvisioner<T> {
         &[provisioner::Client::TYPE_ID, controller::Client::TYPE_ID]
     }
 
-    fn controller(&self) -> Option<controller::Client> {
-        Some(capnp_rpc::new_client(ServedController(Rc::new(RefCell::new(self.0.clone())))))
+    fn controller(&self, readers: &Readers) -> Option<controller::Client> {
+        Some(capnp_rpc::new_client(ServedController(Rc::new(RefCell::new(self.0.clone())), readers.clone())))
     }
 
     fn provisioner(&self) -> Option<provisioner::Client> {
@@ -239,6 +243,7 @@ impl AsyncWrite for Pipe {
 struct State {
     served: Option<Box<dyn Served>>,
     logger: Option<logger::Client>,
+    readers: Readers,
 }
 
 /// One module instance behind the pipe.
@@ -317,8 +322,10 @@ impl module::Server for Bootstrap {
     async fn start(self: Rc<Self>, params: module::StartParams, mut results: module::StartResults) -> Result<(), capnp::Error> {
         let hello = params.get()?.get_hello()?;
         for entry in hello.get_exports()? {
-            if let Ok(export::Which::Logger(logger)) = entry.which() {
-                self.state.borrow_mut().logger = Some(logger?);
+            match entry.which() {
+                Ok(export::Which::Logger(logger)) => self.state.borrow_mut().logger = Some(logger?),
+                Ok(export::Which::ObjectReader(reader)) => self.state.borrow().readers.add(text(entry.get_name())?, reader?),
+                _ => {}
             }
         }
         let served = (self.factory)(&Start::read(hello)?)?;
@@ -335,7 +342,8 @@ impl module::Server for Bootstrap {
     }
 
     async fn controller(self: Rc<Self>, _: module::ControllerParams, mut results: module::ControllerResults) -> Result<(), capnp::Error> {
-        let client = self.state.borrow().served.as_ref().and_then(|served| served.controller());
+        let state = self.state.borrow();
+        let client = state.served.as_ref().and_then(|served| served.controller(&state.readers));
         results
             .get()
             .set_controller(client.ok_or_else(|| capnp::Error::unimplemented("this module is no controller, or not started".into()))?);

@@ -1,9 +1,10 @@
 //! A guest and a kernel's end of the pipe in one thread, without WebAssembly.
 
 use super::*;
-use crate::{Delta, Freshness, Plan, Request, Review, Untyped, Verdict};
+use crate::{Delta, Freshness, Plan, Query, Request, Review, Untyped, Verdict};
 use capnp::message::Builder;
 use pintle_wit::common_capnp::object_ref;
+use pintle_wit::objects_capnp::object_reader;
 use serde_json::json;
 
 struct Echo {
@@ -65,6 +66,50 @@ impl logger::Server for Lines {
     }
 }
 
+/// Adds up what it reads: a secret by its name, then all with the label that is in it, then what it may not.
+struct Looks;
+
+impl Controller for Looks {
+    fn start(_: &Start) -> Result<Self> {
+        Ok(Looks)
+    }
+
+    fn reconcile(&mut self, _: Time, request: &Request<'_>) -> Result<Plan> {
+        let named: Vec<crate::Partial> = request.read(&Query::one("", "secrets", "n", &request.target.name))?;
+        let Some(first) = named.first() else { return Ok(Plan::new().event("Alone", "there is none")) };
+        let label = first.metadata.labels.get("of").cloned().unwrap_or_default();
+        let all: Vec<crate::Partial> = request.read(&Query::all("", "secrets", "n").labelled(&format!("of={label}")))?;
+        if label == "strangers" {
+            request.read::<crate::Partial>(&Query::all("apps", "deployments", ""))?;
+        }
+        Ok(Plan::new().event("Counted", all.len().to_string()))
+    }
+}
+
+/// Two secrets, `a` and `b`; whatever labels are asked for, both have them.
+struct Secrets;
+
+impl object_reader::Server for Secrets {
+    async fn get(self: Rc<Self>, params: object_reader::GetParams, mut results: object_reader::GetResults) -> Result<(), capnp::Error> {
+        let name = params.get()?.get_refs()?.get(0).get_name()?.to_string()?;
+        let mut outcome = results.get().init_outcomes(1).get(0);
+        match name.as_str() {
+            "a" => outcome.set_object(br#"{"metadata": {"name": "a", "labels": {"of": "friends"}}}"#),
+            "b" => outcome.set_object(br#"{"metadata": {"name": "b", "labels": {"of": "strangers"}}}"#),
+            _ => outcome.init_failure().set_code(404),
+        }
+        Ok(())
+    }
+
+    async fn list(self: Rc<Self>, params: object_reader::ListParams, mut results: object_reader::ListResults) -> Result<(), capnp::Error> {
+        let query = params.get()?.get_query()?;
+        assert!(query.get_label_selector()?.to_str()?.starts_with("of=") && query.get_target()?.get_namespace()? == "n");
+        let mut objects = results.get().init_page().init_objects(2);
+        (0..2).for_each(|i| objects.set(i, b"{}"));
+        Ok(())
+    }
+}
+
 /// The kernel's end.
 struct Kernel {
     guest: Guest,
@@ -112,9 +157,13 @@ impl Kernel {
         let mut hello = request.get().init_hello();
         hello.set_module_name("test");
         hello.set_config(config.as_bytes());
-        let mut export = hello.init_exports(1).get(0);
+        let mut exports = hello.init_exports(2);
+        let mut export = exports.reborrow().get(0);
         export.set_name("logger");
         export.set_logger(capnp_rpc::new_client(Lines(self.lines.clone())));
+        let mut export = exports.get(1);
+        export.set_name("/secrets");
+        export.set_object_reader(capnp_rpc::new_client(Secrets));
         let promise = request.send().promise;
         self.wait(async move { promise.await?.get()?.get_info()?.get_interfaces().map(|ids| ids.iter().collect()) })
     }
@@ -154,6 +203,47 @@ fn a_controller_answers_each_request_in_order_and_its_lines_reach_the_logger() -
     assert_eq!((failed.get_writes()?.len(), failed.get_failure()?.to_str().ok()), (0, Some("it is gone")));
     kernel.wait(async {});
     assert_eq!(*kernel.lines.borrow(), ["looking at a", "looking at b"]);
+    Ok(())
+}
+
+#[test]
+fn what_a_controller_reads_is_read_for_it_and_told_with_its_answer() -> Result<()> {
+    let mut kernel = Kernel::new(start_controller::<Looks>);
+    kernel.start("").ok_or(Error::undecided("no answer"))??;
+    let promise = kernel.module.controller_request().send().promise;
+    let client = kernel.wait(async move { promise.await?.get()?.get_controller() }).ok_or(Error::undecided("no answer"))??;
+    let by_name = |name: &str| format!("/secrets n/{name}");
+    for (asked, given, says, fails, read) in [
+        ("a", None, "2", "", vec![(by_name("a"), 1), ("/secrets n/?of=friends".into(), 2)]),
+        ("c", None, "there is none", "", vec![(by_name("c"), 0)]),
+        (
+            "b",
+            None,
+            "",
+            "apps/deployments / cannot be read: it is not granted",
+            vec![(by_name("b"), 1), ("/secrets n/?of=strangers".into(), 2)],
+        ),
+        // What the request brings is not read again.
+        ("a", Some(by_name("a")), "there is none", "", vec![]),
+    ] {
+        let mut call = client.reconcile_request();
+        let mut request = call.get().init_requests(1).get(0);
+        name(request.reborrow().init_ref(), asked);
+        if let Some(given) = given {
+            request.init_related(1).get(0).set_name(&given);
+        }
+        let promise = call.send().promise;
+        let reply = kernel.wait(promise).ok_or(Error::undecided("no answer"))??;
+        let result = reply.get()?.get_results()?.get(0);
+        let event = result.get_events()?.iter().next();
+        let said = event.map(|event| event.get_message()?.to_string().map_err(capnp::Error::from)).transpose()?;
+        assert_eq!(said.unwrap_or_default(), says, "{asked}");
+        let failure = result.get_failure()?.to_string().map_err(capnp::Error::from)?;
+        assert!(failure.starts_with(fails) && failure.is_empty() == fails.is_empty(), "{asked}: {failure}");
+        let told = |one: pintle_wit::controller_capnp::related::Reader<'_>| Ok((one.get_name()?.to_string()?, one.get_objects()?.len()));
+        let reads = result.get_reads()?.iter().map(told).collect::<Result<Vec<_>, capnp::Error>>()?;
+        assert_eq!(reads, read, "{asked}");
+    }
     Ok(())
 }
 

@@ -39,6 +39,7 @@ mod object;
 mod plan;
 mod provisioner;
 mod provisioning;
+mod reading;
 mod scheduler;
 mod scheduler_plugin;
 mod selector;
@@ -58,6 +59,7 @@ pub use pintle_values::network;
 pub use plan::{Action, DeleteOptions, Event, PatchKind, Plan, Propagation, Write};
 pub use provisioner::{Provisioner, VolumeRemoval, VolumeRequest};
 pub use provisioning::{PROVISIONED_FINALIZER, Provisioned};
+pub use reading::Query;
 pub use scheduler::{Decision, Delta, Freshness, Opinion, Scheduler};
 pub use scheduler_plugin::{Permit, Place, Places, Reason, SchedulerPlugin};
 pub use selector::{Requirement, Selector};
@@ -72,8 +74,8 @@ pub use serde_json;
 /// Everything a module usually needs, for one `use`.
 pub mod prelude {
     pub use crate::{
-        Admission, Controller, Edit, Error, Metadata, Object, ObjectRef, OwnerReference, Partial, Plan, Request, Result, Review, Selector,
-        Start, Time, Untyped, Verdict, Write,
+        Admission, Controller, Edit, Error, Metadata, Object, ObjectRef, OwnerReference, Partial, Plan, Query, Request, Result, Review,
+        Selector, Start, Time, Untyped, Verdict, Write,
     };
     pub use serde_json::json;
     pub use std::time::Duration;

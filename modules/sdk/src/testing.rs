@@ -21,7 +21,8 @@ pub use manifest::{ControllerManifest, Manifest, RelatedRule};
 pub use plugin::FakeScheduler;
 pub use store::{Key, Refusal, Store};
 
-use crate::{Action, Controller, Error, Event, ObjectRef, Plan, Request, Result, Time, Write};
+use crate::reading::{Answer, ROUNDS_MAX};
+use crate::{Action, Controller, Error, Event, ObjectRef, Plan, Query, Request, Result, Time, Write};
 
 /// Rounds after which a controller that still writes is called restless.
 const SETTLE_ROUNDS_MAX: usize = 500;
@@ -252,7 +253,18 @@ impl FakeKernel {
         let related: Vec<(String, Vec<Vec<u8>>)> =
             related.into_iter().map(|(name, list)| (name, list.iter().map(|v| v.to_string().into_bytes()).collect())).collect();
         let lists = related.iter().map(|(name, list)| (name.as_str(), list.iter().map(Vec::as_slice).collect())).collect();
-        controller.reconcile(self.store.now, &Request::new(target.clone(), &bytes, lists))?.checked()
+        let request = Request::new(target.clone(), &bytes, lists);
+        let mut known = Vec::new();
+        for _ in 0..ROUNDS_MAX {
+            let asked = request.with(&known);
+            let decision = controller.reconcile(self.store.now, &asked);
+            let wanted = asked.take_wanted();
+            if wanted.is_empty() {
+                return decision?.checked();
+            }
+            known.extend(wanted.into_iter().map(|(name, query)| read(view, name, &query)));
+        }
+        Err(Error::undecided(format!("it wanted to read more {ROUNDS_MAX} times")))
     }
 
     fn carry_out(&mut self, target: &ObjectRef, plan: Plan) -> Result<Carried> {
@@ -299,6 +311,18 @@ impl FakeKernel {
             self.gone.push(store::reference(resource, object));
         }
     }
+}
+
+/// What a view answers to a query. There are no permissions here.
+fn read(view: &Store, name: String, query: &Query) -> Answer {
+    let resource = format!("{}/{}", query.group, query.resource);
+    let meant = |key: &Key, object: &Value| {
+        (query.namespace.is_empty() || key.namespace == query.namespace)
+            && (query.name.is_empty() || key.name == query.name)
+            && manifest::labels_match(&query.label_selector, object)
+    };
+    let chosen = view.iter().filter(|(key, object)| key.resource == resource && meant(key, object));
+    Answer { name, resource: query.resource.clone(), objects: chosen.map(|(_, object)| object.to_string().into_bytes()).collect() }
 }
 
 enum Carried {

@@ -5,3 +5,4 @@
 wit_bindgen::generate!({ path: "../../../wit/module.wit", world: "controller-adapter" });
 
 pub use pintle::module::controller::*;
+pub use pintle::module::reads::{Query, wanted};

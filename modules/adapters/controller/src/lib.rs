@@ -6,7 +6,7 @@
 mod guest;
 
 use pintle_sdk::{
-    Action, DeleteOptions, Error, Event, ObjectRef, PatchKind, Plan, Request, Result, Start, Time, Write,
+    Action, DeleteOptions, Error, Event, ObjectRef, PatchKind, Plan, Query, Request, Result, Start, Time, Write,
     serde_json::{self, Value},
 };
 use std::time::Duration;
@@ -21,7 +21,16 @@ impl pintle_sdk::Controller for Adapter {
     }
 
     fn reconcile(&mut self, now: Time, request: &Request<'_>) -> Result<Plan> {
-        plan(guest::reconcile(&ask(now, request)?).map_err(Error::undecided)?)
+        let answer = guest::reconcile(&ask(now, request)?);
+        let wanted = guest::wanted();
+        for query in &wanted {
+            request.want(&query.name, &read(query))?;
+        }
+        if wanted.is_empty() {
+            plan(answer.map_err(Error::undecided)?)
+        } else {
+            Err(Error::Unread(format!("what it wants ({})", wanted.len())))
+        }
     }
 }
 
@@ -47,6 +56,16 @@ fn ask(now: Time, request: &Request<'_>) -> Result<guest::Request> {
         object: text(request.bytes())?,
         related,
     })
+}
+
+fn read(query: &guest::Query) -> Query {
+    Query {
+        group: query.group.clone(),
+        resource: query.resource.clone(),
+        namespace: query.namespace.clone(),
+        name: query.object_name.clone(),
+        label_selector: query.label_selector.clone(),
+    }
 }
 
 fn plan(answer: guest::Plan) -> Result<Plan> {

@@ -55,6 +55,15 @@ func Outcome[T any](value T, err error) uint32 {
 	return result(instance{}, reflect.ValueOf(&value).Elem(), err)
 }
 
+// Value writes an answer that cannot be an error; its address.
+func Value[T any](value T) uint32 {
+	from := reflect.ValueOf(&value).Elem()
+	size, _ := layout(from.Type())
+	at := instance{}.alloc(size)
+	lower(instance{}, at, from)
+	return at
+}
+
 // Done writes an answer that is no more than an error, or none; its address.
 func Done(err error) uint32 {
 	return result(instance{}, reflect.Value{}, err)

@@ -4,7 +4,11 @@
 //	func main() {}
 package admission
 
-import "encoding/json"
+import (
+	"encoding/json"
+
+	"pintle.dev/module"
+)
 
 // Rule judges requests. Any instance may get any request, one at a time.
 type Rule interface {
@@ -15,19 +19,10 @@ type Rule interface {
 }
 
 // Hello is what the module is told when it starts.
-type Hello struct {
-	// ModuleName is that of the Module object.
-	ModuleName string
-	// Config is spec.config of the Module object, JSON; {} when there is none.
-	Config string
-}
+type Hello = module.Hello
 
 // ObjectRef names an object.
-type ObjectRef struct {
-	Group, Resource, Namespace, Name string
-	// UID is empty when it is not known.
-	UID string
-}
+type ObjectRef = module.ObjectRef
 
 // Operation is what is asked for.
 type Operation uint8
@@ -51,13 +46,8 @@ const (
 	Validating
 )
 
-// Related are objects that the manifest relates to the request.
-type Related struct {
-	// Name is the manifest's for them.
-	Name string
-	// Objects are JSON.
-	Objects []string
-}
+// Related are objects that the manifest relates to the one that is looked at.
+type Related = module.Related
 
 // Request is what somebody wants.
 type Request struct {

@@ -6,8 +6,10 @@ package controller
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 
+	"pintle.dev/module"
 	"pintle.dev/module/abi"
 )
 
@@ -21,27 +23,13 @@ type Controller interface {
 }
 
 // Hello is what the module is told when it starts.
-type Hello struct {
-	// ModuleName is that of the Module object.
-	ModuleName string
-	// Config is spec.config of the Module object, JSON; {} when there is none.
-	Config string
-}
+type Hello = module.Hello
 
 // ObjectRef names an object.
-type ObjectRef struct {
-	Group, Resource, Namespace, Name string
-	// UID is empty when it is not known. In a write it is a precondition.
-	UID string
-}
+type ObjectRef = module.ObjectRef
 
 // Related are objects that the manifest relates to the one that is looked at.
-type Related struct {
-	// Name is the manifest's for them.
-	Name string
-	// Objects are JSON.
-	Objects []string
-}
+type Related = module.Related
 
 // Request is one object to look at.
 type Request struct {
@@ -57,6 +45,49 @@ type Request struct {
 
 // Now is the time; that of package time stands still.
 func (r Request) Now() time.Time { return time.UnixMilli(int64(r.NowMillis)) }
+
+// Query is what to read beside what the manifest relates, by the module's own permissions: get for one object by its name, else list. What they do not show
+// is not there.
+type Query struct {
+	// Group is empty for the core group; Resource is the lower-case plural.
+	Group, Resource string
+	// Namespace is empty for the whole cluster.
+	Namespace string
+	// Name is empty for all of them.
+	Name string
+	// LabelSelector is in the words of kubectl get --selector. Not beside a name.
+	LabelSelector string
+}
+
+// Answer is what a request has among Related once the query was read: for tests.
+func (q Query) Answer(objects ...string) Related {
+	return Related{Name: q.name(), Objects: objects}
+}
+
+func (q Query) name() string {
+	return fmt.Sprintf("%s/%s %s/%s?%s", q.Group, q.Resource, q.Namespace, q.Name, q.LabelSelector)
+}
+
+// wanted is a query with what its answer will be called.
+type wanted struct {
+	Name string
+	Query
+}
+
+// unread is what the last request could not be decided without.
+var unread []wanted
+
+// Read is the objects of a query, JSON, and whether they have been read. If not, they are: what Reconcile returns then does not count, and it is
+// called once more. So read before doing anything, and ask for what depends on nothing together.
+func (r Request) Read(query Query) ([]string, bool) {
+	for _, related := range r.Related {
+		if related.Name == query.name() {
+			return related.Objects, true
+		}
+	}
+	unread = append(unread, wanted{query.name(), query})
+	return nil, false
+}
 
 // Plan is what should be done. The zero value is nothing.
 type Plan struct {

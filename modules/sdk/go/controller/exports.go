@@ -12,8 +12,15 @@ func start(name, nameLength, config, configLength uint32) uint32 {
 
 //go:wasmexport pintle:module/controller@1.0.0#reconcile
 func reconcile(request uint32) uint32 {
+	unread = nil
 	return abi.Outcome(controller.Reconcile(abi.Lift[Request](request)))
 }
+
+//go:wasmexport pintle:module/reads@1.0.0#wanted
+func reads() uint32 { return abi.Value(unread) }
+
+//go:wasmexport cabi_post_pintle:module/reads@1.0.0#wanted
+func toldReads(uint32) { abi.Release() }
 
 //go:wasmexport cabi_post_pintle:module/controller@1.0.0#start
 func started(uint32) { abi.Release() }

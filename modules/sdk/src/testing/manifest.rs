@@ -171,7 +171,7 @@ fn selects(primary: Option<&Value>, candidate: &Value) -> bool {
     selector.is_some_and(|selector| !selector.is_empty() && selector.matches(&labels))
 }
 
-fn labels_match(selector: &str, object: &Value) -> bool {
+pub(super) fn labels_match(selector: &str, object: &Value) -> bool {
     selector.split(',').filter(|term| !term.is_empty()).all(|term| {
         let label = |key: &str| object["metadata"]["labels"].get(key).and_then(Value::as_str);
         match term.split_once('=') {
