@@ -5,18 +5,20 @@
 ;; What a call needs is taken from the start of our memory, and all of it given back after the call: the guest's memory is never allocated in.
 (module
   (import "guest" "memory" (memory $theirs 0))
+  (import "mine" "memory" (memory $mine 1))
+  (import "output" "get-stdout" (func $get_stdout (result i32)))
+  (import "output" "blocking-write-and-flush" (func $write (param i32 i32 i32 i32)))
   ;; {imports}
-  (memory $mine (export "memory") 1)
 
   ;; What lies below is kept from call to call.
   (global $floor (mut i32) (i32.const 1024))
-  (global $LOG_MAX i32 (i32.const 65536))
+  ;; What WASI takes at once.
+  (global $PART_MAX i32 (i32.const 4096))
   (global $top (mut i32) (i32.const 1024))
   (global $started (mut i32) (i32.const 0))
   (global $out (mut i32) (i32.const 0))
   (global $out_len (mut i32) (i32.const 0))
-  (global $log (mut i32) (i32.const 0))
-  (global $log_len (mut i32) (i32.const 0))
+  (global $stdout (mut i32) (i32.const -1))
   (global $seed (mut i64) (i64.const 88172645463325252))
 
   ;; --- our memory
@@ -48,38 +50,47 @@
         ;; {start}
       )))
 
-  ;; --- the one function of the component: operation and payload in; (result, answer, log) out
+  ;; --- the one function of the component: operation and payload in; (result, answer) out
 
   (func (export "call") (param $op i32) (param $op_len i32) (param $req i32) (param $req_len i32) (result i32)
     (local $ok i32) (local $ret i32)
-    (global.set $log_len (i32.const 0))
     (global.set $out_len (i32.const 0))
     (local.set $ok (call $ask (local.get $op) (local.get $op_len) (local.get $req) (local.get $req_len)))
-    (local.set $ret (call $take (i32.const 20)))
+    (local.set $ret (call $take (i32.const 12)))
     (i32.store8 $mine (local.get $ret) (i32.eqz (local.get $ok)))
     (i32.store $mine offset=4 (local.get $ret) (global.get $out))
     (i32.store $mine offset=8 (local.get $ret) (global.get $out_len))
-    (i32.store $mine offset=12 (local.get $ret) (global.get $log))
-    (i32.store $mine offset=16 (local.get $ret) (global.get $log_len))
     (local.get $ret))
 
-  ;; --- the log
+  ;; --- the log: standard output, at once
+
+  (func $put (param $at i32) (param $len i32)
+    (if (i32.eq (global.get $stdout) (i32.const -1)) (then (global.set $stdout (call $get_stdout))))
+    (call $write (global.get $stdout) (local.get $at) (local.get $len) (i32.add (local.get $at) (global.get $PART_MAX))))
 
   (func $print (param $at i32) (param $len i32)
-    (local $both i32)
-    (if (i32.gt_u (i32.add (global.get $log_len) (local.get $len)) (global.get $LOG_MAX)) (then (return)))
-    (local.set $both (call $take (i32.add (i32.add (global.get $log_len) (local.get $len)) (i32.const 1))))
-    (memory.copy $mine $mine (local.get $both) (global.get $log) (global.get $log_len))
-    (memory.copy $mine $theirs (i32.add (local.get $both) (global.get $log_len)) (local.get $at) (local.get $len))
-    (global.set $log (local.get $both))
-    (global.set $log_len (i32.add (global.get $log_len) (local.get $len))))
+    (local $before i32) (local $part i32) (local $len_now i32)
+    (local.set $before (global.get $top))
+    (local.set $part (call $take (i32.add (global.get $PART_MAX) (i32.const 16))))
+    (block $end
+      (loop $next
+        (br_if $end (i32.eqz (local.get $len)))
+        (local.set $len_now (select (local.get $len) (global.get $PART_MAX) (i32.lt_u (local.get $len) (global.get $PART_MAX))))
+        (memory.copy $mine $theirs (local.get $part) (local.get $at) (local.get $len_now))
+        (call $put (local.get $part) (local.get $len_now))
+        (local.set $at (i32.add (local.get $at) (local.get $len_now)))
+        (local.set $len (i32.sub (local.get $len) (local.get $len_now)))
+        (br $next)))
+    (global.set $top (local.get $before)))
 
   (func $print_line (param $at i32) (param $len i32)
+    (local $before i32) (local $end i32)
     (call $print (local.get $at) (local.get $len))
-    (if (global.get $log_len)
-      (then
-        (i32.store8 $mine (i32.add (global.get $log) (global.get $log_len)) (i32.const 10))
-        (global.set $log_len (i32.add (global.get $log_len) (i32.const 1))))))
+    (local.set $before (global.get $top))
+    (local.set $end (call $take (i32.add (global.get $PART_MAX) (i32.const 16))))
+    (i32.store8 $mine (local.get $end) (i32.const 10))
+    (call $put (local.get $end) (i32.const 1))
+    (global.set $top (local.get $before)))
 
   ;; {contract}
 

@@ -1,8 +1,8 @@
 ;; The host's side of kube-scheduler-wasm-extension. Facts: the functions' names and parameters are those of
 ;; https://github.com/kubernetes-sigs/kube-scheduler-wasm-extension.
 ;;
-;; Operations, by their first byte: `k` keeps the configuration and the nodes, and starts the guest; `p` keeps the pod; a digit calls the guest's function of that
-;; number in `kube.rs`. Lengths and offsets are 32 bits, little-endian. Kept is (length of the configuration, count of nodes, length of the list,
+;; Operations, by their first byte: `k` keeps the configuration and the nodes, and starts the guest; `p` keeps the pod; a digit, or what comes behind the digits, calls the
+;; guest's function of that number in `kube.rs`. Lengths and offsets are 32 bits, little-endian. Kept is (length of the configuration, count of nodes, length of the list,
 ;; its offset, configuration, for each node (offset and length of its name, offset and length of its object), names, the list as a NodeList). A call brings (length
 ;; of the node's name, number of the node, name, JSON list); its answer is records of (tag, length, bytes): `r` the result, and what the guest has set.
 
@@ -64,6 +64,7 @@
   (func (export "k8s.io/scheduler/result.status_reason") (param i32 i32) (call $set (i32.const 0x77) (local.get 0) (local.get 1)))
   (func (export "k8s.io/scheduler/result.node_names") (param i32 i32) (call $set (i32.const 0x6e) (local.get 0) (local.get 1)))
   (func (export "k8s.io/scheduler/result.normalized_score_list") (param i32 i32) (call $set (i32.const 0x73) (local.get 0) (local.get 1)))
+  (func (export "k8s.io/scheduler/result.nominated_node_name") (param i32 i32) (call $set (i32.const 0x6d) (local.get 0) (local.get 1)))
   (func (export "k8s.io/scheduler/result.cluster_events") (param i32 i32))
 
   ;; --- what the guest reads: the length; the bytes, if they are within the limit
@@ -82,6 +83,9 @@
     (call $give (global.get $list) (global.get $list_len) (local.get 0) (local.get 1)))
   (export "k8s.io/scheduler/filteredNodeList" (func $listed))
   (export "k8s.io/scheduler/nodeScoreList" (func $listed))
+  (export "k8s.io/scheduler/nodeToStatusMap" (func $listed))
+  ;; Of `addpod` and `removepod`, which are not called.
+  (func (export "k8s.io/scheduler/targetPod") (param i32 i32) (result i32) (i32.const 0))
 
   ;; Where node `number` is described.
   (func $node (param $number i32) (result i32)
@@ -126,7 +130,7 @@
       (i32.load $mine offset=8 (global.get $KEPT))
       (local.get 0) (local.get 1)))
 
-  ;; No pod waits for this guest, because it gives no permits.
+  ;; A pod that waits is not refused before its time: the guest is told that none waits.
   (func (export "k8s.io/scheduler/handle.reject_waiting_pod") (param i32 i32 i32 i32)
     (i64.store $theirs (local.get 2) (i64.const 0)))
 

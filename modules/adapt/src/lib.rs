@@ -64,9 +64,6 @@ pub enum AdaptError {
     /// It imports what no module can have.
     #[error("it imports {0}, which a module cannot have")]
     Import(String),
-    /// It exports a function that would never be called.
-    #[error("it exports {0}, which is not served")]
-    Unserved(String),
     /// The adapter is not where it should be.
     #[error("{}: {source}", path.display())]
     Adapter {
@@ -121,7 +118,7 @@ fn component(core: Vec<u8>) -> Result<Vec<u8>, AdaptError> {
     }
     let contract = match () {
         () if guest.exports(wapc::MARK) => wapc::contract(),
-        () if kube::is(&guest) => kube::contract(&guest)?,
+        () if kube::is(&guest) => kube::contract(&guest),
         () => {
             let exports: Vec<&str> = guest.exports.iter().map(|(name, _)| name.as_str()).collect();
             return Err(AdaptError::NoContract { exports: exports.join(", ") });

@@ -1,7 +1,7 @@
 //! A guest that calls its host with pointers into its own memory (a core module), as a component with one function, `call`: an operation and bytes go in; bytes or an
-//! error, and what was printed, come out.
+//! error come out. What it prints goes to WASI's standard output at once, so that a guest that traps has been heard.
 //!
-//! Its host is WebAssembly as well here (`host.wat`): a module with a memory of its own that copies between the two. Guest and host need each other, so the guest is given functions
+//! Its host is WebAssembly as well here (`host.wat`): a module that copies between the guest's memory and another one. Guest and host need each other, so the guest is given functions
 //! that jump through a table, and the table is filled once both are there. The guest's code is not changed.
 
 use crate::{
@@ -9,12 +9,20 @@ use crate::{
     guest::{Guest, Import},
 };
 use std::{collections::BTreeSet, fmt::Write as _};
-use wasm_encoder::{CanonicalOption, ComponentBuilder, ComponentExportKind, ComponentValType, ExportKind, ModuleArg, PrimitiveValType};
+use wasm_encoder::{
+    Alias, CanonicalOption, ComponentBuilder, ComponentExportKind, ComponentOuterAliasKind, ComponentTypeRef, ComponentValType, ExportKind,
+    InstanceType, ModuleArg, PrimitiveValType, TypeBounds,
+};
 
 /// The host in WebAssembly, but for the contract.
 const HOST: &str = include_str!("host.wat");
 /// What every such guest may import of, beside WASI 0.2 (`wasi:...`), which guests of newer toolchains call without being components.
 const PREVIEW1: &str = "wasi_snapshot_preview1";
+/// The interfaces of WASI 0.2 that output goes through.
+const OUTPUT: [&str; 3] = ["wasi:io/error@0.2.0", "wasi:io/streams@0.2.0", "wasi:cli/stdout@0.2.0"];
+const WRITE: &str = "[method]output-stream.blocking-write-and-flush";
+/// The host's memory, which is there before the host because those functions write to it.
+const MEMORY: &str = "(module (memory (export \"memory\") 1))";
 /// Functions that start a guest, in the order that waPC hosts call them.
 const STARTS: [&str; 3] = ["_initialize", "_start", "wapc_init"];
 /// What guests of a kind and their host have agreed on.
@@ -51,7 +59,7 @@ pub fn component(guest: &Guest, bytes: &[u8], contract: &Contract) -> Result<Vec
     if let Some(import) = guest.imports.iter().find(|import| !served.exports(&import.key())) {
         return Err(AdaptError::Import(import.key()));
     }
-    Ok(link(guest, bytes, contract.interface, &host, &assemble(&jumps(guest))?, &assemble(&filling(guest))?))
+    Ok(link(guest, contract.interface, [bytes, &host, &assemble(&jumps(guest))?, &assemble(&filling(guest))?, &assemble(MEMORY)?]))
 }
 
 /// The host for this guest: it starts it as it wants to be started, and answers what it imports of WASI and is not served.
@@ -125,11 +133,60 @@ fn filling(guest: &Guest) -> String {
     format!("{text}(import \"jumps\" \"t\" (table {count} {count} funcref)) (elem (i32.const 0) func{functions}))")
 }
 
-/// Puts the four together and lifts the host's one function.
-fn link(guest: &Guest, bytes: &[u8], interface: &str, host: &[u8], jumps: &[u8], filling: &[u8]) -> Vec<u8> {
+/// Imports the interfaces of output, as far as they are called; the instances.
+fn output(out: &mut ComponentBuilder) -> [u32; 3] {
+    let resource = ComponentTypeRef::Type(TypeBounds::SubResource);
+    let outer = |index| Alias::Outer { kind: ComponentOuterAliasKind::Type, count: 1, index };
+    let import = |out: &mut ComponentBuilder, name: &str, ty: &InstanceType| {
+        let ty = out.type_instance(None, ty);
+        out.import(name, ComponentTypeRef::Instance(ty))
+    };
+    let mut ty = InstanceType::new();
+    ty.export("error", resource);
+    let errors = import(out, OUTPUT[0], &ty);
+    let error = out.alias_export(errors, "error", ComponentExportKind::Type);
+    // Types are numbered as they are defined, aliased and exported.
+    let mut ty = InstanceType::new();
+    ty.export("output-stream", resource);
+    ty.alias(outer(error));
+    ty.export("error", ComponentTypeRef::Type(TypeBounds::Eq(1)));
+    ty.ty().defined_type().own(2);
+    ty.ty().defined_type().variant([("last-operation-failed", Some(ComponentValType::Type(3))), ("closed", None)]);
+    ty.export("stream-error", ComponentTypeRef::Type(TypeBounds::Eq(4)));
+    ty.ty().defined_type().borrow(0);
+    ty.ty().defined_type().list(PrimitiveValType::U8);
+    ty.ty().defined_type().result(None, Some(ComponentValType::Type(5)));
+    ty.ty()
+        .function()
+        .params([("self", ComponentValType::Type(6)), ("contents", ComponentValType::Type(7))])
+        .result(Some(ComponentValType::Type(8)));
+    ty.export(WRITE, ComponentTypeRef::Func(9));
+    let streams = import(out, OUTPUT[1], &ty);
+    let stream = out.alias_export(streams, "output-stream", ComponentExportKind::Type);
+    let mut ty = InstanceType::new();
+    ty.alias(outer(stream));
+    ty.export("output-stream", ComponentTypeRef::Type(TypeBounds::Eq(0)));
+    ty.ty().defined_type().own(1);
+    ty.ty().function().params(Vec::<(&str, ComponentValType)>::new()).result(Some(ComponentValType::Type(2)));
+    ty.export("get-stdout", ComponentTypeRef::Func(3));
+    [errors, streams, import(out, OUTPUT[2], &ty)]
+}
+
+/// Puts the modules (guest, host, jumps, filling, memory) together and lifts the host's one function.
+fn link(guest: &Guest, interface: &str, modules: [&[u8]; 5]) -> Vec<u8> {
     let mut out = ComponentBuilder::default();
-    let modules = [bytes, host, jumps, filling].map(|module| out.core_module_raw(None, module));
-    let [guest_module, host_module, jumps_module, filling_module] = modules;
+    let [_, streams, stdout] = output(&mut out);
+    let [guest_module, host_module, jumps_module, filling_module, memory_module] = modules.map(|module| out.core_module_raw(None, module));
+    let mine = out.core_instantiate(None, memory_module, []);
+    let memory = out.core_alias_export(None, mine, "memory", ExportKind::Memory);
+    let lowered: Vec<(&str, ExportKind, u32)> = [(stdout, "get-stdout"), (streams, WRITE)]
+        .map(|(instance, name)| {
+            let function = out.alias_export(instance, name, ComponentExportKind::Func);
+            let number = out.lower_func(None, function, [CanonicalOption::Memory(memory)]);
+            (name.rsplit('.').next().unwrap_or(name), ExportKind::Func, number)
+        })
+        .into();
+    let lowered = out.core_instantiate_exports(None, lowered);
     let jumps = out.core_instantiate(None, jumps_module, []);
     let mut spaces: Vec<(String, u32)> = Vec::new();
     let modules: BTreeSet<&str> = guest.imports.iter().map(|import| import.module.as_str()).collect();
@@ -146,29 +203,28 @@ fn link(guest: &Guest, bytes: &[u8], interface: &str, host: &[u8], jumps: &[u8],
     }
     let arguments: Vec<(&str, ModuleArg)> = spaces.iter().map(|(name, index)| (name.as_str(), ModuleArg::Instance(*index))).collect();
     let guest = out.core_instantiate(None, guest_module, arguments);
-    let host = out.core_instantiate(None, host_module, [("guest", ModuleArg::Instance(guest))]);
+    let needs = [("guest", guest), ("mine", mine), ("output", lowered)].map(|(name, instance)| (name, ModuleArg::Instance(instance)));
+    let host = out.core_instantiate(None, host_module, needs);
     out.core_instantiate(None, filling_module, [("host", ModuleArg::Instance(host)), ("jumps", ModuleArg::Instance(jumps))]);
 
-    let memory = out.core_alias_export(None, host, "memory", ExportKind::Memory);
     let [realloc, done, call] = ["realloc", "done", "call"].map(|name| out.core_alias_export(None, host, name, ExportKind::Func));
     let (bytes, encoder) = out.type_defined(None);
     encoder.list(PrimitiveValType::U8);
     let (outcome, encoder) = out.type_defined(None);
     encoder.result(Some(ComponentValType::Type(bytes)), Some(ComponentValType::Type(bytes)));
-    let (answer, encoder) = out.type_defined(None);
-    encoder.tuple([ComponentValType::Type(outcome), ComponentValType::Type(bytes)]);
     let (ty, mut encoder) = out.type_function(None);
     encoder
         .params([("operation", ComponentValType::Primitive(PrimitiveValType::String)), ("payload", ComponentValType::Type(bytes))])
-        .result(Some(ComponentValType::Type(answer)));
+        .result(Some(ComponentValType::Type(outcome)));
     let options =
         [CanonicalOption::UTF8, CanonicalOption::Memory(memory), CanonicalOption::Realloc(realloc), CanonicalOption::PostReturn(done)];
     let function = out.lift_func(None, call, ty, options);
     out.export("call", ComponentExportKind::Func, function, None);
     // An instance of that is what a component that exports the interface has.
     let mut outer = ComponentBuilder::default();
+    let given: Vec<_> = OUTPUT.into_iter().zip(output(&mut outer)).map(|(name, it)| (name, ComponentExportKind::Instance, it)).collect();
     let inner = outer.component(None, out);
-    let instance = outer.instantiate(None, inner, Vec::<(&str, ComponentExportKind, u32)>::new());
+    let instance = outer.instantiate(None, inner, given);
     outer.export(interface, ComponentExportKind::Instance, instance, None);
     outer.finish()
 }

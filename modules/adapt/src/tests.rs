@@ -102,7 +102,13 @@ fn a_plugin_of_a_scheduler_becomes_a_component() {
     // What Go's toolchain does: one function is imported twice.
     let twice = r#"(import "wasi_snapshot_preview1" "sched_yield" (func (result i32))) (import "wasi_snapshot_preview1" "sched_yield" (func (result i32)))
                    (import "wasi_snapshot_preview1" "fd_close" (func (param i32) (result i32))) (import "wasi_snapshot_preview1" "fd_close" (func (param i32) (result i32)))"#;
-    let component = component(plugin(twice)).expect("a component");
+    let all = r#"(import "k8s.io/scheduler" "nodeToStatusMap" (func (param i32 i32) (result i32)))
+                 (import "k8s.io/scheduler" "result.nominated_node_name" (func (param i32 i32)))
+                 (import "k8s.io/scheduler" "targetPod" (func (param i32 i32) (result i32)))"#;
+    let more = r#"(func (export "postfilter") (result i64) (i64.const 0)) (func (export "permit") (result i64) (i64.const 0))
+                  (func (export "prebind") (result i32) (i32.const 0)) (func (export "bind") (result i32) (i32.const 0)) (func (export "postbind"))
+                  (func (export "addpod") (result i32) (i32.const 0))"#;
+    let component = component(plugin(&format!("{twice}{all}{more}"))).expect("a component");
     Validator::new_with_features(WasmFeatures::all()).validate_all(&component).expect("valid");
     let name = b"pintle:module/kube-scheduler@1.0.0";
     assert!(component.windows(name.len()).any(|window| window == name), "it exports the interface");
@@ -111,11 +117,7 @@ fn a_plugin_of_a_scheduler_becomes_a_component() {
 #[test]
 fn a_plugin_that_relies_on_what_is_not_served_is_refused_by_name() {
     check_refused(
-        plugin(r#"(import "k8s.io/scheduler" "nodeToStatusMap" (func (param i32 i32) (result i32)))"#),
-        "imports k8s.io/scheduler/nodeToStatusMap",
-    );
-    check_refused(
-        plugin(r#"(import "k8s.io/klog" "log" (func $log (param i32 i32 i32))) (func (export "bind") (result i32) (i32.const 0))"#),
-        "exports bind",
+        plugin(r#"(import "k8s.io/scheduler" "nodeImageStates" (func (param i32 i32 i32 i32) (result i32)))"#),
+        "imports k8s.io/scheduler/nodeImageStates",
     );
 }

@@ -41,10 +41,10 @@ impl Kernel {
         let folder = programs().with_file_name("clients-kernel");
         // A killed run leaves it behind.
         clear(&folder);
-        std::fs::create_dir_all(&folder).map_err(Error::io(folder.display().to_string()))?;
+        std::fs::create_dir_all(folder.join("log")).map_err(Error::io(folder.display().to_string()))?;
         // The port is free until the kernel takes it, a moment later.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(Error::io("a free port"))?.port();
-        let log = std::fs::File::create(folder.join("log")).map_err(Error::io("the kernel's log"))?;
+        let log = std::fs::File::create(folder.join("log/kernel.log")).map_err(Error::io("the kernel's log"))?;
         let mut command = Command::new(programs().join("pintle"));
         command.arg("kernel").arg("--data-dir").arg(&folder).args(["--listen", &format!("127.0.0.1:{port}")]);
         let process = command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null()).spawn().map_err(Error::io("pintle kernel"))?;

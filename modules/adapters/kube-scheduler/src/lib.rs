@@ -8,13 +8,14 @@ mod guest;
 mod protobuf;
 
 use pintle_sdk::{
-    Error, Places, Reason, Result, SchedulerPlugin, Start,
+    Error, ObjectRef, Permit, Places, Reason, Result, SchedulerPlugin, Start, Time, Write,
     serde_json::{self, Value},
 };
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
     collections::BTreeMap,
+    time::Duration,
 };
 
 /// Functions of the guest, as `modules/adapt/src/kube.rs` numbers them.
@@ -27,10 +28,17 @@ enum Function {
     NormalizeScore,
     Reserve,
     Unreserve,
+    PostFilter,
+    Permit,
+    PreBind,
+    Bind,
+    PostBind,
 }
 
-/// The status codes of the framework that are no refusals.
+/// The status codes of the framework that are no refusals, and the one of nodes that a pod is kept from.
 const SUCCESS: u32 = 0;
+const UNRESOLVABLE: u32 = 3;
+const WAIT: u32 = 4;
 const SKIP: u32 = 5;
 
 /// What the list of a NodeList is tagged with.
@@ -42,6 +50,8 @@ struct Plugin {
     changed: Cell<bool>,
     /// Whom it was told of.
     told: RefCell<Vec<String>>,
+    /// The pod that was asked about last, and the codes of the nodes that will not do for it.
+    refused: RefCell<(Vec<u8>, BTreeMap<String, u32>)>,
 }
 
 /// What a function of the guest answered.
@@ -54,6 +64,8 @@ struct Answer {
     nodes: Option<Vec<String>>,
     /// JSON.
     scores: String,
+    /// The node that a pod which fits nowhere should have.
+    nominated: String,
 }
 
 impl SchedulerPlugin for Plugin {
@@ -61,7 +73,8 @@ impl SchedulerPlugin for Plugin {
     type Pod = Vec<u8>;
 
     fn start(start: &Start) -> Result<Self> {
-        let plugin = Plugin { config: start.config.clone(), changed: Cell::new(false), told: RefCell::default() };
+        let plugin =
+            Plugin { config: start.config.clone(), changed: Cell::new(false), told: RefCell::default(), refused: RefCell::default() };
         plugin.tell(&BTreeMap::new())?;
         Ok(plugin)
     }
@@ -79,17 +92,53 @@ impl SchedulerPlugin for Plugin {
         self.opinions(pod, places).unwrap_or_else(|why| vec![Err(why); places.len()])
     }
 
+    /// The guest can make no room: who it nominates a node for is tried again, like every pod, when something changes.
+    fn post_filter(&mut self, pod: &Vec<u8>, _: &Places<Self>) -> Option<(String, Vec<ObjectRef>)> {
+        let refused = self.refused.borrow();
+        let codes = if refused.0 == *pod { serde_json::to_string(&refused.1).unwrap_or_default() } else { "{}".into() };
+        match call("p", pod).and_then(|_| self.ask(Function::PostFilter, "", &codes)) {
+            Ok(Some(answer)) if !answer.nominated.is_empty() => println!("it nominates node {:?}", answer.nominated),
+            Ok(_) => {}
+            Err(error) => println!("{error}"),
+        }
+        None
+    }
+
     fn reserve(&mut self, pod: &Vec<u8>, node: &str) -> std::result::Result<(), String> {
-        call("p", pod)
-            .and_then(|_| self.ask(Function::Reserve, node, ""))
-            .map_err(|e| e.to_string())?
-            .map_or(Ok(()), |answer| answer.refusal().map_or(Ok(()), |why| Err(why.into_owned())))
+        self.agrees(Function::Reserve, pod, node)
     }
 
     fn unreserve(&mut self, pod: &Vec<u8>, node: &str) {
-        if let Err(error) = call("p", pod).and_then(|_| self.ask(Function::Unreserve, node, "")) {
-            println!("{error}");
+        self.tell_of(Function::Unreserve, pod, node);
+    }
+
+    /// A pod that the guest lets wait is refused when the time is over: nobody else could allow it.
+    fn permit(&mut self, _: Time, pod: &Vec<u8>, node: &str, waited: Duration) -> Permit {
+        let answer = match self.about(Function::Permit, pod, node) {
+            Ok(answer) => answer.unwrap_or_default(),
+            Err(error) => return Permit::Deny(error.to_string()),
+        };
+        // The other way round than in all others: the code is above.
+        let (code, most) = (answer.score() as u32, Duration::from_millis(u64::from(answer.code())));
+        match code {
+            SUCCESS | SKIP => Permit::Allow,
+            WAIT if waited < most => Permit::Wait(most - waited),
+            WAIT => Permit::Deny(format!("rejected due to timeout after waiting {most:?}")),
+            _ => Permit::Deny(answer.why(code).into_owned()),
         }
+    }
+
+    fn pre_bind(&mut self, pod: &Vec<u8>, node: &str) -> std::result::Result<Vec<Write>, String> {
+        self.agrees(Function::PreBind, pod, node).map(|()| Vec::new())
+    }
+
+    /// The guest can write nothing: when it agrees, the kernel binds.
+    fn bind(&mut self, pod: &Vec<u8>, node: &str) -> std::result::Result<Option<Vec<Write>>, String> {
+        self.agrees(Function::Bind, pod, node).map(|()| None)
+    }
+
+    fn post_bind(&mut self, pod: &Vec<u8>, node: &str) {
+        self.tell_of(Function::PostBind, pod, node);
     }
 }
 
@@ -105,15 +154,20 @@ impl Plugin {
             return Err(why);
         }
         let mut opinions = Vec::with_capacity(places.len());
+        let mut codes = BTreeMap::new();
         for name in places.keys() {
             let kept_out = before.nodes.as_ref().is_some_and(|nodes| !nodes.contains(name));
             let refusal = match before.code() {
-                _ if kept_out => Some(Cow::Borrowed("node(s) that the plugin does not consider")),
+                _ if kept_out => Some((UNRESOLVABLE, Cow::Borrowed("node(s) that the plugin does not consider"))),
                 SKIP => None,
-                _ => ask(Function::Filter, name, "")?.and_then(|answer| answer.refusal()),
+                _ => ask(Function::Filter, name, "")?.and_then(|answer| Some((answer.code(), answer.refusal()?))),
             };
-            opinions.push(refusal.map_or(Ok(0), Err));
+            opinions.push(refusal.map_or(Ok(0), |(code, why)| {
+                codes.insert(name.clone(), code);
+                Err(why)
+            }));
         }
+        self.refused.replace((pod.to_vec(), codes));
         let left: Vec<&String> = places.keys().zip(&opinions).filter(|(_, opinion)| opinion.is_ok()).map(|(name, _)| name).collect();
         let list = serde_json::to_string(&left).map_err(|e| Cow::Owned(e.to_string()))?;
         let before = ask(Function::PreScore, "", &list)?.unwrap_or_default();
@@ -178,7 +232,26 @@ impl Plugin {
     fn ask(&self, function: Function, node: &str, list: &str) -> Result<Option<Answer>> {
         let number = self.told.borrow().binary_search_by(|known| known.as_str().cmp(node)).unwrap_or(0);
         let payload = [&word(node.len())[..], &word(number), node.as_bytes(), list.as_bytes()].concat();
-        answer(&call(&(function as u8).to_string(), &payload)?)
+        answer(&call(&char::from(b'0' + function as u8).to_string(), &payload)?)
+    }
+
+    /// The same about a pod that has a node.
+    fn about(&self, function: Function, pod: &[u8], node: &str) -> Result<Option<Answer>> {
+        call("p", pod)?;
+        self.ask(function, node, "")
+    }
+
+    /// Whether it says yes.
+    fn agrees(&self, function: Function, pod: &[u8], node: &str) -> std::result::Result<(), String> {
+        let answer = self.about(function, pod, node).map_err(|e| e.to_string())?.unwrap_or_default();
+        answer.refusal().map_or(Ok(()), |why| Err(why.into_owned()))
+    }
+
+    /// When it has no say.
+    fn tell_of(&self, function: Function, pod: &[u8], node: &str) {
+        if let Err(error) = self.about(function, pod, node) {
+            println!("{error}");
+        }
     }
 }
 
@@ -195,9 +268,12 @@ impl Answer {
     fn refusal(&self) -> Option<Reason> {
         match self.code() {
             SUCCESS | SKIP => None,
-            code if self.reason.is_empty() => Some(format!("the plugin refused it with code {code}").into()),
-            _ => Some(self.reason.clone().into()),
+            code => Some(self.why(code)),
         }
+    }
+
+    fn why(&self, code: u32) -> Reason {
+        if self.reason.is_empty() { format!("the plugin refused it with code {code}").into() } else { self.reason.clone().into() }
     }
 }
 
@@ -214,6 +290,7 @@ fn answer(mut records: &[u8]) -> Result<Option<Answer>> {
             b'w' => answer.reason = text(),
             b'n' => answer.nodes = Some(text().split('\0').filter(|name| !name.is_empty()).map(str::to_owned).collect()),
             b's' => answer.scores = text(),
+            b'm' => answer.nominated = text(),
             _ => {}
         }
         records = rest;
@@ -221,11 +298,9 @@ fn answer(mut records: &[u8]) -> Result<Option<Answer>> {
     Ok(found.map(|result| Answer { result, ..answer }))
 }
 
-/// One operation of the guest's host; what the guest logged goes to the module's log.
+/// One operation of the guest's host.
 fn call(operation: &str, payload: &[u8]) -> Result<Vec<u8>> {
-    let (answer, log) = guest::call(operation, payload);
-    print!("{}", String::from_utf8_lossy(&log));
-    answer.map_err(|e| Error::undecided(format!("the guest failed: {}", String::from_utf8_lossy(&e))))
+    guest::call(operation, payload).map_err(|e| Error::undecided(format!("the guest failed: {}", String::from_utf8_lossy(&e))))
 }
 
 fn encoded(message: &str, row: &[u8]) -> Result<Vec<u8>> {

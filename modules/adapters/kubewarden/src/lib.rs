@@ -57,10 +57,9 @@ impl Admission for Policy {
 
 pintle_sdk::admission!(Policy);
 
-/// One call of the policy; what it logged goes to the module's log.
+/// One call of the policy.
 fn ask<T: for<'a> Deserialize<'a>>(operation: &str, payload: &Value) -> Result<T> {
-    let (answer, log) = guest::call(operation, payload.to_string().as_bytes());
-    print!("{}", String::from_utf8_lossy(&log));
+    let answer = guest::call(operation, payload.to_string().as_bytes());
     let answer = answer.map_err(|e| Error::undecided(format!("the policy failed in {operation}: {}", String::from_utf8_lossy(&e))))?;
     serde_json::from_slice(&answer).map_err(|source| Error::Shape { what: format!("the policy's answer to {operation}"), source })
 }

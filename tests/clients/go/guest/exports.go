@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"unsafe"
 )
 
@@ -21,6 +22,12 @@ func hostNodeName(buffer unsafe.Pointer, limit uint32) uint32
 
 //go:wasmimport k8s.io/scheduler nodeScoreList
 func hostScores(buffer unsafe.Pointer, limit uint32) uint32
+
+//go:wasmimport k8s.io/scheduler nodeToStatusMap
+func hostStatuses(buffer unsafe.Pointer, limit uint32) uint32
+
+//go:wasmimport k8s.io/scheduler result.nominated_node_name
+func hostNominated(text unsafe.Pointer, length uint32)
 
 //go:wasmimport k8s.io/scheduler result.status_reason
 func hostReason(text unsafe.Pointer, length uint32)
@@ -51,6 +58,7 @@ const (
 	success       = 0
 	failed        = 1
 	unschedulable = 2
+	wait          = 4
 )
 
 var config struct{ Reverse bool }
@@ -63,17 +71,29 @@ func init() {
 	}
 }
 
+// refuse says why not.
+func refuse(reason string) uint32 {
+	hostReason(unsafe.Pointer(unsafe.StringData(reason)), uint32(len(reason)))
+	return unschedulable
+}
+
+func log(words ...any) {
+	message := fmt.Sprint(words...)
+	hostLog(0, unsafe.Pointer(unsafe.StringData(message)), uint32(len(message)))
+}
+
 //go:wasmexport filter
 func filter() uint32 {
 	rack, asks := label(read(hostPod), "rack")
+	if rack == "that-breaks" {
+		panic("there is no such rack")
+	}
 	nodeName := string(read(hostNodeName))
 	node := tell(func(text unsafe.Pointer, length uint32) []byte {
 		return read(func(buffer unsafe.Pointer, limit uint32) uint32 { return hostNode(text, length, buffer, limit) })
 	}, nodeName)
 	if has, _ := label(node, "rack"); asks && has != rack {
-		reason := "node(s) of another rack"
-		hostReason(unsafe.Pointer(unsafe.StringData(reason)), uint32(len(reason)))
-		return unschedulable
+		return refuse("node(s) of another rack")
 	}
 	return success
 }
@@ -104,7 +124,54 @@ func normalizescore() uint32 {
 		return failed
 	}
 	hostNormalized(unsafe.Pointer(&text[0]), uint32(len(text)))
-	message := "scored for " + nameOf(read(hostPod))
-	hostLog(0, unsafe.Pointer(unsafe.StringData(message)), uint32(len(message)))
+	log("scored for ", nameOf(read(hostPod)))
 	return success
+}
+
+//go:wasmexport postfilter
+func postfilter() uint64 {
+	statuses := map[string]int{}
+	if err := json.Unmarshal(read(hostStatuses), &statuses); err != nil {
+		return failed
+	}
+	log(len(statuses), " nodes will not do for ", nameOf(read(hostPod)))
+	node := "b-2"
+	hostNominated(unsafe.Pointer(unsafe.StringData(node)), uint32(len(node)))
+	return success
+}
+
+// waited are the pods that have waited.
+var waited = map[string]bool{}
+
+//go:wasmexport permit
+func permit() uint64 {
+	pod := read(hostPod)
+	name := nameOf(pod)
+	switch how, _ := label(pod, "permit"); {
+	case how == "no":
+		return uint64(refuse("no permit for "+name)) << 32
+	case how == "never" || how == "later" && !waited[name]:
+		waited[name] = true
+		return wait<<32 | 200
+	}
+	return success
+}
+
+//go:wasmexport prebind
+func prebind() uint32 {
+	log("prepares ", string(read(hostNodeName)), " for ", nameOf(read(hostPod)))
+	return success
+}
+
+//go:wasmexport bind
+func bind() uint32 {
+	if how, _ := label(read(hostPod), "bind"); how == "no" {
+		return refuse(nameOf(read(hostPod)) + " must not be bound")
+	}
+	return success
+}
+
+//go:wasmexport postbind
+func postbind() {
+	log(nameOf(read(hostPod)), " is bound to ", string(read(hostNodeName)))
 }
