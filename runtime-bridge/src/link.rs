@@ -97,7 +97,10 @@ impl Link {
             return Ok(connection.clone());
         }
         let connection = self.establish().await?;
-        *current = Some(connection.clone());
+        // Told here, not by who noticed the end of the last one: whoever asks first brings the next one up.
+        if current.replace(connection.clone()).is_some() {
+            let _ = self.events.send(Event::HelperRestarted);
+        }
         Ok(connection)
     }
 
@@ -272,11 +275,8 @@ impl Connection {
 
 /// Starts the next helper, so that containers' output is read again and their ends are seen.
 async fn revive(link: Arc<Link>) {
-    match link.connection().await {
-        Ok(_) => {
-            let _ = link.events.send(Event::HelperRestarted);
-        }
-        Err(error) => tracing::error!(%error, "container helper cannot be started again"),
+    if let Err(error) = link.connection().await {
+        tracing::error!(%error, "container helper cannot be started again");
     }
 }
 

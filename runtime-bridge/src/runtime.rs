@@ -424,31 +424,22 @@ impl Runtime {
     /// Waits for the end of a container; at once when it has ended. A container that is not started is waited for as well.
     pub async fn wait(&self, id: &ContainerId) -> Result<Exit> {
         let known = self.known(id)?;
-        let mut events = self.events();
-        loop {
-            // The status is written before the event is sent, and we listen since before we look: nothing is missed.
-            if let Some(exit) = self.status(id, &known).await?.and_then(|status| status.exit) {
-                return Ok(exit);
-            }
-            loop {
-                match events.recv().await {
-                    Ok(Event::Exited { id: ended, exit }) if ended == *id => return Ok(exit),
-                    Ok(Event::Exited { .. }) => {}
-                    Ok(Event::HelperRestarted) | Err(broadcast::error::RecvError::Lagged(_)) => break,
-                    Err(broadcast::error::RecvError::Closed) => {
-                        return Err(Error::HelperUnavailable("the runtime was closed".to_owned()));
-                    }
-                }
-            }
-        }
+        // The status is written before the event is sent.
+        let look = || async { Ok(self.status(id, &known).await?.and_then(|status| status.exit)) };
+        let ended = Event::until_exited(id, self.events(), look).await?;
+        ended.ok_or_else(|| Error::HelperUnavailable("the runtime was closed".to_owned()))
     }
 
     /// Kills if need be, and removes everything of the container but its log. A missing one is not an error.
     pub async fn remove(&self, id: &ContainerId) -> Result<()> {
         let Ok(known) = self.known(id) else { return Ok(()) };
         if self.status(id, &known).await?.is_some_and(|status| status.exit.is_none()) {
-            self.kill(id).await?;
-            self.wait(id).await?;
+            match self.shared.link.ask(Op::KillAll { id: id.clone() }, &[]).await?.0 {
+                Ok(_) => drop(self.wait(id).await?),
+                // Ended just now, or not adopted by the helper that runs: nobody would tell its end. Its group is emptied below.
+                Err(Refusal::NotRunning) => {}
+                Err(refusal) => return Err(refusal.into_error(id.as_str())),
+            }
         }
         self.ask(Op::Forget { id: id.clone() }, id.as_str()).await?;
         let (shared, name) = (self.shared.clone(), id.clone());

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
 
 use crate::error::{Error, Result};
 use crate::label::Labels;
@@ -140,6 +141,34 @@ pub enum Event {
     },
     /// The helper died and was started again; running containers were adopted. Their list is worth reading anew.
     HelperRestarted,
+}
+
+impl Event {
+    /// Waits for the end of a container. `look` says how it has ended, if it has; `events` are followed since before the first look, so
+    /// nothing is missed. `None`: the runtime was closed.
+    ///
+    /// # Errors
+    /// What `look` says.
+    pub async fn until_exited<L: Future<Output = Result<Option<Exit>>>>(
+        id: &ContainerId,
+        mut events: broadcast::Receiver<Self>,
+        look: impl Fn() -> L,
+    ) -> Result<Option<Exit>> {
+        loop {
+            if let Some(exit) = look().await? {
+                return Ok(Some(exit));
+            }
+            loop {
+                match events.recv().await {
+                    Ok(Self::Exited { id: ended, exit }) if ended == *id => return Ok(Some(exit)),
+                    Ok(Self::Exited { .. }) => {}
+                    // Events may have been missed.
+                    Ok(Self::HelperRestarted) | Err(broadcast::error::RecvError::Lagged(_)) => break,
+                    Err(broadcast::error::RecvError::Closed) => return Ok(None),
+                }
+            }
+        }
+    }
 }
 
 /// Use of resources by one container (or one cgroup).

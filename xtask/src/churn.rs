@@ -14,6 +14,7 @@ pub fn churn(args: &[String]) -> Outcome {
     if let Some(unknown) = args.iter().step_by(2).find(|arg| !SETTINGS.iter().any(|(option, ..)| arg == option)) {
         return Err(format!("{unknown}: only --pods N, --seconds S and --seed X").into());
     }
+    let mut seed = String::new();
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(shell::root());
     cargo.args(["test", "--release", "--workspace", "--test", "node", "--", "churn", "--nocapture"]);
@@ -21,6 +22,7 @@ pub fn churn(args: &[String]) -> Outcome {
         let value = given(option).map_or(*usual, String::as_str);
         value.parse::<u64>().map_err(|_| format!("{option} {value}: not a number"))?;
         cargo.env(variable, value);
+        value.clone_into(&mut seed);
     }
-    if cargo.status()?.success() { Ok(()) } else { Err("the churn found something".into()) }
+    if cargo.status()?.success() { Ok(()) } else { Err(format!("the churn of seed {seed} found something").into()) }
 }

@@ -397,7 +397,7 @@ fn release(inputs: &Inputs<'_>, out: &mut Plan) -> bool {
     if !stop_all(inputs, out) || inputs.live.setting_up {
         return false;
     }
-    if inputs.record.sandbox.is_none() && !inputs.live.tearing_down {
+    if inputs.record.sandbox.is_none() && !inputs.live.tearing_down && !inputs.live.begun {
         return true;
     }
     if !inputs.live.tearing_down {
@@ -475,6 +475,7 @@ mod tests {
                 match item {
                     "tearing" => live.tearing_down = true,
                     "setting" => live.setting_up = true,
+                    "begun" => live.begun = true,
                     "removing" => live.removing = true,
                     other => panic!("{other}"),
                 }
@@ -640,6 +641,8 @@ mod tests {
         deleted.check("a=exit:137 b=exit:0", "", "remove");
         deleted.check("a=exit:137 b=exit:0", "removing", "");
         deleted.check("", "setting", "");
+        // A set-up that failed, or was cut short with its daemon, has left an address and volumes.
+        deleted.check("", "begun", "tear-down");
         deleted.gone = true;
         deleted.check("a=exit:137 b=exit:0", "", "forget");
     }

@@ -160,6 +160,8 @@ pub struct Live {
     pub set_up_failures: u32,
     /// A tear-down is in flight.
     pub tearing_down: bool,
+    /// A set-up was begun, and may have left something although there is no sandbox.
+    pub begun: bool,
     /// When a failed tear-down may be tried again.
     pub tear_down_after: Option<Timestamp>,
     /// The final status has reached the kernel and removePod is in flight.
@@ -262,6 +264,11 @@ impl Record {
             addresses: Vec::new(),
             ended: None,
         }
+    }
+
+    /// Runtime ids of all containers' last attempts, ended or not.
+    pub fn container_ids(&self) -> Vec<String> {
+        self.containers.values().filter_map(|record| record.current.as_ref()).map(|attempt| attempt.id.clone()).collect()
     }
 
     /// The attempt that bears a runtime id.

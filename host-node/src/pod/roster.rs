@@ -16,6 +16,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use super::admit;
 use super::note::{Note, View};
 use super::record::{Record, all_containers, ephemeral_containers, is_static, name, namespace, uid};
+use super::steps::until_removed;
 use super::worker::Worker;
 use crate::engine::Engine;
 use crate::error::{Error, Result, Step};
@@ -214,7 +215,8 @@ impl Roster {
         let known: BTreeSet<String> = records
             .iter()
             .flat_map(|(_, record)| {
-                let ids = record.containers.values().filter_map(|c| c.current.as_ref()).map(|a| a.id.clone());
+                // One whose end is in the record was about to be removed.
+                let ids = record.containers.values().filter_map(|c| c.open()).map(|a| a.id.clone());
                 ids.chain(record.sandbox.as_ref().map(|s| s.id.clone())).collect::<Vec<_>>()
             })
             .collect();
@@ -224,15 +226,13 @@ impl Roster {
         }
         for state in containers.values().filter(|s| !known.contains(s.id.as_str())) {
             tracing::info!(container = %state.id, "removing a container that no pod knows");
-            if let Err(error) = node.runtime.remove(&state.id).await {
-                tracing::warn!(container = %state.id, %error, "it stays");
-            }
+            let (runtime, id) = (node.runtime.clone(), state.id.clone());
+            remove_or_insist(async move || runtime.remove(&id).await).await;
         }
         for state in sandboxes.values().filter(|s| !known.contains(s.id.as_str())) {
             tracing::info!(sandbox = %state.id, "removing a sandbox that no pod knows");
-            if let Err(error) = node.runtime.remove_sandbox(&state.id).await {
-                tracing::warn!(sandbox = %state.id, %error, "it stays");
-            }
+            let (runtime, id) = (node.runtime.clone(), state.id.clone());
+            remove_or_insist(async move || runtime.remove_sandbox(&id).await).await;
         }
         for (pod, record) in records {
             let ready = record.sandbox.as_ref().is_none_or(|s| sandboxes.get(&s.id).is_some_and(|s| s.ready));
@@ -240,6 +240,14 @@ impl Roster {
             self.employ(Rc::new(pod), record, |worker| worker.adopt(&containers, ready));
         }
         Ok(())
+    }
+}
+
+/// Removes what no pod knows; what resists goes on being removed while the node serves.
+async fn remove_or_insist(remove: impl AsyncFn() -> pintle_runtime_bridge::Result<()> + 'static) {
+    if let Err(error) = remove().await {
+        tracing::warn!(%error, "it stays for now");
+        tokio::task::spawn_local(async move { until_removed("what no pod knows", remove).await });
     }
 }
 

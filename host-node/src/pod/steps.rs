@@ -111,11 +111,20 @@ pub async fn set_up(node: &Node, pod: &Pod) -> Result<SandboxRecord> {
                     tracing::warn!(pod = name(pod), error = Error::chain(&second), "what plugins made stays for now");
                 }
             }
-            if let Err(second) = node.runtime.remove_sandbox(&sandbox.id).await {
-                tracing::warn!(sandbox = %sandbox.id, error = %second, "a half-made sandbox stays");
-            }
+            let (runtime, id) = (&node.runtime, &sandbox.id);
+            until_removed("a half-made sandbox", async || runtime.remove_sandbox(id).await).await;
             Err(error)
         }
+    }
+}
+
+/// Removes something that no record names (any more): nobody else would do it later, and the runtime's helper may just have been killed.
+pub async fn until_removed(what: &str, remove: impl AsyncFn() -> pintle_runtime_bridge::Result<()>) {
+    let mut pause = Duration::from_millis(250);
+    while let Err(error) = remove().await {
+        tracing::warn!(%error, "{what} stays for now");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(10));
     }
 }
 

@@ -87,6 +87,7 @@ impl Worker {
     /// Takes over what runs: containers of the record are found again by id, or noted as ended.
     pub fn adopt(&mut self, containers: &BTreeMap<String, ContainerState>, sandbox_ready: bool) {
         let pod = self.pod();
+        self.live.begun = true;
         for container in all_containers(&pod).chain(&ephemeral_containers(&pod)) {
             let Some(attempt) = self.attempt(&container.name).filter(|a| a.end.is_none()) else { continue };
             match containers.get(&attempt.id) {
@@ -139,18 +140,22 @@ impl Worker {
 
     /// The sandbox did not survive (the machine restarted): a new one is made, the old one's remains are removed.
     fn lose_sandbox(&mut self, pod: &Rc<Pod>) {
-        let lost = {
+        let (lost, containers) = {
             let mut record = self.view.record.borrow_mut();
             record.sandbox_attempt += u32::from(record.sandbox.is_some());
-            record.sandbox.take()
+            (record.sandbox.take(), record.container_ids())
         };
         if let Some(sandbox) = lost {
             self.say(None, Kind::Normal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
             self.live.tearing_down = true;
             let (node, pod, notes) = (self.node.clone(), pod.clone(), self.notes.clone());
             tokio::task::spawn_local(async move {
-                let result = steps::tear_down(&node, &pod, &[], Some(&sandbox)).await;
-                let _ = notes.send(done(Done::TornDown(result)));
+                // Until it is gone: the record names it no more.
+                while let Err(error) = steps::tear_down(&node, &pod, &containers, Some(&sandbox)).await {
+                    tracing::warn!(pod = name(&pod), error = Error::chain(&error), "a lost sandbox stays for now");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                let _ = notes.send(done(Done::TornDown(Ok(()))));
             });
         }
     }
@@ -309,7 +314,7 @@ impl Worker {
     }
 
     fn set_up(&mut self, pod: Rc<Pod>) {
-        self.live.setting_up = true;
+        (self.live.setting_up, self.live.begun) = (true, true);
         let (node, notes) = (self.node.clone(), self.notes.clone());
         tokio::task::spawn_local(async move {
             let result = steps::set_up(&node, &pod).await;
@@ -419,8 +424,7 @@ impl Worker {
         self.node.proxy.tell(Told::Pod(uid(&pod).to_owned(), Frontends::new()));
         let (containers, sandbox) = {
             let record = self.view.record.borrow();
-            let ids = record.containers.values().filter_map(|r| r.current.as_ref()).map(|a| a.id.clone()).collect::<Vec<_>>();
-            (ids, record.sandbox.clone())
+            (record.container_ids(), record.sandbox.clone())
         };
         let (node, notes) = (self.node.clone(), self.notes.clone());
         tokio::task::spawn_local(async move {
@@ -507,7 +511,7 @@ impl Worker {
             }
             Done::Resized(given, of_pod, result) => self.on_resized(given, of_pod, result),
             Done::TornDown(Ok(())) => {
-                self.live.tearing_down = false;
+                (self.live.tearing_down, self.live.begun) = (false, false);
                 self.view.record.borrow_mut().sandbox = None;
             }
             Done::TornDown(Err(error)) => {
@@ -731,13 +735,7 @@ impl Worker {
         let runtime = self.node.runtime.clone();
         tokio::task::spawn_local(async move {
             let Ok(id) = ContainerId::parse(&id) else { return };
-            // Until it is gone: no record names it any more. The runtime's helper may just have been killed.
-            let mut pause = Duration::from_millis(250);
-            while let Err(error) = runtime.remove(&id).await {
-                tracing::warn!(container = %id, %error, "an ended container stays for now");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(10));
-            }
+            steps::until_removed("an ended container", async || runtime.remove(&id).await).await;
         });
     }
 

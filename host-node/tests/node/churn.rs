@@ -1,10 +1,11 @@
 //! Pods under random kills: of their processes, of the helper, of the daemon, of the kernel's link. At the end what the API says and what is
 //! on the machine are the same, and when all is deleted nothing is left.
 //!
-//! A small sample runs with the other tests; `cargo xtask churn` runs as many pods as long as wanted. What is done follows from a seed.
+//! A small sample runs with the other tests; `cargo xtask churn` runs as many pods as long as wanted. What is done follows from a seed. When they
+//! do not agree, the difference is told, and what the daemon's log has on each part of it.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -17,6 +18,13 @@ use crate::machine::{Machine, patience, pod, run_natively, uid, user_namespaces}
 const PODS: (&str, u64) = ("PINTLE_CHURN_PODS", 6);
 const SECONDS: (&str, u64) = ("PINTLE_CHURN_SECONDS", 3);
 const SEED: (&str, u64) = ("PINTLE_CHURN_SEED", 1);
+/// How often it is said how far things are.
+const PROGRESS: Duration = Duration::from_secs(10);
+/// Lines of the daemon's log told for each thing that does not agree, and for how many things.
+const LINES: usize = 25;
+const THINGS: usize = 6;
+/// Length of an id of containers, and the least of a pod's.
+const ID_DIGITS: usize = 12;
 
 fn setting((name, usual): (&str, u64)) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
@@ -57,40 +65,68 @@ fn shape(number: usize, kind: usize) -> Value {
 }
 
 /// What there is, by what it belongs to.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Books {
     pods: BTreeSet<String>,
     containers: BTreeSet<String>,
+    /// Containers with processes.
+    running: BTreeSet<String>,
     sandboxes: usize,
     addresses: usize,
     links: usize,
+    /// Network namespaces that are held open.
+    namespaces: usize,
 }
 
-/// As the API tells it: every pod with every container ready.
-fn told(kernel: &Kernel) -> Option<Books> {
+impl Books {
+    /// What the machine has and nobody tells of, and the other way round.
+    fn differences(&self, found: &Self) -> Vec<String> {
+        let sets = [
+            ("pod", &self.pods, &found.pods),
+            ("container", &self.containers, &found.containers),
+            ("running container", &self.running, &found.running),
+        ];
+        let numbers = [
+            ("sandboxes", self.sandboxes, found.sandboxes),
+            ("addresses", self.addresses, found.addresses),
+            ("links", self.links, found.links),
+            ("network namespaces", self.namespaces, found.namespaces),
+        ];
+        let sets = sets.into_iter().flat_map(|(what, told, found)| {
+            let only_told = told.difference(found).map(move |name| format!("{what} {name} is told and not there"));
+            only_told.chain(found.difference(told).map(move |name| format!("{what} {name} is there and not told")))
+        });
+        let numbers = numbers.into_iter().filter(|(_, told, found)| told != found);
+        sets.chain(numbers.map(|(what, told, found)| format!("{what}: {told} told, {found} there"))).collect()
+    }
+}
+
+/// As the API tells it: every pod with every container ready; else what is not.
+fn told(kernel: &Kernel) -> Result<Books, Vec<String>> {
     let state = kernel.state.borrow();
-    let mut containers = BTreeSet::new();
-    let mut own_network = 0;
-    for pod in state.pods.values() {
+    let mut books = Books { pods: state.pods.keys().cloned().collect(), sandboxes: state.pods.len(), ..Books::default() };
+    let mut unready = Vec::new();
+    for (uid, pod) in &state.pods {
         let status = &pod["status"];
         let sidecar = |name: &Value| {
             pod["spec"]["initContainers"].as_array().into_iter().flatten().any(|c| c["name"] == *name && c["restartPolicy"] == "Always")
         };
         let inits = status["initContainerStatuses"].as_array().into_iter().flatten().filter(|c| sidecar(&c["name"]));
-        let mains = status["containerStatuses"].as_array()?;
+        let mains = status["containerStatuses"].as_array().map_or(&[][..], Vec::as_slice);
         if mains.is_empty() || !pod["metadata"]["deletionTimestamp"].is_null() {
-            return None;
+            unready.push(format!("pod {uid}, deleted {}: {}", pod["metadata"]["deletionTimestamp"], status));
         }
         for container in inits.chain(mains) {
-            if container["ready"] != true {
-                return None;
+            let id = container["containerID"].as_str().and_then(|id| id.strip_prefix("pintle://"));
+            match id.filter(|_| container["ready"] == true) {
+                Some(id) => drop(books.containers.insert(id.to_owned())),
+                None => unready.push(format!("pod {uid}: {container}")),
             }
-            containers.insert(container["containerID"].as_str()?.strip_prefix("pintle://")?.to_owned());
         }
-        own_network += usize::from(pod["spec"]["hostNetwork"] != true);
+        books.addresses += usize::from(pod["spec"]["hostNetwork"] != true);
     }
-    let pods = state.pods.keys().cloned().collect();
-    Some(Books { pods, containers, sandboxes: state.pods.len(), addresses: own_network, links: own_network })
+    (books.links, books.namespaces, books.running) = (books.addresses, books.addresses, books.containers.clone());
+    if unready.is_empty() { Ok(books) } else { Err(unready) }
 }
 
 fn names(directory: &Path) -> BTreeSet<String> {
@@ -122,8 +158,9 @@ fn found(machine: &Machine) -> Result<Books, String> {
             return Err(format!("mount {target} of {owner}"));
         }
     }
+    let mut running = BTreeSet::new();
     for root in names(Path::new("/sys/fs/cgroup")) {
-        groups(&Path::new("/sys/fs/cgroup").join(root).join(machine.cgroup_parent()), &owned)?;
+        groups(&Path::new("/sys/fs/cgroup").join(root).join(machine.cgroup_parent()), &owned, &containers, &mut running)?;
     }
     if let Some(pin) = names(&run.join("sandboxes")).iter().find(|pin| !sandboxes.contains(*pin)) {
         return Err(format!("pins of {pin}"));
@@ -134,11 +171,45 @@ fn found(machine: &Machine) -> Result<Books, String> {
     }
     let addresses = names(&state.join("addresses")).iter().filter(|name| name.parse::<std::net::Ipv4Addr>().is_ok()).count();
     let links = names(&Path::new("/sys/class/net").join(machine.bridge()).join("brif")).len();
-    Ok(Books { pods, containers, sandboxes: sandboxes.len(), addresses, links })
+    let [helper] = processes(machine).1[..] else { return Err("there is not just one helper".into()) };
+    let namespaces = network_namespaces(helper);
+    Ok(Books { pods, containers, running, sandboxes: sandboxes.len(), addresses, links, namespaces })
 }
 
-/// Every group below belongs to somebody, and so does every process in it.
-fn groups(directory: &Path, owned: &dyn Fn(&str) -> bool) -> Result<(), String> {
+/// Network namespaces that a process holds open, besides its own.
+fn network_namespaces(pid: i32) -> usize {
+    use std::os::unix::fs::MetadataExt;
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let inode = |path: &Path| std::fs::metadata(path).ok().map(|found| found.ino());
+    let own = inode(&process.join("ns/net"));
+    let open = names(&process.join("fd")).into_iter().map(|fd| process.join("fd").join(fd)).filter(|fd| {
+        // A helper that made it has it from a process, one that adopted it from its pin.
+        let target = std::fs::read_link(fd).unwrap_or_default();
+        target.to_string_lossy().starts_with("net:[") || target.ends_with("net")
+    });
+    open.filter_map(|fd| inode(&fd)).filter(|inode| Some(*inode) != own).collect::<BTreeSet<_>>().len()
+}
+
+/// Files of the daemon and the runtime, images aside.
+fn files(machine: &Machine) -> BTreeSet<PathBuf> {
+    let images = machine.state_dir().join("runtime/images");
+    let (mut found, mut waiting) = (BTreeSet::new(), vec![machine.state_dir(), machine.dir.join("run")]);
+    while let Some(directory) = waiting.pop() {
+        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten().filter(|entry| entry.path() != images) {
+            waiting.extend(entry.file_type().is_ok_and(|kind| kind.is_dir()).then(|| entry.path()));
+            found.insert(entry.path());
+        }
+    }
+    found
+}
+
+/// Every group below belongs to somebody, and so does every process in it; gathers the containers that have processes.
+fn groups(
+    directory: &Path,
+    owned: &dyn Fn(&str) -> bool,
+    containers: &BTreeSet<String>,
+    running: &mut BTreeSet<String>,
+) -> Result<(), String> {
     for entry in
         std::fs::read_dir(directory).into_iter().flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
     {
@@ -146,7 +217,15 @@ fn groups(directory: &Path, owned: &dyn Fn(&str) -> bool) -> Result<(), String> 
         if !owned(&name) && !matches!(name.as_str(), "burstable" | "besteffort" | "init") {
             return Err(format!("cgroup {}", entry.path().display()));
         }
-        groups(&entry.path(), owned)?;
+        let inside = std::fs::read_to_string(entry.path().join("cgroup.procs")).unwrap_or_default();
+        if !inside.is_empty() {
+            match containers.contains(&name) {
+                true => drop(running.insert(name)),
+                false if name == "init" => {}
+                false => return Err(format!("processes {inside:?} in cgroup {}", entry.path().display())),
+            }
+        }
+        groups(&entry.path(), owned, containers, running)?;
     }
     Ok(())
 }
@@ -168,7 +247,9 @@ fn processes(machine: &Machine) -> (Vec<i32>, Vec<i32>) {
         let words = String::from_utf8_lossy(&words).into_owned();
         words.starts_with("pintle-container-helper") && words.contains(&mark)
     };
-    let helpers = names(Path::new("/proc")).iter().filter_map(|name| name.parse::<i32>().ok()).filter(helper).collect();
+    let all = names(Path::new("/proc")).into_iter().filter_map(|name| name.parse::<i32>().ok());
+    // The init of a shared PID namespace bears the helper's words, too, but is in its pod's group.
+    let helpers = all.filter(|pid| !inside.contains(pid)).filter(helper).collect();
     (inside, helpers)
 }
 
@@ -178,25 +259,53 @@ fn kill(pid: i32) {
 
 /// Waits until books and machine agree.
 async fn settle(machine: &Machine, kernel: &Kernel, at_most: Duration, what: &str) {
-    let deadline = Instant::now() + at_most;
+    let began = Instant::now();
     loop {
-        let (told, found) = (told(kernel), found(machine));
-        if let (Some(told), Ok(found)) = (&told, &found)
-            && told == found
-        {
-            return;
+        let differences = match (told(kernel), found(machine)) {
+            (Ok(told), Ok(found)) => told.differences(&found),
+            (Ok(_), Err(stray)) => vec![stray],
+            (Err(unready), found) => unready.into_iter().chain(found.err()).collect(),
+        };
+        if differences.is_empty() {
+            return println!("{what}: API and machine agree after {:.1} s", began.elapsed().as_secs_f64());
         }
-        if Instant::now() > deadline {
-            let waiting: Vec<_> = kernel
-                .state
-                .borrow()
-                .pods
-                .values()
-                .map(|pod| format!("{} {:#}", pod["metadata"]["name"], pod["status"]["containerStatuses"]))
-                .collect();
-            panic!("{what}: the API tells {told:#?}\nthe machine has {found:#?}\n{}", waiting.join("\n"));
+        if began.elapsed() > at_most {
+            let log = std::fs::read_to_string(machine.dir.join("node.log")).unwrap_or_default();
+            let helper = std::fs::read_to_string(machine.dir.join("run/helper.log")).unwrap_or_default();
+            println!("--- helper.log\n{helper}");
+            tell(&differences, &log);
+            panic!("{what}, {} things do not agree:\n{}", differences.len(), differences.join("\n"));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What the log has on the ids in these words.
+fn tell(differences: &[String], log: &str) {
+    let ids = differences.iter().flat_map(|text| text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-'));
+    let ids: BTreeSet<&str> =
+        ids.filter(|id| id.starts_with("churn-") || id.len() >= ID_DIGITS && id.bytes().all(|b| b.is_ascii_hexdigit())).collect();
+    for id in ids.into_iter().take(THINGS) {
+        // A line of the log has a pod's name or its uid.
+        let name = id.trim_end_matches("-0001-4000");
+        let whole =
+            |line: &&str| line.match_indices(name).any(|(at, _)| !line[at + name.len()..].starts_with(|c: char| c.is_ascii_digit()));
+        let lines: Vec<&str> = log.lines().filter(whole).collect();
+        println!("--- {id} in node.log, {} lines\n{}", lines.len(), lines[lines.len().saturating_sub(LINES)..].join("\n"));
+    }
+}
+
+/// What was done so far.
+#[derive(Default)]
+struct Done([u32; 6]);
+
+impl std::fmt::Display for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [processes, helpers, daemons, deleted, erased, links] = self.0;
+        write!(
+            f,
+            "killed: {processes} processes, {helpers} helpers, {daemons} daemons; pods: {deleted} deleted, {erased} erased; {links} turns of the kernel's link"
+        )
     }
 }
 
@@ -209,6 +318,10 @@ fn churn_leaves_nothing_behind_and_api_and_machine_agree() {
         let mut dice = Dice(seed);
         machine.extra = vec!["--max-pods".into(), (count + 10).to_string()];
         machine.start(&kernel);
+        kernel.until("a heartbeat", |s| (s.leases > 0).then_some(())).await;
+        let mut before = files(&machine);
+        // Made with the first pod, to stay.
+        before.extend(["logs", "addresses", "pods"].map(|name| machine.state_dir().join(name)));
         let mut made = 0;
         let mut put = async |dice: &mut Dice| {
             made += 1;
@@ -218,11 +331,15 @@ fn churn_leaves_nothing_behind_and_api_and_machine_agree() {
             put(&mut dice).await;
         }
         settle(&machine, &kernel, patience(60) + time, "at the start").await;
-        let end = Instant::now() + time;
-        let (mut away, mut done) = (false, [0u32; 6]);
-        while Instant::now() < end {
+        let (began, mut told_at) = (Instant::now(), Instant::now());
+        let (mut away, mut done) = (false, Done::default());
+        while began.elapsed() < time {
+            if told_at.elapsed() >= PROGRESS {
+                told_at = Instant::now();
+                println!("{} s of {}; {done}", began.elapsed().as_secs(), time.as_secs());
+            }
             let action = [0, 0, 0, 1, 2, 3, 3, 3, 4, 5][dice.below(10)];
-            done[action] += 1;
+            done.0[action] += 1;
             let (inside, helpers) = processes(&machine);
             let uids: Vec<String> = kernel.state.borrow().pods.keys().cloned().collect();
             match action {
@@ -256,10 +373,7 @@ fn churn_leaves_nothing_behind_and_api_and_machine_agree() {
             let pause = u64::try_from(dice.below(150)).unwrap_or(0);
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
-        println!(
-            "done: processes {}, helpers {}, daemons {}, deletes {}, erasures {}, links {}",
-            done[0], done[1], done[2], done[3], done[4], done[5]
-        );
+        println!("{done}");
         kernel.come_back();
         let at_most = patience(60) + time;
         let deadline = Instant::now() + at_most;
@@ -281,6 +395,15 @@ fn churn_leaves_nothing_behind_and_api_and_machine_agree() {
         settle(&machine, &kernel, at_most, "after all were deleted").await;
         let (inside, helpers) = processes(&machine);
         assert_eq!((inside.len(), helpers.len()), (0, 1), "no process but one helper");
+        let deadline = Instant::now() + patience(60);
+        loop {
+            let left: Vec<_> = files(&machine).difference(&before).cloned().collect();
+            if left.is_empty() {
+                break;
+            }
+            assert!(Instant::now() < deadline, "files stay: {left:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         machine.kill();
         machine.purge();
         assert_eq!(machine.remains(), Vec::<String>::new());

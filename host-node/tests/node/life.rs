@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::machine::{patience, pod, run, uid};
+use crate::machine::{patience, pod, run, run_natively, uid};
 
 #[test]
 fn a_pod_runs_answers_on_its_address_and_is_deleted_gracefully() {
@@ -72,6 +72,67 @@ fn a_pod_runs_answers_on_its_address_and_is_deleted_gracefully() {
         let files = machine.state_dir().join("pods").join(uid(&web));
         kernel.until("its files to go", |_| (!files.exists()).then_some(())).await;
     });
+}
+
+#[test]
+fn a_pod_has_no_process_but_its_workloads_own() {
+    run_natively(18, "containerd has a pause process and a shim", |mut machine, kernel| async move {
+        machine.start(&kernel);
+        kernel.until("a heartbeat", |s| (s.leases > 0).then_some(())).await;
+        let (daemon, mark) = (machine.pid(), machine.dir.to_string_lossy().into_owned());
+        // The daemon, the helper that it started, and whatever these have started since.
+        let family = || {
+            let all = all_processes();
+            let helpers = all.iter().filter(|p| p.words.starts_with("pintle-container-helper ") && p.words.contains(&mark)).map(|p| p.pid);
+            let mut family: Vec<u32> = helpers.chain([daemon]).collect();
+            let roots = family.len();
+            let mut at = 0;
+            while let Some(parent) = family.get(at).copied() {
+                family.extend(all.iter().filter(|p| p.parent == parent && !family.contains(&p.pid)).map(|p| p.pid).collect::<Vec<_>>());
+                at += 1;
+            }
+            let words = |pid: &u32| all.iter().find(|p| p.pid == *pid).map(|p| p.words.clone());
+            let mut children: Vec<String> = family[roots..].iter().filter_map(words).collect();
+            children.sort();
+            (roots, children)
+        };
+        assert_eq!(family(), (2, Vec::new()), "the daemon and one helper");
+        let sleeping = |name: &str, seconds: u32| json!({ "name": name, "command": ["sleep", seconds.to_string()] });
+        let one = pod("one", json!({ "containers": [sleeping("c", 5001)] }));
+        let two = pod(
+            "two",
+            json!({ "initContainers": [{ "name": "i", "command": ["true"] }], "containers": [sleeping("c", 5002), sleeping("d", 5003)] }),
+        );
+        for pod in [&one, &two] {
+            kernel.put_pod(pod.clone()).await;
+        }
+        for pod in [&one, &two] {
+            kernel.until_ready(uid(pod)).await;
+        }
+        assert_eq!(family(), (2, ["sleep 5001 ", "sleep 5002 ", "sleep 5003 "].map(str::to_owned).to_vec()));
+        for pod in [&one, &two] {
+            kernel.delete_pod(uid(pod), 0).await;
+            kernel.until_removed(uid(pod)).await;
+        }
+        kernel.until("nothing to run", |_| (family() == (2, Vec::new())).then_some(())).await;
+    });
+}
+
+struct Process {
+    pid: u32,
+    parent: u32,
+    words: String,
+}
+
+fn all_processes() -> Vec<Process> {
+    let read = |entry: std::fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let words = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        Some(Process { pid, parent, words: String::from_utf8_lossy(&words).replace('\0', " ") })
+    };
+    std::fs::read_dir("/proc").expect("readable").flatten().filter_map(read).collect()
 }
 
 fn get(address: &str) -> Option<String> {

@@ -25,7 +25,7 @@ async fn mirror(kernel: &Kernel, what: &str, test: impl Fn(&Value) -> bool) -> V
 
 #[test]
 fn pods_of_a_directory_run_without_the_kernel_and_are_mirrored_when_it_is_there() {
-    run(71, |mut machine, kernel| async move {
+    run(75, |mut machine, kernel| async move {
         let (manifests, out) = (machine.dir.join("manifests"), machine.dir.join("out"));
         for directory in [&manifests, &out] {
             std::fs::create_dir_all(directory).expect("a directory");

@@ -323,20 +323,9 @@ impl Cri {
     /// # Errors
     /// [`Error::ContainerNotFound`], [`Error::Remote`].
     pub async fn wait(&self, id: &ContainerId) -> Result<Exit> {
-        let mut events = self.events();
-        loop {
-            if let Some(exit) = exit_of(&self.status(id).await?) {
-                return Ok(exit);
-            }
-            loop {
-                match events.recv().await {
-                    Ok(Event::Exited { id: ended, exit }) if ended == *id => return Ok(exit),
-                    Ok(Event::Exited { .. }) => {}
-                    Ok(Event::HelperRestarted) | Err(broadcast::error::RecvError::Lagged(_)) => break,
-                    Err(broadcast::error::RecvError::Closed) => return Err(Error::remote("ContainerStatus", "the runtime was closed")),
-                }
-            }
-        }
+        let look = || async { Ok(exit_of(&self.status(id).await?)) };
+        let ended = Event::until_exited(id, self.events(), look).await?;
+        ended.ok_or_else(|| Error::remote("ContainerStatus", "the runtime was closed"))
     }
 
     /// Kills if need be, and removes everything of the container but its log. A missing one is not an error.

@@ -48,10 +48,11 @@ impl Drop for Holder {
 impl Holder {
     /// Makes a user namespace that maps `range`, and `kinds` of namespaces in it.
     pub(crate) fn start(range: IdRange, kinds: libc::c_int) -> Result<Self, Refusal> {
+        let helper = nix::unistd::getpid();
         // SAFETY: the helper is single-threaded.
         let cloned = unsafe { sys::clone3((libc::CLONE_NEWUSER | kinds) as u64, None) };
         match cloned.map_err(|e| Refusal::os("make a user namespace", e))? {
-            Cloned::Child => hold(),
+            Cloned::Child => hold(helper),
             Cloned::Parent { pid, pidfd } => {
                 let holder = Self { pid, pidfd };
                 for file in ["uid_map", "gid_map"] {
@@ -79,8 +80,13 @@ impl Holder {
 }
 
 /// Waits to be killed, with nothing in its hands.
-fn hold() -> ! {
+fn hold(helper: nix::unistd::Pid) -> ! {
     let _ = sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0);
+    if nix::unistd::getppid() != helper {
+        // It died before that was asked for.
+        // SAFETY: ends this process without running the helper's exit handlers.
+        unsafe { libc::_exit(1) }
+    }
     // SAFETY: this process uses none of the descriptors that it inherited.
     unsafe { libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) };
     loop {

@@ -21,6 +21,8 @@ use crate::sys;
 
 /// Layers fetched and unpacked at the same time.
 const PARALLEL_LAYERS: usize = 4;
+/// Of a layer as it comes, and as it is unpacked.
+const BUFFER_BYTES: usize = 256 << 10;
 const LAYER_NAME_DIGITS: usize = 24;
 /// Annotation of an OCI layout's index that names an image.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -252,7 +254,9 @@ impl Store {
         let reader = source.stream(descriptor).await?;
         let work = self.shared.root.join("unpacking").join(sys::random_hex(12));
         let (descriptor, diff, limits) = (descriptor.clone(), diff.to_owned(), self.shared.limits.clone());
-        let unpacked = tokio::task::spawn_blocking(move || {
+        let (sender, unpacked) = tokio::sync::oneshot::channel();
+        // A thread of its own: it works for seconds, and the daemon's few that may block start containers meanwhile.
+        std::thread::spawn(move || {
             let result = unpack_verified(reader, &work, &descriptor, &diff, &limits);
             let placed = result.and_then(|()| match fs::rename(&work, &target) {
                 // A pull that was given up in the middle went on unpacking, and was first.
@@ -260,7 +264,7 @@ impl Store {
                 other => other.map_err(store_error("place layer")),
             });
             let _ = fs::remove_dir_all(&work);
-            placed
+            let _ = sender.send(placed);
         });
         unpacked.await.map_err(|_| store_error("unpack")(io::ErrorKind::Interrupted.into()))?
     }
@@ -448,14 +452,15 @@ fn unpack_verified(reader: Box<dyn Read + Send>, work: &Path, descriptor: &Descr
     let root = File::open(work).map_err(store_error("open layer directory"))?;
     nix::sys::stat::fchmod(&root, nix::sys::stat::Mode::from_bits_truncate(0o755))
         .map_err(|e| store_error("make layer directory")(e.into()))?;
-    let mut compressed = Hashing::new(BufReader::with_capacity(256 * 1024, reader), u64::MAX);
+    let mut compressed = Hashing::new(BufReader::with_capacity(BUFFER_BYTES, reader), u64::MAX);
     let result = decoded(&mut compressed, descriptor.media_type.as_deref()).map(|decoder| {
         // Headers and padding come on top of the files' bytes.
         let archive_max = limits.layer_bytes_max.saturating_add(limits.layer_files_max.saturating_mul(2048));
-        let mut archive = Hashing::new(decoder, archive_max);
+        // Decompressed and hashed in large pieces, whatever is read of them.
+        let mut archive = BufReader::with_capacity(BUFFER_BYTES, Hashing::new(decoder, archive_max));
         let unpacked = unpack(&mut archive, root.as_fd(), limits);
         let rest = unpacked.is_ok().then(|| io::copy(&mut archive, &mut io::sink()));
-        (unpacked, rest, archive.hexadecimal())
+        (unpacked, rest, archive.into_inner().hexadecimal())
     });
     // First whether the bytes are the promised ones; only then what is wrong inside them.
     let rest = io::copy(&mut compressed, &mut io::sink());
