@@ -84,6 +84,14 @@ impl Cluster {
         Ok(command)
     }
 
+    /// The words before a command that put it into a node's network and mounts, as its daemon is.
+    pub fn inside_node(&self, node: &str) -> Result<Vec<String>, Error> {
+        let text = run(&mut self.pintle("layout"))?;
+        let prefix = text.lines().find_map(|l| l.strip_prefix("network-namespaces=")).unwrap_or_default().trim_end_matches('*');
+        let mounts = self.data_dir.join("run").join(format!("{node}.mnt"));
+        Ok(["nsenter".into(), format!("--mount={}", mounts.display()), format!("--net=/run/netns/{prefix}{node}")].into())
+    }
+
     fn pintle(&self, verb: &str) -> Command {
         let mut command = Command::new(programs().join("pintle"));
         command.arg(verb).arg("--data-dir").arg(&self.data_dir);

@@ -64,6 +64,38 @@ pub fn busybox(version: &str) -> Result<Image, Error> {
     Ok(assemble(&[layer], &config))
 }
 
+/// An image of nothing but a process that waits.
+pub fn pause() -> Result<Image, Error> {
+    let binary = fs::read(BUSYBOX).map_err(Error::io(format!("reading {BUSYBOX} (Debian package busybox-static)")))?;
+    let mut layer = tar::Builder::new(Vec::new());
+    let plain = entry(&mut layer, tar::EntryType::Regular, "busybox", 0o755, &binary).and_then(|()| layer.into_inner());
+    let layer = Layer::of_archive(plain.map_err(Error::io("writing a layer"))?)?;
+    Ok(assemble(&[layer], &json!({"Cmd": ["/busybox", "sleep", "2000000000"]})))
+}
+
+/// An image of many files, `files` in each of `layers` layers, 10 KB on average, which halve when they are packed.
+pub fn many_files(layers: usize, files: usize) -> Result<Image, Error> {
+    let mut state = 1u64;
+    let mut random = || {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        state >> 24
+    };
+    let mut made = Vec::new();
+    for layer in 0..layers {
+        let mut archive = tar::Builder::new(Vec::new());
+        for file in 0..files {
+            let size = 1000 + usize::try_from(random() % 18_000).unwrap_or_default();
+            let block = || [random().to_le_bytes(), random().to_le_bytes(), *b"the same", *b"as ever\n"].concat();
+            let mut content: Vec<u8> = std::iter::repeat_with(block).take(size / 32 + 1).flatten().collect();
+            content.truncate(size);
+            let path = format!("usr/share/layer-{layer}/{}/file-{file}", file / 100);
+            entry(&mut archive, tar::EntryType::Regular, &path, 0o644, &content).map_err(Error::io("writing a layer"))?;
+        }
+        made.push(Layer::of_archive(archive.into_inner().map_err(Error::io("writing a layer"))?)?);
+    }
+    Ok(assemble(&made, &json!({"Cmd": ["/bin/sh"]})))
+}
+
 /// A layer: its gzipped archive, and the digest of the plain one.
 #[derive(Clone)]
 pub struct Layer {

@@ -45,6 +45,8 @@ pub const FOR_BENCH: &[Need] = &[
     Need { proof: "runc", package: "runc" },
     Need { proof: "etcd", package: "etcd-server" },
     Need { proof: "etcdctl", package: "etcd-client" },
+    Need { proof: "containerd", package: "containerd" },
+    Need { proof: "/usr/lib/cni/loopback", package: "containernetworking-plugins" },
 ];
 
 /// Installs the packages whose proof is missing.

@@ -6,6 +6,7 @@
 mod machinery;
 mod network;
 mod node;
+mod peer;
 
 use crate::{Outcome, compile, needs};
 use pintle_tests::{cluster::Cluster, image, registry::Registry};
@@ -49,7 +50,8 @@ const GROUPS: &[(&str, fn(&Bench) -> Rows)] = &[
     ("hostile", hostile),
     ("network", network::network),
     ("dns", network::dns),
-    ("pod", pod),
+    ("pod", node::start),
+    ("pull", node::pull),
     ("node", node::pods),
 ];
 
@@ -180,10 +182,10 @@ fn against(mut row: Row, peer: f64) -> Row {
     row
 }
 
-/// etcd's own load tool against a fresh etcd on this disk, in puts a second.
 /// The clients that etcd's own check runs with at the load asked for below.
 const ETCD_CLIENTS: &str = "1000";
 
+/// etcd's own load tool against a fresh etcd on this disk, in puts a second.
 fn etcd_puts() -> Result<f64, Box<dyn Error>> {
     let dir = target().join("bench-etcd");
     let _ = fs::remove_dir_all(&dir);
@@ -350,17 +352,4 @@ fn hostile(bench: &Bench) -> Rows {
     }
     let peer = median("hostile_p99_ratio", "", "", alone).value;
     Ok(vec![against(median("hostile_p99_ratio", "ms, ratio beside five hostile modules/alone", "2", beside), peer)])
-}
-
-fn pod(bench: &Bench) -> Rows {
-    bench.cluster.down(&["--delete-data"])?;
-    let registry = SocketAddr::from((bench.cluster.gateway()?, REGISTRY_PORT));
-    bench.cluster.up(1, &["--registry-mirror", &format!("registry.pintle.test=http://{registry}")])?;
-    let server = Registry::start(registry, &target().join("bench-registry"))?;
-    server.push(&image::busybox("1")?, "web", "1")?;
-    let rss = bench.rss_mb("node-1")?;
-    let measured = bench.load("pod-start", &["--count", "30"])?;
-    let mut row = median("pod_start_p50_ms", "ms", "150 ms", vec![number(&measured, "/ms/p50")?]);
-    (row.min, row.max, row.runs) = (number(&measured, "/ms/min")?, number(&measured, "/ms/max")?, 30);
-    Ok(vec![row, median("node_rss_mb", "MB", "30 MB", vec![rss])])
 }
