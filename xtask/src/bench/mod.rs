@@ -4,6 +4,7 @@
 //! here says why instead of a number.
 
 mod machinery;
+mod modules;
 mod network;
 mod node;
 mod peer;
@@ -37,7 +38,9 @@ type Rows = Result<Vec<Row>, Box<dyn Error>>;
 /// What can be measured: a name to select it by, and how.
 const GROUPS: &[(&str, fn(&Bench) -> Rows)] = &[
     ("store", store),
-    ("admission", admission),
+    ("admission", modules::admission),
+    ("judged", modules::judged),
+    ("languages", modules::languages),
     ("container", container),
     ("ready", ready),
     ("api", api),
@@ -230,27 +233,6 @@ fn store(bench: &Bench) -> Rows {
     Ok(vec![
         against(median("store_vs_etcd", "puts/s, ratio ours/etcd", "3x etcd", puts), peer),
         against(median("create_vs_etcd", "creates/s, ratio ours/etcd", "as many as etcd's puts", creates), peer),
-    ])
-}
-
-fn admission(bench: &Bench) -> Rows {
-    bench.kernel()?;
-    let webhook = bench.load("webhook", &["--count", "2000"])?;
-    let host: Vec<Value> = (0..3).map(|_| example("bench_host", &[])).collect::<Result<_, _>>()?;
-    let all = |pointer: &str| host.iter().map(|v| number(v, pointer)).collect::<Result<Vec<_>, _>>();
-    let p50 = median("admission_p50_us", "us", "25 us", all("/admission_p50_us")?);
-    let mut versus = median("admission_vs_webhook", "us, ratio ours/webhook's time", "0.02", all("/admission_p50_us")?);
-    versus = against(versus, number(&webhook, "/us/p50")?);
-    Ok(vec![
-        p50,
-        median("admission_p99_us", "us", "100 us", all("/admission_p99_us")?),
-        versus,
-        median("recorded_p50_us", "us, a verdict while the module is recorded", "5% more than without", all("/recorded_p50_us")?),
-        median("shadowed_p50_us", "us, a verdict while a shadow is asked, too", "5% more than without", all("/shadowed_p50_us")?),
-        median("plugin_us", "us, a scheduler plugin for a pod at 5,000 nodes", "30 us", all("/plugin_us")?),
-        median("module_cold_ms", "ms", "1,000: compiled and started the first time", all("/cold_ms")?),
-        median("swap_lost", "calls", "0", all("/swap_lost")?),
-        median("swap_pause_ms", "ms", "5 ms", all("/swap_pause_ms")?),
     ])
 }
 

@@ -13,7 +13,7 @@ use pintle_tests::{Error, cluster::Cluster, https::Api};
 use serde_json::Value;
 use std::{process::ExitCode, time::Duration};
 
-const USAGE: &str = "pintle-load dns|ready|creates|gets|steady|watch|bind|pod-start|pod-burst|fill|webhook|pods|list|watchers|apply|strategic --data-dir DIR --port PORT [--clients N] [--seconds N] [--count N] [--form json|protobuf|table]";
+const USAGE: &str = "pintle-load dns|ready|creates|gets|steady|watch|bind|pod-start|pod-burst|fill|webhook|judged|pods|list|watchers|apply|strategic --data-dir DIR --port PORT [--clients N] [--seconds N] [--count N] [--form json|protobuf|table]";
 
 /// What to measure, and how hard.
 pub struct Options {
@@ -91,6 +91,7 @@ async fn measure(what: &str, options: &Options) -> Result<Value, Error> {
         "pod-start" => pods::start(options).await,
         "pod-burst" => pods::burst(options).await,
         "webhook" => webhook::webhook(options).await,
+        "judged" => webhook::judged(options).await,
         "pods" => machinery::pods(options).await,
         "list" => machinery::list(options).await,
         "watchers" => machinery::watchers(options).await,
