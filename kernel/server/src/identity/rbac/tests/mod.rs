@@ -49,8 +49,9 @@ fn a_binding_names_users_groups_and_service_accounts() {
     }))
     .unwrap();
     let account = Caller::user("system:serviceaccount:ns:s", Vec::<String>::new());
-    assert!(binding.names(&account, "ns"));
-    assert!(!binding.names(&account, "other"));
-    assert!(!binding.names(&account, ""));
-    assert!(binding.names(&Caller::user("u", ["g"]), "other"));
+    let names = |caller, namespace| binding.subject(caller, namespace).map(|subject| subject.name.as_str());
+    assert_eq!(names(&account, "ns"), Some("s"));
+    assert_eq!(names(&account, "other"), None);
+    assert_eq!(names(&account, ""), None);
+    assert_eq!(names(&Caller::user("u", ["g"]), "other"), Some("g"));
 }
