@@ -426,12 +426,13 @@ pub enum StartEnd {
     HookFailed(String),
 }
 
-/// Starts a created container; `started` is told as soon as its program runs, before the hook.
+/// Starts a created container, unless it `runs` already; `started` is told as soon as its program runs, before the hook.
 pub async fn start(
     node: &Node,
     pod: &Pod,
     container: &Container,
     attempt: &Attempt,
+    runs: bool,
     address: Option<IpAddr>,
     started: impl FnOnce(),
 ) -> StartEnd {
@@ -440,7 +441,7 @@ pub async fn start(
         Ok(id) => id,
         Err(error) => return StartEnd::Failed(error.to_string()),
     };
-    if let Err(error) = node.runtime.start(&id).await {
+    if !runs && let Err(error) = node.runtime.start(&id).await {
         return StartEnd::Failed(Error::chain(&error));
     }
     clock.passed("process");

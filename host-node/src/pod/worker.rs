@@ -91,6 +91,10 @@ impl Worker {
         for container in all_containers(&pod).chain(&ephemeral_containers(&pod)) {
             let Some(attempt) = self.attempt(&container.name).filter(|a| a.end.is_none()) else { continue };
             match containers.get(&attempt.id) {
+                // The daemon before ended in the middle of the start: the rest of it follows.
+                Some(state) if state.phase == Phase::Created || state.phase == Phase::Running && attempt.started_at.is_none() => {
+                    self.finish_start(container.clone(), attempt, state.phase == Phase::Running);
+                }
                 Some(state) if state.phase == Phase::Running => {
                     self.node.roster.own(&attempt.id, uid(&pod));
                     let ready_before = ready_in_api(&pod, &format!("{}{}", self.node.machine.id_scheme, attempt.id));
@@ -99,7 +103,6 @@ impl Worker {
                     live.ready = container.readiness_probe.is_none() || ready_before;
                     self.probe(container, &attempt.id);
                 }
-                Some(state) if state.phase == Phase::Created => self.start_created(container.clone(), attempt),
                 Some(state) => {
                     let exit = state.exit.clone().unwrap_or(Exit { code: 255, signal: None, cause: ExitCause::Unobserved, at_ns: 0 });
                     self.on_exit(&attempt.id, &exit);
@@ -358,7 +361,8 @@ impl Worker {
         });
     }
 
-    fn start_created(&mut self, container: Container, attempt: Attempt) {
+    /// Starts a created container, unless it `runs` already, and does what follows a start.
+    fn finish_start(&mut self, container: Container, attempt: Attempt, runs: bool) {
         let pod = self.pod();
         self.node.roster.own(&attempt.id, uid(&pod));
         self.live(&container.name).doing = Doing::Starting;
@@ -369,7 +373,7 @@ impl Worker {
             let started = || {
                 let _ = tell.send(done(Done::Started(container.name.clone(), Timestamp::now())));
             };
-            let end = steps::start(&node, &pod, &container, &attempt, address, started).await;
+            let end = steps::start(&node, &pod, &container, &attempt, runs, address, started).await;
             let _ = notes.send(done(Done::StartEnd(container.name, end)));
         });
     }
@@ -616,7 +620,7 @@ impl Worker {
         self.save();
         self.say(Some(name), Kind::Normal, "Created", &format!("Container created: {name}"));
         match find(&self.pod(), name) {
-            Some(container) => self.start_created(container, attempt),
+            Some(container) => self.finish_start(container, attempt, false),
             None => self.live(name).doing = Doing::Idle,
         }
     }
