@@ -247,7 +247,8 @@ fn whole(setup: &Setup) -> Outcome {
     kubectl.run(&["delete", "pod/csi", "pvc/csi", "--timeout=60s"])?;
     gone("pv")?;
     gone("volumeattachments")?;
-    ensure!(!data(setup).join("volumes").join(&handle).exists() && calls(setup, "DeleteVolume").len() == 1, "the driver has deleted it");
+    // The sidecar may ask twice: the specification has it that the second changes nothing.
+    ensure!(!data(setup).join("volumes").join(&handle).exists() && !calls(setup, "DeleteVolume").is_empty(), "the driver has deleted it");
     // Away with it all.
     kubectl.run(&[
         "delete",
