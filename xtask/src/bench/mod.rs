@@ -10,12 +10,11 @@ mod node;
 mod peer;
 
 use crate::{Outcome, compile, needs};
-use pintle_tests::{cluster::Cluster, image, registry::Registry};
+use pintle_tests::cluster::Cluster;
 use serde_json::{Value, json};
 use std::{
     error::Error,
     fs,
-    net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, Stdio},
 };
