@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::message::{CapacityRange, NodeExpandVolumeRequest, NodeExpandVolumeResponse, can};
 use super::record::{self, Record};
-use super::volume::{capability_of, secret, secrets};
+use super::volume::{capability, secret, secrets};
 use crate::api::Patch;
 use crate::error::{Error, Result};
 use crate::link::Reference;
@@ -71,14 +71,16 @@ async fn grow(node: &Node, pod: &str, record: &Record, volume: &PersistentVolume
     if driver.can(can::EXPAND) {
         let lock = csi.lock(&record.driver_name, &record.volume_handle);
         let _held = lock.lock().await;
-        let source = volume.spec.as_ref().and_then(|spec| spec.csi.clone()).unwrap_or_default();
+        let spec = volume.spec.clone().unwrap_or_default();
+        let source = spec.csi.unwrap_or_default();
+        let (fs_type, flags) = (source.fs_type.as_deref().unwrap_or_default(), spec.mount_options.unwrap_or_default());
         let staging = record::staging(&csi.dir, &record.driver_name, &record.volume_handle)?;
         let request = NodeExpandVolumeRequest {
             volume_id: record.volume_handle.clone(),
             volume_path: record::directory(&csi.dir, pod, &record.name)?.join("mount").display().to_string(),
             capacity_range: Some(CapacityRange { required_bytes: wanted }),
             staging_target_path: staging.display().to_string(),
-            volume_capability: Some(capability_of(&driver, volume)),
+            volume_capability: Some(capability(&driver, fs_type, &flags, &spec.access_modes.unwrap_or_default(), None)),
             secrets: secrets(&node.kernel, secret(&source, |source| &source.node_expand_secret_ref)).await?,
         };
         driver.call::<NodeExpandVolumeResponse>("NodeExpandVolume", &request).await?;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::message::{
-    self as m, Empty, MountVolume, NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest,
+    Empty, MountVolume, NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest,
     VolumeCapability, access_mode, can,
 };
 use super::record::{self, Record, hash};
@@ -177,7 +177,7 @@ impl Csi {
             false => Words::new(),
         };
         let group = crate::volume::fs_group(pod).filter(|_| !wanted.read_only && wishes.takes_group(&wanted.fs_type, &wanted.modes));
-        let capability = capability(&driver, &wanted, group);
+        let capability = capability(&driver, &wanted.fs_type, &wanted.mount_flags, &wanted.modes, group);
         let mut staging_target_path = String::new();
         if record.is_persistent() && driver.can(can::STAGE) {
             let staging = record::staging(&self.dir, &record.driver_name, &record.volume_handle)?;
@@ -315,21 +315,12 @@ impl Csi {
     }
 }
 
-/// What a driver calls the way in which a volume is used.
-fn capability(driver: &Driver, wanted: &Wanted, group: Option<u32>) -> VolumeCapability {
+/// What a driver calls the way in which a volume is used. Its files are given to the group by the driver that can.
+pub(super) fn capability(driver: &Driver, fs_type: &str, mount_flags: &[String], modes: &[String], group: Option<u32>) -> VolumeCapability {
     let group = group.filter(|_| driver.can(can::MOUNT_GROUP)).map(|group| group.to_string()).unwrap_or_default();
-    let mount = MountVolume { fs_type: wanted.fs_type.clone(), mount_flags: wanted.mount_flags.clone(), volume_mount_group: group };
-    let mode = wanted.modes.first().map_or("ReadWriteOnce", String::as_str);
+    let mount = MountVolume { fs_type: fs_type.to_owned(), mount_flags: mount_flags.to_vec(), volume_mount_group: group };
+    let mode = modes.first().map_or("ReadWriteOnce", String::as_str);
     VolumeCapability { mount: Some(mount), access_mode: Some(access_mode(mode, driver.can(can::SINGLE_NODE_MULTI_WRITER))) }
-}
-
-/// The same for a volume that has a PersistentVolume already.
-pub(super) fn capability_of(driver: &super::Driver, found: &PersistentVolume) -> m::VolumeCapability {
-    let spec = found.spec.clone().unwrap_or_default();
-    let mode = spec.access_modes.unwrap_or_default().into_iter().next().unwrap_or_default();
-    let fs_type = spec.csi.and_then(|csi| csi.fs_type).unwrap_or_default();
-    let mount = MountVolume { fs_type, mount_flags: spec.mount_options.unwrap_or_default(), ..MountVolume::default() };
-    VolumeCapability { mount: Some(mount), access_mode: Some(access_mode(&mode, driver.can(can::SINGLE_NODE_MULTI_WRITER))) }
 }
 
 /// Waits until a volume is attached; what whoever did it told.

@@ -130,30 +130,33 @@ func (d *Driver) NodeUnpublishVolume(_ context.Context, r *csi.NodeUnpublishVolu
 	return &csi.NodeUnpublishVolumeResponse{}, unbind(r.TargetPath)
 }
 
-func (d *Driver) NodeExpandVolume(_ context.Context, r *csi.NodeExpandVolumeRequest) (*csi.NodeExpandVolumeResponse, error) {
-	if r.VolumeId == "" || r.VolumePath == "" {
+// The volume that is said to be at a path.
+func (d *Driver) at(id, path string) (*volume, error) {
+	if id == "" || path == "" {
 		return nil, bad(codes.InvalidArgument, "volume ID and path are needed")
 	}
-	found, err := d.load(r.VolumeId)
+	found, err := d.load(id)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(r.VolumePath); err != nil {
+	if _, err := os.Stat(path); err != nil {
 		return nil, bad(codes.NotFound, "%v", err)
+	}
+	return found, nil
+}
+
+func (d *Driver) NodeExpandVolume(_ context.Context, r *csi.NodeExpandVolumeRequest) (*csi.NodeExpandVolumeResponse, error) {
+	found, err := d.at(r.VolumeId, r.VolumePath)
+	if err != nil {
+		return nil, err
 	}
 	return &csi.NodeExpandVolumeResponse{CapacityBytes: found.Bytes}, nil
 }
 
 func (d *Driver) NodeGetVolumeStats(_ context.Context, r *csi.NodeGetVolumeStatsRequest) (*csi.NodeGetVolumeStatsResponse, error) {
-	if r.VolumeId == "" || r.VolumePath == "" {
-		return nil, bad(codes.InvalidArgument, "volume ID and path are needed")
-	}
-	found, err := d.load(r.VolumeId)
+	found, err := d.at(r.VolumeId, r.VolumePath)
 	if err != nil {
 		return nil, err
-	}
-	if _, err := os.Stat(r.VolumePath); err != nil {
-		return nil, bad(codes.NotFound, "%v", err)
 	}
 	return &csi.NodeGetVolumeStatsResponse{Usage: []*csi.VolumeUsage{{Unit: csi.VolumeUsage_BYTES, Total: found.Bytes, Available: found.Bytes}}}, nil
 }
