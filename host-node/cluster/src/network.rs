@@ -16,7 +16,9 @@ fn exists(args: &str) -> bool {
 pub fn ensure_bridge(layout: &Layout, dual_stack: bool) -> Result<(), ClusterError> {
     let bridge = layout.bridge();
     if !exists(&format!("link show {bridge}")) {
-        ip(&format!("link add {bridge} type bridge"))?;
+        // An address of its own: a bridge's own choice changes as nodes come, and they would speak to one that is no more for a while.
+        let [a, b, c, d] = layout.gateway().octets();
+        ip(&format!("link add {bridge} address 02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x} type bridge"))?;
         ip(&format!("addr add {}/24 dev {bridge}", layout.gateway()))?;
     }
     ip(&format!("link set {bridge} up"))?;

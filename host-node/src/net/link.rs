@@ -53,6 +53,17 @@ pub(super) async fn raise(handle: &Handle, index: u32, mtu: Option<u32>) -> Resu
     handle.link().set(change.build()).execute().await.map_err(netlink(format!("raising link {index}")))
 }
 
+/// Has a bridge keep the hardware address that it has. Of itself it takes the lowest of its ports', and each time a port with a lower one comes or
+/// goes its pods would speak to a gateway that is no more until they have given it up: eight seconds, over version 6.
+pub(super) async fn keep_hardware_address(handle: &Handle, bridge: &str) -> Result<()> {
+    let Some(link) = find(handle, bridge).await? else { return Ok(()) };
+    let address =
+        link.attributes.iter().find_map(|attribute| if let LinkAttribute::Address(address) = attribute { Some(address) } else { None });
+    let Some(address) = address else { return Ok(()) };
+    let change = LinkUnspec::new_with_index(link.header.index).address(address.clone()).build();
+    handle.link().set(change).execute().await.map_err(netlink(format!("keeping the hardware address of {bridge}")))
+}
+
 /// Adds an address, to be used at once: nobody is asked whether it is taken.
 pub(super) async fn add_address(handle: &Handle, index: u32, address: IpAddr, prefix: u8) -> Result<()> {
     let mut request = handle.address().add(index, address, prefix).replace();

@@ -197,6 +197,7 @@ impl Network {
         }
         let index = require(&self.handle, &self.bridge).await?;
         link::raise(&self.handle, index, mtu).await?;
+        link::keep_hardware_address(&self.handle, &self.bridge).await?;
         Ok(index)
     }
 

@@ -170,7 +170,13 @@ fn found(machine: &Machine) -> Result<Books, String> {
         return Err(format!("in the trash: {left:?}"));
     }
     let addresses = names(&state.join("addresses")).iter().filter(|name| name.parse::<std::net::Ipv4Addr>().is_ok()).count();
-    let links = names(&Path::new("/sys/class/net").join(machine.bridge()).join("brif")).len();
+    let bridge = Path::new("/sys/class/net").join(machine.bridge());
+    // Set, and not the lowest of its ports' (`NET_ADDR_SET` of linux/netdevice.h), which change.
+    let hardware_address = std::fs::read_to_string(bridge.join("addr_assign_type")).map_err(|e| e.to_string())?;
+    if hardware_address.trim() != "3" {
+        return Err("the bridge's hardware address follows its ports'".into());
+    }
+    let links = names(&bridge.join("brif")).len();
     let [helper] = processes(machine).1[..] else { return Err("there is not just one helper".into()) };
     let namespaces = network_namespaces(helper);
     Ok(Books { pods, containers, running, sandboxes: sandboxes.len(), addresses, links, namespaces })
