@@ -12,6 +12,8 @@ use std::{
 const GO_MINOR: u32 = 26;
 /// Where the version that programs print is set.
 const VERSION: &str = "k8s.io/component-base/version";
+/// Runs a program on what the processors have left over, and ends it when whoever waits for it ends.
+const BESIDE: [&str; 6] = ["setpriv", "--pdeathsig", "KILL", "chrt", "--idle", "0"];
 
 /// What was built, and from where.
 pub struct Tools {
@@ -40,21 +42,23 @@ fn source() -> PathBuf {
 
 /// Fetches `k8s.io/kubernetes` into the module cache and says where it is there, and its version.
 fn upstream(source: &Path) -> Result<(PathBuf, String), Box<dyn Error>> {
-    go(source, &["mod", "download", "k8s.io/kubernetes"])?;
-    let line = go(source, &["list", "-m", "-f", "{{.Dir}} {{.Version}}", "k8s.io/kubernetes"])?;
+    go(&["go"], source, &["mod", "download", "k8s.io/kubernetes"])?;
+    let line = go(&["go"], source, &["list", "-m", "-f", "{{.Dir}} {{.Version}}", "k8s.io/kubernetes"])?;
     let (dir, version) = line.trim().split_once(' ').ok_or("go list names no module")?;
     Ok((dir.into(), version.to_owned()))
 }
 
-fn go(source: &Path, args: &[&str]) -> Result<String, Box<dyn Error>> {
-    Ok(pintle_tests::run(Command::new("go").args(args).current_dir(source).env("CGO_ENABLED", "0"))?)
+fn go(program: &[&str], source: &Path, args: &[&str]) -> Result<String, Box<dyn Error>> {
+    let [program, first @ ..] = program else { return Err("no program".into()) };
+    Ok(pintle_tests::run(Command::new(program).args(first).args(args).current_dir(source).env("CGO_ENABLED", "0"))?)
 }
 
 impl Tools {
     /// Builds the suite, its runner, the programs of its images and the kubectl that it drives into `out`; Go's build cache makes the second time
-    /// quick.
-    pub fn build(out: &Path) -> Result<Self, Box<dyn Error>> {
+    /// quick. `beside`: while the processors have other work, which comes first.
+    pub fn build(out: &Path, beside: bool) -> Result<Self, Box<dyn Error>> {
         let source = source();
+        let program: Vec<&str> = BESIDE.into_iter().filter(|_| beside).chain(["go"]).collect();
         let (upstream, version) = upstream(&source)?;
         fs::create_dir_all(out)?;
         let (major, minor) = version.trim_start_matches('v').split_once('.').ok_or("not a version")?;
@@ -62,9 +66,9 @@ impl Tools {
         let link = format!("-s -w -X {VERSION}.gitVersion={version} -X {VERSION}.gitMajor={major} -X {VERSION}.gitMinor={minor}");
         eprintln!("building the conformance suite of {version} (the first time takes some 20 minutes of processor time)");
         let into = format!("{}/", out.display());
-        go(&source, &["build", "-trimpath", "-ldflags", &link, "-o", &into, "tool"])?;
+        go(&program, &source, &["build", "-trimpath", "-ldflags", &link, "-o", &into, "tool"])?;
         let suite = out.join("e2e.test").display().to_string();
-        go(&source, &["test", "-c", "-vet=off", "-trimpath", "-ldflags", &link, "-o", &suite, "."])?;
+        go(&program, &source, &["test", "-c", "-vet=off", "-trimpath", "-ldflags", &link, "-o", &suite, "."])?;
         Ok(Self { programs: out.to_owned(), source, upstream })
     }
 
