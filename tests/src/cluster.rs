@@ -75,6 +75,13 @@ impl Cluster {
         line.parse().map_err(|_| Error::Command { command: "pintle layout".into(), status: "no gateway".into(), output: text })
     }
 
+    /// The parent cgroup of a node's pods, below each hierarchy.
+    pub fn cgroup(&self, node: &str) -> Result<String, Error> {
+        let text = run(&mut self.pintle("layout"))?;
+        let root = text.lines().find_map(|l| l.strip_prefix("cgroup=")).unwrap_or_default();
+        Ok(format!("{root}/{node}"))
+    }
+
     /// A command that will run in a node's network, as a program of that machine would; its words are to be added.
     pub fn in_node(&self, node: &str) -> Result<Command, Error> {
         let text = run(&mut self.pintle("layout"))?;

@@ -3,6 +3,7 @@
 //!
 //! It holds no assertion; those are in `tests/`. Everything waits on conditions with a bound, never for a while.
 
+pub mod books;
 pub mod clients;
 pub mod cluster;
 #[cfg(feature = "load")]

@@ -1,6 +1,7 @@
-//! `cargo xtask churn [--pods N] [--seconds S] [--seed X]`: pods of one node under random kills, as `host-node/tests/node/churn.rs` does them.
+//! `cargo xtask churn [--pods N] [--seconds S] [--seed X]`: pods of one node under random kills, as `host-node/tests/node/churn.rs` does them, and then,
+//! where the kernel is killed too, those of a node of a whole cluster, as `tests/tests/cluster/churn.rs` does.
 
-use crate::{Outcome, needs, shell};
+use crate::{Outcome, compile, needs, shell};
 use std::process::Command;
 
 /// Option, variable that the test reads, value when not given.
@@ -14,15 +15,22 @@ pub fn churn(args: &[String]) -> Outcome {
     if let Some(unknown) = args.iter().step_by(2).find(|arg| !SETTINGS.iter().any(|(option, ..)| arg == option)) {
         return Err(format!("{unknown}: only --pods N, --seconds S and --seed X").into());
     }
-    let mut seed = String::new();
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(shell::root());
-    cargo.args(["test", "--release", "--workspace", "--test", "node", "--", "churn", "--nocapture"]);
+    let mut settings = Vec::new();
     for (option, variable, usual) in SETTINGS {
         let value = given(option).map_or(*usual, String::as_str);
         value.parse::<u64>().map_err(|_| format!("{option} {value}: not a number"))?;
-        cargo.env(variable, value);
-        value.clone_into(&mut seed);
+        settings.push((variable, value));
     }
-    if cargo.status()?.success() { Ok(()) } else { Err(format!("the churn of seed {seed} found something").into()) }
+    needs::wasm_target()?;
+    compile::programs()?;
+    compile::modules()?;
+    compile::examples()?;
+    for suite in ["node", "cluster"] {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["test", "--release", "--workspace", "--test", suite, "--", "churn", "--nocapture"]);
+        if !cargo.current_dir(shell::root()).envs(settings.iter().copied()).status()?.success() {
+            return Err(format!("the churn of the {suite} found something, with {settings:?}").into());
+        }
+    }
+    Ok(())
 }

@@ -18,6 +18,7 @@
 //! - `cni`: a node whose pods CNI plugins plug in;
 //! - `policies`: who may reach whom, probed for every pair;
 //! - `datagrams`: UDP from inside pods;
+//! - `churn`: a node, its kernel and its pods killed at random;
 //! - `crash`: the kernel killed under load;
 //! - `disk`: no room left for the store;
 //! - `modules`: loading, swapping and deleting third-party modules, hostile ones too;
@@ -25,6 +26,7 @@
 //! - `input`: what is refused, and how it says so;
 //! - `teardown`: nothing is left behind.
 
+mod churn;
 mod cni;
 mod crash;
 mod csi;
@@ -77,6 +79,7 @@ fn main() {
         network::TESTS,
         policies::TESTS,
         cni::TESTS,
+        churn::TESTS,
         crash::TESTS,
         disk::TESTS,
         modules::TESTS,
