@@ -142,8 +142,8 @@ impl Place {
             }
         }
         let mut running = BTreeSet::new();
-        for root in names(Path::new("/sys/fs/cgroup")) {
-            groups(&Path::new("/sys/fs/cgroup").join(root).join(&self.cgroup), &owned, &containers, &mut running)?;
+        for group in self.groups() {
+            groups(&group, &owned, &containers, &mut running)?;
         }
         if let Some(pin) = names(&self.run.join("sandboxes")).iter().find(|pin| !sandboxes.contains(*pin)) {
             return Err(format!("pins of {pin}"));
@@ -157,13 +157,23 @@ impl Place {
         Ok(Books { pods, containers, running, sandboxes: sandboxes.len(), addresses, links, namespaces: network_namespaces(helper) })
     }
 
+    /// The pods' parent cgroup, in each hierarchy that has it.
+    fn groups(&self) -> impl Iterator<Item = PathBuf> {
+        let root = Path::new("/sys/fs/cgroup");
+        // The one hierarchy of version 2 begins there; those of version 1 are folders there.
+        let hierarchies = if root.join("cgroup.controllers").exists() {
+            vec![root.to_owned()]
+        } else {
+            names(root).into_iter().map(|name| root.join(name)).collect()
+        };
+        hierarchies.into_iter().map(|hierarchy| hierarchy.join(&self.cgroup)).filter(|path| path.exists())
+    }
+
     /// Process ids: of what is in containers, and of the helper.
     #[must_use]
     pub fn processes(&self) -> (Vec<i32>, Vec<i32>) {
-        let roots = names(Path::new("/sys/fs/cgroup"));
-        let root = roots.iter().map(|root| Path::new("/sys/fs/cgroup").join(root).join(&self.cgroup)).find(|path| path.exists());
         let mut inside = Vec::new();
-        let mut waiting: Vec<_> = root.into_iter().collect();
+        let mut waiting: Vec<_> = self.groups().next().into_iter().collect();
         while let Some(directory) = waiting.pop() {
             let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
             inside.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
