@@ -122,7 +122,9 @@ async fn a_replaced_helper_keeps_exit_codes_terminals_and_half_written_lines() {
     f.runtime.replace_helper().await.expect("replace");
     assert_eq!(helper_pid(&f.dir), before, "the same process");
     for (id, code) in [(&plain, 19), (&tty, 20)] {
-        assert_eq!(f.exec(id, command(&["touch", "/tmp/go"])).await.0, 0);
+        // The container may end, and this with it, before this ends.
+        let touched = f.exec(id, command(&["touch", "/tmp/go"])).await.0;
+        assert!([0, 137].contains(&touched), "{touched}");
         let exit = wait(&f.runtime, id).await;
         assert_eq!((exit.code, exit.cause), (code, ExitCause::Ended));
     }
