@@ -90,6 +90,12 @@ async fn an_end_that_no_daemon_saw_is_told_to_the_next_one() {
     assert_eq!((exit.code, exit.cause), (42, ExitCause::Ended));
 }
 
+/// Has a container end that waits for a file. What makes the file may end with it.
+async fn let_go(f: &Fixture, id: &ContainerId) {
+    let code = f.exec(id, command(&["touch", "/tmp/go"])).await.0;
+    assert!([0, 137].contains(&code), "{code}");
+}
+
 #[tokio::test]
 async fn a_killed_helper_is_replaced_and_its_containers_are_adopted() {
     crate::require_containers!();
@@ -101,7 +107,7 @@ async fn a_killed_helper_is_replaced_and_its_containers_are_adopted() {
     let event = tokio::time::timeout(patience(), events.recv()).await.expect("event").expect("event");
     assert!(matches!(event, Event::HelperRestarted), "{event:?}");
     assert_eq!(f.runtime.state(&id).await.expect("state").phase, Phase::Running);
-    assert_eq!(f.exec(&id, command(&["touch", "/tmp/go"])).await.0, 0);
+    let_go(&f, &id).await;
     let exit = wait(&f.runtime, &id).await;
     // The code is known where the kernel keeps it (6.15 and later), or when the end is seen before it is reaped.
     assert!((exit.code, exit.cause) == (17, ExitCause::Ended) || (exit.code, exit.cause) == (255, ExitCause::Unobserved), "{exit:?}");
@@ -122,9 +128,7 @@ async fn a_replaced_helper_keeps_exit_codes_terminals_and_half_written_lines() {
     f.runtime.replace_helper().await.expect("replace");
     assert_eq!(helper_pid(&f.dir), before, "the same process");
     for (id, code) in [(&plain, 19), (&tty, 20)] {
-        // The container may end, and this with it, before this ends.
-        let touched = f.exec(id, command(&["touch", "/tmp/go"])).await.0;
-        assert!([0, 137].contains(&touched), "{touched}");
+        let_go(&f, id).await;
         let exit = wait(&f.runtime, id).await;
         assert_eq!((exit.code, exit.cause), (code, ExitCause::Ended));
     }
