@@ -6,7 +6,7 @@
 use crate::{Entry, Header};
 use std::{
     fs::{File, OpenOptions},
-    io::{BufWriter, Write},
+    io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -20,6 +20,8 @@ pub const BYTES_DEFAULT: u64 = 64 << 20;
 pub const BYTES_MAX: u64 = 4 << 30;
 /// The longest entry that is read: both messages at their largest, and some.
 const ENTRY_BYTES_MAX: usize = 64 << 20;
+/// What is said is written in blocks of about this many bytes: so few calls wait for one that the slowest hundredth does not tell.
+const BLOCK_BYTES: usize = 1 << 20;
 /// What was said must be in the file after this long, for whoever looks at it meanwhile.
 const FLUSH_AFTER: Duration = Duration::from_millis(200);
 
@@ -44,13 +46,14 @@ pub enum RecordError {
 #[derive(Debug)]
 pub struct Recorder {
     path: PathBuf,
-    out: BufWriter<File>,
+    file: File,
+    /// What is not in the file yet.
+    block: Vec<u8>,
     flushed: Instant,
     bytes: u64,
     bytes_max: u64,
     calls: u64,
     ended: Option<String>,
-    scratch: Vec<u8>,
 }
 
 impl Recorder {
@@ -61,14 +64,14 @@ impl Recorder {
     pub fn create(path: &Path, header: &Header, bytes_max: u64) -> Result<Self, RecordError> {
         let io = |source| RecordError::Io { path: path.to_owned(), source };
         let _ = std::fs::remove_file(path);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
-        let mut out = BufWriter::new(file);
-        let mut line = serde_json::to_vec(header).map_err(|e| RecordError::Malformed(e.to_string()))?;
-        line.push(b'\n');
-        out.write_all(MAGIC).and_then(|()| out.write_all(&line)).and_then(|()| out.flush()).map_err(io)?;
-        let bytes = (MAGIC.len() + line.len()) as u64;
-        let (path, bytes_max) = (path.to_owned(), bytes_max.min(BYTES_MAX));
-        Ok(Self { path, out, flushed: Instant::now(), bytes, bytes_max, calls: 0, ended: None, scratch: Vec::new() })
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
+        let mut block = MAGIC.to_vec();
+        serde_json::to_writer(&mut block, header).map_err(|e| RecordError::Malformed(e.to_string()))?;
+        block.push(b'\n');
+        file.write_all(&block).map_err(io)?;
+        let (bytes, path, bytes_max) = (block.len() as u64, path.to_owned(), bytes_max.min(BYTES_MAX));
+        block.clear();
+        Ok(Self { path, file, block, flushed: Instant::now(), bytes, bytes_max, calls: 0, ended: None })
     }
 
     /// Adds an entry, unless the record has ended.
@@ -76,30 +79,30 @@ impl Recorder {
         if self.ended.is_some() {
             return;
         }
-        self.scratch.clear();
-        entry.write(&mut self.scratch);
-        let weight = self.scratch.len() as u64 + 8;
+        let begin = self.block.len();
+        self.block.extend([0; 8]);
+        entry.write(&mut self.block);
+        let weight = (self.block.len() - begin) as u64;
         if self.bytes + weight > self.bytes_max {
+            self.block.truncate(begin);
             self.end(format!("full: {} of {} bytes", self.bytes, self.bytes_max));
             return;
         }
-        let length = (self.scratch.len() as u64).to_le_bytes();
-        let written = self.out.write_all(&length).and_then(|()| self.out.write_all(&self.scratch));
+        self.block[begin..begin + 8].copy_from_slice(&(weight - 8).to_le_bytes());
         self.bytes += weight;
         self.calls += u64::from(matches!(entry.step, crate::Step::Call { .. }));
-        match written {
-            Ok(()) if self.flushed.elapsed() >= FLUSH_AFTER => self.flush(),
-            Ok(()) => {}
-            Err(error) => self.ended = Some(error.to_string()),
+        if self.block.len() >= BLOCK_BYTES || self.flushed.elapsed() >= FLUSH_AFTER {
+            self.flush();
         }
     }
 
     /// Puts what was said into the file.
     pub fn flush(&mut self) {
         self.flushed = Instant::now();
-        if let Err(error) = self.out.flush() {
+        if let Err(error) = self.file.write_all(&self.block) {
             self.ended = Some(error.to_string());
         }
+        self.block.clear();
     }
 
     fn end(&mut self, why: String) {
@@ -125,6 +128,12 @@ impl Recorder {
     /// Why nothing is added any more, if so.
     pub fn ended(&self) -> Option<&str> {
         self.ended.as_deref()
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 
