@@ -52,8 +52,8 @@ pub trait SchedulerPlugin: Sized + 'static {
     }
 
     /// Points `filter` and `score` for all places at once, in their order: for a plugin that must see them together.
-    fn evaluate(&self, pod: &Self::Pod, places: &Places<Self>) -> Vec<std::result::Result<i16, Reason>> {
-        places.values().map(|place| self.filter(pod, place).map(|()| self.score(pod, place))).collect()
+    fn evaluate(&self, pod: &Self::Pod, places: &Places<Self>) -> impl IntoIterator<Item = std::result::Result<i16, Reason>> {
+        places.iter().map(|place| self.filter(pod, place).map(|()| self.score(pod, place)))
     }
 
     /// Point `postFilter`: no node will take the pod; who would have to go from where so that one does.
@@ -109,14 +109,14 @@ pub struct Place<P: SchedulerPlugin> {
     pub pods: BTreeMap<String, P::Pod>,
 }
 
-/// All nodes by name.
-pub type Places<P> = BTreeMap<String, Place<P>>;
+/// All nodes, in the order of their names: beside each other in memory, because all are looked at for each pod.
+pub type Places<P> = [Place<P>];
 
 /// A plugin with its snapshot.
 pub(crate) struct Serving<P: SchedulerPlugin> {
     plugin: P,
     generation: u64,
-    places: Places<P>,
+    places: Vec<Place<P>>,
     /// Where each pod is, by uid.
     at: BTreeMap<String, String>,
     /// Pods on nodes that are not known (yet).
@@ -167,7 +167,7 @@ fn read<'a, T: serde::Deserialize<'a>>(what: &str, row: &'a [u8]) -> Result<T> {
 impl<P: SchedulerPlugin> Serving<P> {
     pub(crate) fn start(start: &Start) -> Result<Self> {
         let plugin = P::start(start)?;
-        Ok(Serving { plugin, generation: 0, places: BTreeMap::new(), at: BTreeMap::new(), homeless: BTreeMap::new() })
+        Ok(Serving { plugin, generation: 0, places: Vec::new(), at: BTreeMap::new(), homeless: BTreeMap::new() })
     }
 
     fn sync(&mut self, delta: &Delta<'_>) -> Result<Freshness> {
@@ -179,16 +179,17 @@ impl<P: SchedulerPlugin> Serving<P> {
             return Ok(Freshness::Stale);
         }
         for name in &delta.gone_nodes {
-            if let Some(place) = self.places.remove(*name) {
+            if let Ok(at) = self.find(name) {
+                let place = self.places.remove(at);
                 self.homeless.extend(place.pods.into_iter().map(|(uid, pod)| (uid, (place.name.clone(), pod))));
             }
         }
         for row in &delta.nodes {
             let name = read::<NamedRow>("a node", row)?.metadata.name;
             let node = self.plugin.node(row)?;
-            match self.places.get_mut(&name) {
-                Some(place) => place.node = node,
-                None => drop(self.places.insert(name.clone(), Place { name, node, pods: BTreeMap::new() })),
+            match self.find(&name) {
+                Ok(at) => self.places[at].node = node,
+                Err(at) => self.places.insert(at, Place { name, node, pods: BTreeMap::new() }),
             }
         }
         for uid in &delta.gone_pods {
@@ -202,12 +203,12 @@ impl<P: SchedulerPlugin> Serving<P> {
             }
         }
         for (uid, (node, pod)) in std::mem::take(&mut self.homeless) {
-            match self.places.get_mut(&node) {
-                Some(place) => {
+            match self.find(&node) {
+                Ok(at) => {
                     self.at.insert(uid.clone(), node);
-                    place.pods.insert(uid, pod);
+                    self.places[at].pods.insert(uid, pod);
                 }
-                None => drop(self.homeless.insert(uid, (node, pod))),
+                Err(_) => drop(self.homeless.insert(uid, (node, pod))),
             }
         }
         self.generation = delta.generation;
@@ -216,9 +217,14 @@ impl<P: SchedulerPlugin> Serving<P> {
 
     fn take(&mut self, uid: &str) {
         self.homeless.remove(uid);
-        if let Some(place) = self.at.remove(uid).and_then(|node| self.places.get_mut(&node)) {
-            place.pods.remove(uid);
+        if let Some(at) = self.at.remove(uid).and_then(|node| self.find(&node).ok()) {
+            self.places[at].pods.remove(uid);
         }
+    }
+
+    /// Where a node is, or would be.
+    fn find(&self, node: &str) -> std::result::Result<usize, usize> {
+        self.places.binary_search_by(|place| place.name.as_str().cmp(node))
     }
 
     /// A score a place in the order of names; below 0: why not, as a place in the list of reasons.

@@ -8,7 +8,7 @@ mod guest;
 mod protobuf;
 
 use pintle_sdk::{
-    Error, ObjectRef, Permit, Places, Reason, Result, SchedulerPlugin, Start, Time, Write,
+    Error, ObjectRef, Permit, Place, Places, Reason, Result, SchedulerPlugin, Start, Time, Write,
     serde_json::{self, Value},
 };
 use std::{
@@ -75,7 +75,7 @@ impl SchedulerPlugin for Plugin {
     fn start(start: &Start) -> Result<Self> {
         let plugin =
             Plugin { config: start.config.clone(), changed: Cell::new(false), told: RefCell::default(), refused: RefCell::default() };
-        plugin.tell(&BTreeMap::new())?;
+        plugin.tell(&[])?;
         Ok(plugin)
     }
 
@@ -88,7 +88,7 @@ impl SchedulerPlugin for Plugin {
         encoded("Pod", row)
     }
 
-    fn evaluate(&self, pod: &Vec<u8>, places: &Places<Self>) -> Vec<std::result::Result<i16, Reason>> {
+    fn evaluate(&self, pod: &Vec<u8>, places: &Places<Self>) -> impl IntoIterator<Item = std::result::Result<i16, Reason>> {
         self.opinions(pod, places).unwrap_or_else(|why| vec![Err(why); places.len()])
     }
 
@@ -155,7 +155,7 @@ impl Plugin {
         }
         let mut opinions = Vec::with_capacity(places.len());
         let mut codes = BTreeMap::new();
-        for name in places.keys() {
+        for Place { name, .. } in places {
             let kept_out = before.nodes.as_ref().is_some_and(|nodes| !nodes.contains(name));
             let refusal = match before.code() {
                 _ if kept_out => Some((UNRESOLVABLE, Cow::Borrowed("node(s) that the plugin does not consider"))),
@@ -168,7 +168,8 @@ impl Plugin {
             }));
         }
         self.refused.replace((pod.to_vec(), codes));
-        let left: Vec<&String> = places.keys().zip(&opinions).filter(|(_, opinion)| opinion.is_ok()).map(|(name, _)| name).collect();
+        let left: Vec<&String> =
+            places.iter().zip(&opinions).filter(|(_, opinion)| opinion.is_ok()).map(|(place, _)| &place.name).collect();
         let list = serde_json::to_string(&left).map_err(|e| Cow::Owned(e.to_string()))?;
         let before = ask(Function::PreScore, "", &list)?.unwrap_or_default();
         if let Some(why) = before.refusal() {
@@ -196,7 +197,7 @@ impl Plugin {
             }
             _ => BTreeMap::new(),
         };
-        for (name, opinion) in places.keys().zip(&mut opinions) {
+        for (Place { name, .. }, opinion) in places.iter().zip(&mut opinions) {
             if let (Ok(opinion), Some(score)) = (opinion, normal.get(name).or_else(|| scores.get(name))) {
                 *opinion = (*score).clamp(0, 100) as i16;
             }
@@ -206,14 +207,14 @@ impl Plugin {
 
     /// Tells the guest's host of the nodes, if there is news of them; the first time starts the guest.
     fn tell(&self, places: &Places<Self>) -> Result<()> {
-        let same = !self.changed.get() && self.told.borrow().iter().eq(places.keys()) && !places.is_empty();
+        let same = !self.changed.get() && self.told.borrow().iter().eq(places.iter().map(|place| &place.name)) && !places.is_empty();
         if same {
             return Ok(());
         }
         let header = 16 + self.config.len() + 16 * places.len();
-        let names_len: usize = places.keys().map(String::len).sum();
+        let names_len: usize = places.iter().map(|place| place.name.len()).sum();
         let (mut index, mut names, mut list) = (Vec::new(), Vec::new(), Vec::new());
-        for (name, place) in places {
+        for place @ Place { name, .. } in places {
             protobuf::put_bytes(&mut list, ITEMS, &place.node);
             let object = header + names_len + list.len() - place.node.len();
             for number in [header + names.len(), name.len(), object, place.node.len()] {
@@ -224,7 +225,7 @@ impl Plugin {
         let head = [self.config.len(), places.len(), list.len(), header + names_len].map(word).concat();
         call("k", &[&head[..], &self.config, &index, &names, &list].concat())?;
         self.changed.set(false);
-        *self.told.borrow_mut() = places.keys().cloned().collect();
+        *self.told.borrow_mut() = places.iter().map(|place| place.name.clone()).collect();
         Ok(())
     }
 
