@@ -91,13 +91,18 @@ pub fn examples() -> Outcome {
 /// The example of a Kubewarden policy, to `policy_kubewarden.wasm` beside the examples. Its authors build for `wasm32-wasip1`; the target that is
 /// here makes the same core module when its linker is told to leave it at that.
 pub fn policy() -> Outcome {
+    fs::create_dir_all(example_modules())?;
+    policy_in(&shell::root().join("examples/policy-kubewarden"), &example_modules().join("policy_kubewarden.wasm"))
+}
+
+/// The same of a folder that is laid out as the example is.
+pub fn policy_in(folder: &Path, to: &Path) -> Outcome {
     let target = pintle_tests::programs().with_file_name("adapt");
-    let manifest = shell::root().join("examples/policy-kubewarden/Cargo.toml").display().to_string();
+    let manifest = folder.join("Cargo.toml").display().to_string();
     let flags = format!("target.{WASM}.rustflags=['-Clink-arg=--skip-wit-component']");
     let (target_dir, words) = (target.display().to_string(), ["build", "--release", "--locked", "--target", WASM]);
     shell::cargo(&[&words[..], &["--config", &flags, "--manifest-path", &manifest, "--target-dir", &target_dir]].concat())?;
-    fs::create_dir_all(example_modules())?;
-    place(&target.join(WASM).join("release/policy_kubewarden.wasm"), &example_modules().join("policy_kubewarden.wasm"))
+    place(&target.join(WASM).join("release/policy_kubewarden.wasm"), to)
 }
 
 /// The hostile guests of the host's tests, beside the examples.

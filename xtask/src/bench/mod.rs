@@ -40,6 +40,7 @@ const GROUPS: &[(&str, fn(&Bench) -> Rows)] = &[
     ("admission", modules::admission),
     ("judged", modules::judged),
     ("languages", modules::languages),
+    ("epochs", modules::epochs),
     ("container", container),
     ("ready", ready),
     ("api", api),

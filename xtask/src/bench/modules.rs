@@ -49,45 +49,82 @@ pub fn admission(bench: &Bench) -> Rows {
     ])
 }
 
-/// The same check as a module and as a webhook, each as the kernel asks it when a pod is created over HTTPS; what creates take without is subtracted.
+/// The same check as a module and as a webhook, each as the kernel asks it when a pod is created over HTTPS; what creates take without is subtracted from
+/// the medians.
 pub fn judged(bench: &Bench) -> Rows {
     bench.kernel()?;
     let seen = bench.load("judged", &["--count", "400"])?;
     eprintln!("  {seen}");
-    let added = |judge: &str, at: &str| {
-        Ok::<f64, Box<dyn Error>>(number(&seen, &format!("/{judge}/{at}"))? - number(&seen, &format!("/nobody/{at}"))?)
-    };
-    let row = |name, at| {
-        Ok::<Row, Box<dyn Error>>(against(
-            median(name, "us more a create, ratio module/webhook", "0.02", vec![added("module", at)?]),
-            added("webhook", at)?,
-        ))
-    };
-    Ok(vec![row("judged_p50_us", "p50")?, row("judged_p99_us", "p99")?])
+    let all = |at: &str| ["nobody", "module", "webhook"].map(|judge| number(&seen, &format!("/{judge}/{at}")));
+    let ([nobody, module, webhook], [_, module_p99, webhook_p99]) = (all("p50"), all("p99"));
+    let nobody = nobody?;
+    Ok(vec![
+        against(median("judged_p50_us", "us more a create, ratio module/webhook", "0.02", vec![module? - nobody]), webhook? - nobody),
+        against(median("judged_p99_us", "us, a create, ratio module/webhook", "-", vec![module_p99?]), webhook_p99?),
+    ])
 }
 
-/// Rules in each language: a template as `pintle module new` makes it, built by the language's own tools. One whose tools are missing is left out, and says so.
-pub fn languages(_: &Bench) -> Rows {
-    compile::policy()?;
+/// What deadlines cost: the same guests on an engine whose code looks at the clock and on one whose code does not, in turns.
+pub fn epochs(_: &Bench) -> Rows {
+    let runs: Vec<Value> = (0..3).map(|_| example("bench_host", &["epochs"])).collect::<Result<_, _>>()?;
+    runs.iter().for_each(|seen| eprintln!("  {seen}"));
+    let all = |pointer: &str| runs.iter().map(|run| number(run, pointer)).collect::<Result<Vec<_>, _>>();
+    let row = |name, unit, with: &str, without: &str| {
+        Ok::<Row, Box<dyn Error>>(against(median(name, unit, "-", all(with)?), median("", "", "", all(without)?).value))
+    };
+    Ok(vec![
+        row("epochs_verdict_us", "us, a verdict, ratio with/without", "/verdict/compiled_us", "/verdict/none_us")?,
+        row("epochs_plugin_us", "us, a plugin's pod, ratio with/without", "/plugin/compiled_us", "/plugin/none_us")?,
+        row("deadline_verdict_us", "us, processor time read, too", "/verdict/kept_us", "/verdict/none_us")?,
+        row("deadline_plugin_us", "us, processor time read, too", "/plugin/kept_us", "/plugin/none_us")?,
+    ])
+}
+
+/// The check of `examples/module-admission` in the languages that have templates: who writes it, the template's file that it takes the place of, and its text.
+const RULES: [(&str, &str, &str); 3] = [
+    ("go", "rule.go", include_str!("rules/rule.go")),
+    ("javascript", "rule.js", include_str!("rules/rule.js")),
+    ("python", "owners.py", include_str!("rules/owners.py")),
+];
+
+/// One check in each language, built by the language's own tools, and as a webhook. One whose tools are missing is left out, and says so.
+pub fn languages(bench: &Bench) -> Rows {
+    let webhook = || bench.load("webhook", &["--count", "2000"]);
+    let mut peers = vec![webhook()?];
     let examples = compile::example_modules();
     let mut rows = rule("Rust", &shell::root().join("examples/module-admission/module.json"), &examples.join("module_admission.wasm"))?;
     let folder = target().join("bench-guests");
     let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(folder.join("kubewarden"))?;
+    fs::create_dir_all(&folder)?;
     let program = pintle_tests::programs().join("pintle-module");
-    for language in ["go", "javascript", "python"] {
-        let made = pintle_tests::run(
-            Command::new(&program).args(["new", language, "--kind", "admission", "--language", language]).current_dir(&folder),
-        )
-        .and_then(|_| pintle_tests::run(Command::new(&program).arg("build").current_dir(folder.join(language))));
-        match made {
-            Ok(_) => rows.extend(rule(language, &folder.join(language).join("module.json"), &folder.join(language).join("module.wasm"))?),
+    for (language, file, text) in RULES {
+        let name = format!("in-{language}");
+        let at = folder.join(&name);
+        pintle_tests::run(Command::new(&program).args(["new", &name, "--kind", "admission", "--language", language]).current_dir(&folder))?;
+        fs::write(at.join(file), text)?;
+        match pintle_tests::run(Command::new(&program).arg("build").current_dir(&at)) {
+            Ok(_) => rows.extend(rule(language, &at.join("module.json"), &at.join("module.wasm"))?),
             Err(error) => eprintln!("  {language} was not measured: {error}"),
         }
     }
-    let (policy, module) = (examples.join("policy_kubewarden.wasm"), folder.join("kubewarden/module.wasm"));
-    pintle_tests::run(Command::new(&program).arg("adapt").arg(&policy).arg("--out").arg(&module))?;
-    rows.extend(rule("Kubewarden", &shell::root().join("examples/policy-kubewarden/policy.json"), &module)?);
+    peers.push(webhook()?);
+    let (policy, example) = (folder.join("kubewarden"), shell::root().join("examples/policy-kubewarden"));
+    fs::create_dir_all(policy.join("src"))?;
+    for file in ["Cargo.toml", "Cargo.lock"] {
+        fs::copy(example.join(file), policy.join(file))?;
+    }
+    fs::write(policy.join("src/lib.rs"), include_str!("rules/policy.rs"))?;
+    compile::policy_in(&policy, &policy.join("policy.wasm"))?;
+    let module = policy.join("module.wasm");
+    pintle_tests::run(Command::new(&program).arg("adapt").arg(policy.join("policy.wasm")).arg("--out").arg(&module))?;
+    let mut manifest: Value = serde_json::from_slice(&fs::read(example.join("policy.json"))?)?;
+    manifest["spec"]["config"] = Value::Object(Default::default());
+    fs::write(policy.join("policy.json"), manifest.to_string())?;
+    rows.extend(rule("Kubewarden", &policy.join("policy.json"), &module)?);
+    peers.push(webhook()?);
+    let all = |pointer: &str| peers.iter().map(|peer| number(peer, pointer)).collect::<Result<Vec<_>, _>>();
+    rows.push(median("rule_webhook_p50_us", "us", "-", all("/us/p50")?));
+    rows.push(median("rule_webhook_p99_us", "us", "-", all("/us/p99")?));
     Ok(rows)
 }
 

@@ -1,5 +1,5 @@
-//! Measures the module host and prints JSON: `bench_host [ADMISSION.wasm]`, or `bench_host rule MODULE.json MODULE.wasm` for one admission rule of any
-//! language: its verdicts on a 4 KB pod, and its memory.
+//! Measures the module host and prints JSON: `bench_host [ADMISSION.wasm]`; `bench_host rule MODULE.json MODULE.wasm` for one admission rule of any
+//! language: its verdicts on a 4 KB pod, and its memory; `bench_host plugin` for the scheduler plugin alone; `bench_host epochs` for what deadlines cost.
 //!
 //! `admission_p50_us`, `admission_p99_us`: one verdict on a 4 KB pod through the same code that the registry calls (building the message, the
 //! call, JSON parsed in the guest, reading the verdict). `swap_pause_ms`: the longest verdict while the module is swapped under load;
@@ -8,6 +8,8 @@
 //! `recovery_p50_ms`, `recovery_p99_ms`: from a trap to the first answer of the next instance, but for the pause that policy sets before it. `idle_kb`: what the
 //! process grows by for one more idle controller. `reconciles_per_s`, `writes_per_s`: a controller that finds all as it should be, and one that has
 //! an object to write for each. `plugin_us`: what a scheduler plugin costs a pod at 5,000 nodes, its snapshot kept. `cold_ms`: a module from its bytes to compiled code, nothing cached. `load_ms`: ten modules from a warm code cache to Running.
+
+mod epochs;
 
 use bytes::Bytes;
 use capnp::{message, serialize, traits::HasTypeId};
@@ -45,37 +47,77 @@ const OBJECTS: usize = 2_000;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
+/// `Module.start`.
+const START: u16 = 0;
+/// `SchedulerPlugin.sync` and `SchedulerPlugin.evaluate`.
+const SYNC: u16 = 0;
+const EVALUATE: u16 = 3;
+
 #[tokio::main]
 async fn main() -> Outcome<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    if let [word, manifest, wasm] = &words[..]
-        && word == "rule"
-    {
-        println!("{}", rule(Path::new(manifest), &fs::canonicalize(wasm)?).await?);
-        return Ok(());
-    }
-    let wasm = match words.into_iter().next() {
-        Some(path) => PathBuf::from(path),
-        None => std::env::current_exe()?
-            .parent()
-            .and_then(Path::parent)
-            .ok_or("no target folder")?
-            .join("example-modules/module_admission.wasm"),
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let built = std::env::current_exe()?.parent().and_then(Path::parent).ok_or("no target folder")?.join("example-modules");
+    let (admission, plugin) = (built.join("module_admission.wasm"), built.join("module_scheduler_plugin.wasm"));
+    let measured = match &words[..] {
+        ["rule", manifest, wasm] => rule(Path::new(manifest), &fs::canonicalize(wasm)?).await?,
+        ["plugin"] => json!({"plugin_us": plugin_us(&plugin).await?}),
+        ["epochs"] => {
+            let (sync, evaluate) = plugin_asked();
+            let verdict = epochs::epochs(&read(&admission)?, &[], &reviewed())?;
+            json!({"verdict": verdict, "plugin": epochs::epochs(&read(&plugin)?, &[sync], &evaluate)?})
+        }
+        words => {
+            let wasm = words.first().map_or(admission, PathBuf::from);
+            let wasm = fs::canonicalize(&wasm).map_err(|e| format!("{}: {e}; build it with `cargo xtask modules`", wasm.display()))?;
+            let scratch = std::env::temp_dir().join(format!("bench-host-{}", std::process::id()));
+            fs::create_dir_all(&scratch)?;
+            let measured = measure(&wasm, &scratch).await;
+            fs::remove_dir_all(&scratch)?;
+            measured?
+        }
     };
-    let wasm = fs::canonicalize(&wasm).map_err(|e| format!("{}: {e}; build it with `cargo xtask modules`", wasm.display()))?;
-    let scratch = std::env::temp_dir().join(format!("bench-host-{}", std::process::id()));
-    fs::create_dir_all(&scratch)?;
-    let measured = measure(&wasm, &scratch).await;
-    fs::remove_dir_all(&scratch)?;
-    println!("{}", measured?);
+    println!("{measured}");
     Ok(())
+}
+
+fn read(wasm: &Path) -> Outcome<Vec<u8>> {
+    Ok(fs::read(wasm).map_err(|e| format!("{}: {e}; build it with `cargo xtask bench`", wasm.display()))?)
+}
+
+/// A call on the hot lane: interface, method, parameters.
+type Asked = (u64, u16, Vec<u8>);
+
+/// A verdict on the pod.
+fn reviewed() -> Asked {
+    let mut review = message::Builder::new_default();
+    review.init_root::<judge_wire::review_params::Builder<'_>>().init_review().set_object(&pod());
+    (judge_wire::Client::TYPE_ID, 0, serialize::write_message_to_words(&review))
+}
+
+/// A snapshot of `NODES` nodes, and a pod that the example's plugin has an opinion of.
+fn plugin_asked() -> (Asked, Asked) {
+    let mut sync = message::Builder::new_default();
+    let mut delta = sync.init_root::<plugin_wire::sync_params::Builder<'_>>().init_delta();
+    delta.set_generation(1);
+    let mut nodes = delta.init_nodes(NODES);
+    for n in 0..NODES {
+        let node = json!({"metadata": {"name": format!("node-{n:05}"), "labels": {"licences": (n % 5).to_string()}}});
+        nodes.set(n, node.to_string().as_bytes());
+    }
+    let mut evaluate = message::Builder::new_default();
+    let mut params = evaluate.init_root::<plugin_wire::evaluate_params::Builder<'_>>();
+    params.set_generation(1);
+    params.set_pod(json!({"metadata": {"name": "p", "labels": {"licence": "cad"}}, "spec": {}}).to_string().as_bytes());
+    let asked = |method, message| (plugin_wire::Client::TYPE_ID, method, serialize::write_message_to_words(message));
+    (asked(SYNC, &sync), asked(EVALUATE, &evaluate))
 }
 
 async fn measure(wasm: &Path, scratch: &Path) -> Outcome<Value> {
     let Verdicts { p50, p99, recorded, shadowed, pause, lost, steady_p99, swap_p99 } = admission(wasm, scratch).await?;
     let (recovery_p50, recovery_p99) = recovery(wasm).await?;
     let (idle_kb, reconciles, writes) = controllers(&wasm.with_file_name("module_controller.wasm"), scratch).await?;
-    let plugin = plugin(&wasm.with_file_name("module_scheduler_plugin.wasm")).await?;
+    let plugin = plugin_us(&wasm.with_file_name("module_scheduler_plugin.wasm")).await?;
     let load = load(wasm, scratch).await?;
     let cold = cold(wasm).await?;
     Ok(json!({
@@ -101,12 +143,17 @@ fn module(name: &str, wasm: Option<&Path>) -> Value {
     })
 }
 
-/// A pod of 4 KB, as a deployment tool writes it; no example in any language has anything against it.
+/// A pod of 4 KB, as a deployment tool writes it; no check has anything against it.
 fn pod() -> Bytes {
+    pod_of("1.2")
+}
+
+/// The same with images of another tag.
+fn pod_of(tag: &str) -> Bytes {
     let containers: Vec<Value> = (0..8)
         .map(|n| {
             json!({
-                "name": format!("container-{n}"), "image": format!("registry.local/team/application-{n}:1.2.{n}"),
+                "name": format!("container-{n}"), "image": format!("registry.local/team/application-{n}:{tag}"),
                 "env": (0..4).map(|e| json!({"name": format!("VARIABLE_{e}"), "value": format!("value-{e}-of-the-container-{n}")})).collect::<Vec<_>>(),
                 "ports": [{"containerPort": 8080 + n, "protocol": "TCP"}],
                 "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "64Mi"}},
@@ -192,9 +239,9 @@ async fn asked_beside(registry: &Arc<Registry>, spec: Value, field: &str) -> Out
 async fn timed(judges: &dyn Admission, pods: &Target, object: &Bytes) -> Outcome<(f64, f64)> {
     let mut times = Vec::with_capacity(CALLS);
     for call in 0..CALLS + 500 {
-        let (took, allowed) = verdict(judges, pods, object).await;
-        if !allowed {
-            return Err("the pod was refused".into());
+        let (took, refused) = verdict(judges, pods, object).await;
+        if let Some(why) = refused {
+            return Err(format!("the pod was refused: {why}").into());
         }
         if call >= 500 {
             times.push(took);
@@ -206,33 +253,20 @@ async fn timed(judges: &dyn Admission, pods: &Target, object: &Bytes) -> Outcome
 }
 
 /// The median of what the example's plugin takes for a pod that it has an opinion of, at `NODES` nodes, in microseconds.
-async fn plugin(wasm: &Path) -> Outcome<f64> {
-    let wasm = fs::read(wasm).map_err(|e| format!("{}: {e}; build it with `cargo xtask bench`", wasm.display()))?;
-    let code = Engine::new(None)?.load(wasm.into()).await?;
+async fn plugin_us(wasm: &Path) -> Outcome<f64> {
+    let code = Engine::new(None)?.load(read(wasm)?.into()).await?;
     let mut hello = message::Builder::new_default();
     hello.init_root::<module_wire::start_params::Builder<'_>>().init_hello();
-    let mut sync = message::Builder::new_default();
-    let mut delta = sync.init_root::<plugin_wire::sync_params::Builder<'_>>().init_delta();
-    delta.set_generation(1);
-    let mut nodes = delta.init_nodes(NODES);
-    for n in 0..NODES {
-        let node = json!({"metadata": {"name": format!("node-{n:05}"), "labels": {"licences": (n % 5).to_string()}}});
-        nodes.set(n, node.to_string().as_bytes());
-    }
-    let mut evaluate = message::Builder::new_default();
-    let mut params = evaluate.init_root::<plugin_wire::evaluate_params::Builder<'_>>();
-    params.set_generation(1);
-    params.set_pod(json!({"metadata": {"name": "p", "labels": {"licence": "cad"}}, "spec": {}}).to_string().as_bytes());
+    let (sync, evaluate) = plugin_asked();
     let settings = MirrorSettings { answers: Answers::Hot, memory_bytes: 64 << 20, deadline: Duration::from_secs(5) };
-    let (hello, sync) = (serialize::write_message_to_words(&hello), serialize::write_message_to_words(&sync));
-    let evaluate = serialize::write_message_to_words(&evaluate);
+    let hello = serialize::write_message_to_words(&hello);
     let asked = async {
         let mut plugin = Mirror::start(&code, ModuleId::new("plugin"), Generation(1), settings, &hello).await?;
-        plugin.ask(plugin_wire::Client::TYPE_ID, 0, &sync).await;
+        plugin.ask(sync.0, sync.1, &sync.2).await;
         let mut times = Vec::new();
         for _ in 0..2_000 {
             let started = Instant::now();
-            let answer = plugin.ask(plugin_wire::Client::TYPE_ID, 3, &evaluate).await;
+            let answer = plugin.ask(evaluate.0, evaluate.1, &evaluate.2).await;
             times.push(started.elapsed());
             if !matches!(answer, pintle_record::Outcome::Answer(_)) {
                 return Err(format!("{answer:?}").into());
@@ -244,13 +278,14 @@ async fn plugin(wasm: &Path) -> Outcome<f64> {
     tokio::task::LocalSet::new().run_until(asked).await
 }
 
-async fn verdict(judges: &dyn Admission, target: &Target, object: &Bytes) -> (Duration, bool) {
+/// How long it took, and why the object was refused, if so.
+async fn verdict(judges: &dyn Admission, target: &Target, object: &Bytes) -> (Duration, Option<String>) {
     let caller = Caller::user("bench", ["system:masters"]);
     let request =
         AdmissionRequest { operation: Operation::Create, target, caller: &caller, object: object.clone(), old: None, dry_run: DryRun::No };
     let started = Instant::now();
     let verdict = judges.validate(&request).await;
-    (started.elapsed(), verdict.refused.is_none())
+    (started.elapsed(), verdict.refused.map(|failure| failure.message))
 }
 
 /// Verdicts asked for a thousand times a second: 99th percentile and longest, in milliseconds from when each was due, and those that failed.
@@ -271,9 +306,9 @@ async fn under_load(
     let load = tokio::spawn(async move {
         let (mut times, mut lost, mut due) = (Vec::new(), 0, Instant::now());
         while !stopped.load(Ordering::Relaxed) {
-            let (took, allowed) = verdict(&*judges, &pods, &object).await;
+            let (took, refused) = verdict(&*judges, &pods, &object).await;
             times.push(took);
-            lost += u64::from(!allowed);
+            lost += u64::from(refused.is_some());
             due = (due + Duration::from_millis(1)).max(Instant::now());
             tokio::time::sleep_until(due.into()).await;
         }
@@ -324,7 +359,12 @@ async fn rule(manifest: &Path, wasm: &Path) -> Outcome<Value> {
     let memory = || host.stats().modules.iter().map(|module| module.memory_bytes).max().unwrap_or(0);
     let idle = memory();
     let pods = registry.resolve("", "", "pods", "", "default", "")?;
-    let (p50, p99) = timed(&*host.admission(), &pods, &pod()).await?;
+    let judges = host.admission();
+    let (p50, p99) = timed(&*judges, &pods, &pod()).await?;
+    let refused = verdict(&*judges, &pods, &pod_of("latest")).await.1;
+    if !refused.is_some_and(|why| why.contains("must have a tag other than latest")) {
+        return Err("a pod was not refused that the check is against".into());
+    }
     Ok(json!({"p50_us": p50, "p99_us": p99, "idle_bytes": idle, "busy_bytes": memory()}))
 }
 
@@ -334,9 +374,7 @@ async fn recovery(wasm: &Path) -> Outcome<(f64, f64)> {
     let mut hello = message::Builder::new_default();
     hello.init_root::<module_wire::start_params::Builder<'_>>().init_hello();
     let hello = serialize::write_message_to_words(&hello);
-    let mut review = message::Builder::new_default();
-    review.init_root::<judge_wire::review_params::Builder<'_>>().init_review().set_object(&pod());
-    let review = serialize::write_message_to_words(&review);
+    let (interface, method, review) = reviewed();
     let settings = MirrorSettings { answers: Answers::Hot, memory_bytes: 64 << 20, deadline: Duration::from_secs(5) };
     let asked = async {
         let (mut times, mut previous) = (Vec::new(), None);
@@ -344,7 +382,7 @@ async fn recovery(wasm: &Path) -> Outcome<(f64, f64)> {
             let started = Instant::now();
             drop(previous.take());
             let mut next = Mirror::start(&code, ModuleId::new("judge"), Generation(generation), settings, &hello).await?;
-            let answer = next.ask(judge_wire::Client::TYPE_ID, 0, &review).await;
+            let answer = next.ask(interface, method, &review).await;
             times.push(started.elapsed());
             if !matches!(answer, pintle_record::Outcome::Answer(_)) {
                 return Err(format!("{answer:?}").into());

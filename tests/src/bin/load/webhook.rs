@@ -118,13 +118,17 @@ pub async fn judged(options: &Options) -> Result<Value, Error> {
 async fn until_judged(api: &mut Connection, judged: bool) -> Result<(), Error> {
     let bad = subject("latest").to_string();
     let begin = Instant::now();
-    while (api.post(PODS, bad.clone()).await?.status == 403) != judged {
+    loop {
+        let answer = api.post(PODS, bad.clone()).await?;
+        if (answer.status == 403) == judged {
+            return Ok(());
+        }
         if begin.elapsed() > Duration::from_secs(30) {
-            return Err(fail(&format!("judged is not {judged} within 30 s")));
+            let said = String::from_utf8_lossy(&answer.body).into_owned();
+            return Err(fail(&format!("judged is not {judged} within 30 s: {} {said}", answer.status)));
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    Ok(())
 }
 
 /// A pod of about 4 KB.
@@ -186,6 +190,7 @@ async fn validate(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, I
     let pinned =
         |c: &Value| c["image"].as_str().and_then(|i| i.rsplit('/').next()).is_some_and(|i| i.contains(':') && !i.ends_with(":latest"));
     let allowed = review["request"]["object"]["spec"]["containers"].as_array().is_some_and(|all| all.iter().all(pinned));
-    let answer = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {"uid": review["request"]["uid"], "allowed": allowed}});
+    let answer = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {
+        "uid": review["request"]["uid"], "allowed": allowed, "status": {"code": if allowed { 200 } else { 403 }, "message": "an image must have a tag other than latest"}}});
     Ok(Response::new(Full::new(answer.to_string().into())))
 }
