@@ -23,7 +23,8 @@ use crate::{
     membrane::Gate,
     queue::{Done, Queue, sleep_until},
     slot::Slot,
-    spec::{ControllerSpec, ResourcePattern},
+    spec::{ControllerSpec, ResourcePattern, bad},
+    state::ModuleState,
     tap::{self, Tap},
     write::{Action, ObjectName, Write, WriteError, Writer},
 };
@@ -126,22 +127,27 @@ struct Decided {
 }
 
 impl Work {
-    /// A loop for a controller of the module called `name`. `last_words` takes what people should see in the module's status.
+    /// A loop for a controller of a module.
     ///
     /// # Errors
-    /// `BadSpec` when the manifest names a resource that is not served, or a bad selector.
+    /// `BadSpec` when the manifest names a resource that no definition can bring, or a bad selector.
     pub fn new(
-        name: &str,
+        state: &Arc<ModuleState>,
         alone: Alone,
         spec: ControllerSpec,
         registry: Arc<Registry>,
         slot: Rc<Slot<Running>>,
         grants: Grants,
-        counters: Arc<Counters>,
-        last_words: Rc<dyn Fn(String)>,
-        tap: Arc<Tap>,
     ) -> Result<Self, crate::HostError> {
-        let mapper = Mapper::new(&spec, &registry)?;
+        let (name, told) = (state.name.as_str(), state.clone());
+        let last_words: Rc<dyn Fn(String)> = Rc::new(move |message: String| told.update(|f| f.message = message));
+        let mapper = Mapper::new(&spec)?;
+        match mapper.awaited(&registry) {
+            Some(key) if key.group.contains('.') => last_words(format!("{key} was not served when this began; it is followed once it is")),
+            // No definition can add to these groups.
+            Some(key) => return Err(bad("spec.controller.primary", format!("{key} is not served"))),
+            None => {}
+        }
         let gatherers = Rc::new(spec.related.iter().map(Gatherer::new).collect());
         let component = match &spec.primary {
             ResourcePattern::One(key) if alone == Alone::No => format!("{}-controller", key.resource.trim_end_matches('s')),
@@ -157,7 +163,7 @@ impl Work {
             gatherers,
             grants_seen: grants.version(),
             grants,
-            counters,
+            counters: state.counters.clone(),
             events,
             queue: Queue::default(),
             queued: 0,
@@ -165,7 +171,7 @@ impl Work {
             careful: 0,
             working: None,
             last_words,
-            tap,
+            tap: state.tap.clone(),
         })
     }
 

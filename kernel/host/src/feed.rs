@@ -10,7 +10,7 @@ use crate::{
 use pintle_api::selector::LabelSelector;
 use pintle_registry::{Event, EventKind, Index, Object, Registry, ResourceInfo, ResourceKey, SubscriptionFilter};
 use serde_json::Value;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// One key of a work queue.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,12 +35,14 @@ pub struct Mapper {
 /// The one resource whose objects are the keys; `None` in its place means every resource.
 struct Primary {
     key: Arc<ResourceKey>,
-    info: Arc<ResourceInfo>,
+    /// Known once it is served: a definition may come later than the module.
+    info: OnceLock<Arc<ResourceInfo>>,
 }
 
 impl Primary {
-    fn is_namespaced(&self) -> bool {
-        self.info.scope == pintle_api::Scope::Namespaced
+    fn info(&self, registry: &Registry) -> Option<&Arc<ResourceInfo>> {
+        let served = || registry.resources().into_iter().find(|info| info.key() == &*self.key);
+        self.info.get().or_else(|| served().map(|info| self.info.get_or_init(|| info)))
     }
 }
 
@@ -48,18 +50,11 @@ impl Mapper {
     /// From the manifest.
     ///
     /// # Errors
-    /// `BadSpec` when the primary resource is not served, or the selector is none.
-    pub fn new(spec: &ControllerSpec, registry: &Registry) -> Result<Self, HostError> {
+    /// `BadSpec` when the selector is none.
+    pub fn new(spec: &ControllerSpec) -> Result<Self, HostError> {
         let primary = match &spec.primary {
             ResourcePattern::Everything => None,
-            ResourcePattern::One(key) => {
-                let info = registry.resources().into_iter().find(|info| info.key() == key);
-                let info = info.ok_or_else(|| HostError::BadSpec {
-                    field: "spec.controller.primary".into(),
-                    problem: format!("{key} is not served"),
-                })?;
-                Some(Primary { key: Arc::new(key.clone()), info })
-            }
+            ResourcePattern::One(key) => Some(Primary { key: Arc::new(key.clone()), info: OnceLock::new() }),
         };
         let adopts = spec.related.iter().filter(|r| r.by == Relation::OwnerOrSelector);
         let adopts = adopts.filter_map(|r| if let ResourcePattern::One(key) = &r.resource { Some(key.clone()) } else { None }).collect();
@@ -67,6 +62,11 @@ impl Mapper {
         let selector = LabelSelector::parse(&spec.selector)
             .map_err(|e| HostError::BadSpec { field: "spec.controller.selector".into(), problem: e.message })?;
         Ok(Self { primary, selector, watches: spec.watches.clone(), adopts, projection })
+    }
+
+    /// The primary resource, if it is not served yet: it is followed once it is.
+    pub fn awaited(&self, registry: &Registry) -> Option<&ResourceKey> {
+        self.primary.as_ref().filter(|primary| primary.info(registry).is_none()).map(|primary| &*primary.key)
     }
 
     /// What to subscribe to.
@@ -164,10 +164,12 @@ impl Mapper {
             keys.extend((watch.map == Mapping::Own).then(|| self.own(object)));
             return;
         };
-        let beside = if primary.is_namespaced() { &*meta.namespace } else { "" };
+        let Some(info) = primary.info(registry) else { return };
+        let is_namespaced = info.scope == pintle_api::Scope::Namespaced;
+        let beside = if is_namespaced { &*meta.namespace } else { "" };
         match &watch.map {
             Mapping::Own | Mapping::Name => keys.push(key(&primary.key, beside, &meta.name)),
-            Mapping::Namespace if primary.is_namespaced() && !meta.namespace.is_empty() => keys.extend(self.around(registry, beside)),
+            Mapping::Namespace if is_namespaced && !meta.namespace.is_empty() => keys.extend(self.around(registry, beside)),
             Mapping::Namespace if !meta.namespace.is_empty() => keys.push(key(&primary.key, "", &meta.namespace)),
             Mapping::Namespace => {}
             Mapping::Selector => {
@@ -176,7 +178,7 @@ impl Mapper {
                 keys.extend(selecting.map(|o| self.own(o)));
             }
             Mapping::Owner => {
-                let owner = meta.controller().filter(|o| *o.kind == *primary.info.kind && group_of(&o.api_version) == primary.info.group);
+                let owner = meta.controller().filter(|o| *o.kind == *info.kind && group_of(&o.api_version) == info.group);
                 keys.extend(owner.map(|o| key(&primary.key, beside, &o.name)));
             }
             Mapping::Field(path) => {

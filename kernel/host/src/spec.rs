@@ -353,7 +353,8 @@ const ORDER_DEFAULT: i64 = 1000;
 const CALL_MILLISECONDS_MAX: u32 = 30_000;
 const MESSAGE_BYTES_MIN: usize = 1024;
 
-fn bad(field: &str, problem: impl Into<String>) -> HostError {
+/// What of a spec will not do, and why.
+pub fn bad(field: &str, problem: impl Into<String>) -> HostError {
     HostError::BadSpec { field: field.to_owned(), problem: problem.into() }
 }
 

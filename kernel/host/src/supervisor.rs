@@ -387,22 +387,9 @@ impl Supervisor {
 
     fn controller_work(&self, specs: &[ControllerSpec]) -> Result<Lasting, HostError> {
         let slot = Rc::new(Slot::default());
-        let state = self.state.clone();
-        let last_words: Rc<dyn Fn(String)> = Rc::new(move |message: String| state.update(|f| f.message = message));
         let alone = if specs.len() == 1 { Alone::Yes } else { Alone::No };
-        let one = |spec: &ControllerSpec| {
-            Work::new(
-                self.id.as_str(),
-                alone,
-                spec.clone(),
-                self.context.registry.clone(),
-                slot.clone(),
-                self.grants.clone(),
-                self.state.counters.clone(),
-                last_words.clone(),
-                self.state.tap.clone(),
-            )
-        };
+        let (registry, grants) = (&self.context.registry, &self.grants);
+        let one = |spec: &ControllerSpec| Work::new(&self.state, alone, spec.clone(), registry.clone(), slot.clone(), grants.clone());
         let works = specs.iter().map(one).collect::<Result<Vec<_>, _>>()?;
         let tasks = works.into_iter().map(|work| tokio::task::spawn_local(work.run())).collect();
         Ok(Lasting::Controller { slot, specs: specs.to_vec(), tasks })
