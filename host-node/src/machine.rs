@@ -105,6 +105,12 @@ impl Machine {
         }
     }
 
+    /// What its Node has as the label `kubernetes.io/hostname`.
+    pub fn hostname(&self) -> &str {
+        let label = self.labels.iter().rev().find(|(key, _)| key == "kubernetes.io/hostname");
+        label.map_or(&self.name, |(_, value)| value)
+    }
+
     /// When the daemon looked at the machine first.
     pub fn since(&self) -> Timestamp {
         self.since

@@ -248,6 +248,7 @@ async fn assemble(
         overlay: options.pod_overlay,
         mtu: options.pod_mtu,
     };
+    let volumes = local::Volumes::open(options.volumes_dir.clone(), machine.hostname().to_owned());
     Ok(Rc::new(Node {
         machine,
         network: Network::open(network, options.state_dir.join("addresses"))?,
@@ -256,7 +257,7 @@ async fn assemble(
         roster: Roster::default(),
         statics: StaticPods::new(),
         trust: RefCell::default(),
-        volumes: local::Volumes::open(options.volumes_dir.clone()),
+        volumes,
         csi: Csi::open(options.kubelet_dir.clone(), &options.name)?,
         api: Api::new(options.clone()),
         pressure: Board::default(),

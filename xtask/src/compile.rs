@@ -173,7 +173,7 @@ pub fn clients() -> Outcome {
         storage(&from("csi"), Path::new(&out))?;
     } else {
         eprintln!(
-            "no go of 1.21 or later: the tests of client-go, of today's kubectl, of Helm, of storage drivers and of the Gateway API will be skipped"
+            "no go of 1.21 or later: the tests of client-go, of today's kubectl, of Helm, of storage drivers, of snapshots and of the Gateway API will be skipped"
         );
     }
     // The environment is complete when its last step has left this mark.
@@ -187,19 +187,25 @@ pub fn clients() -> Outcome {
     Ok(fs::write(mark, wanted)?)
 }
 
-/// The Gateway API's definitions as its project publishes them, out of its Go module: `gateway-api/` in `out`.
+/// Definitions as their projects publish them, out of their Go modules: of the Gateway API and of snapshots, each in its folder in `out`.
 fn definitions(out: &Path) -> Outcome {
-    const MODULE: &str = "sigs.k8s.io/gateway-api@v1.4.1";
-    let (folder, mark) = (out.join("gateway-api"), out.join("gateway-api/VERSION"));
-    if fs::read_to_string(&mark).is_ok_and(|there| there == MODULE) {
-        return Ok(());
+    const MODULES: [(&str, &str, &str); 2] = [
+        ("sigs.k8s.io/gateway-api@v1.4.1", "config/crd/standard", "gateway-api"),
+        ("github.com/kubernetes-csi/external-snapshotter/client/v8@v8.2.0", "config/crd", "snapshots"),
+    ];
+    for (module, within, folder) in MODULES {
+        let (folder, mark) = (out.join(folder), out.join(folder).join("VERSION"));
+        if fs::read_to_string(&mark).is_ok_and(|there| there == module) {
+            continue;
+        }
+        let sources = go_module(module, out)?;
+        fs::create_dir_all(&folder)?;
+        for file in fs::read_dir(sources.join(within))?.flatten() {
+            fs::write(folder.join(file.file_name()), fs::read(file.path())?)?;
+        }
+        fs::write(mark, module)?;
     }
-    let sources = go_module(MODULE, out)?;
-    fs::create_dir_all(&folder)?;
-    for file in fs::read_dir(sources.join("config/crd/standard"))?.flatten() {
-        fs::write(folder.join(file.file_name()), fs::read(file.path())?)?;
-    }
-    Ok(fs::write(mark, MODULE)?)
+    Ok(())
 }
 
 /// The sources of a Go module, downloaded if need be.

@@ -7,6 +7,7 @@
 pub mod atomic;
 pub mod certificate;
 pub mod claim;
+mod copy;
 pub mod local;
 pub mod mounts;
 pub mod project;

@@ -416,6 +416,27 @@ fn a_pod_goes_where_its_volumes_are() -> Result<()> {
 }
 
 #[test]
+fn a_copy_is_made_where_its_original_is() -> Result<()> {
+    let made = |mut volume: Value, kind: &str| {
+        volume["metadata"]["finalizers"] = json!([pintle_sdk::PROVISIONED_FINALIZER]);
+        volume["spec"]["claimRef"]["kind"] = json!(kind);
+        volume
+    };
+    let copies = |name: &str, source: Value| claim(name, "fast", move |c| c["spec"]["dataSource"] = source);
+    let objects = [
+        class("fast", "pintle.dev/local-path", LATER),
+        claim("x", "fast", bound("v-x")),
+        made(volume("v-x", "fast", "b", Some("x")), "PersistentVolumeClaim"),
+        made(volume("v-s", "", "a", Some("x")), "VolumeSnapshot"),
+        copies("clone", json!({"kind": "PersistentVolumeClaim", "name": "x"})),
+        copies("restored", json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "x"})),
+    ];
+    check_volumes(&objects, &[mounts("p", &["clone"])], &["prepare clone@b"])?;
+    check_volumes(&objects, &[mounts("p", &["restored"])], &["prepare restored@a"])?;
+    check_volumes(&objects, &[mounts("p", &["clone", "restored"])], &["0/2 nodes are available"]).map(drop)
+}
+
+#[test]
 fn a_claim_that_cannot_be_used_says_why_once_for_all_nodes() -> Result<()> {
     let going = |claim: &mut Value| claim["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     for (objects, why) in [

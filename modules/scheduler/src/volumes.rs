@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pintle_sdk::PROVISIONED_FINALIZER;
 use pintle_sdk::prelude::*;
 use pintle_sdk::serde_json::{self, Value};
 use pintle_sdk::storage::{BOUND_BY_CONTROLLER, Claim, ClaimRef, SELECTED_NODE, StorageClass, Volume, best};
@@ -208,6 +209,18 @@ impl<'a> Volumes<'a> {
         })
     }
 
+    /// Whether what a claim's volume is to begin with can be reached there. Drivers say themselves where they copy to; for modules' provisioners it is
+    /// where the original is.
+    fn can_copy(&self, claim: &Claim, node: &Node) -> bool {
+        if claim.source().is_none() {
+            return true;
+        }
+        let all = self.storage.into_iter().flat_map(|storage| storage.volumes.values());
+        let of_module = |volume: &&Volume| volume.metadata.finalizers.iter().any(|f| f == PROVISIONED_FINALIZER);
+        let mut sources = all.filter(|volume| volume.is_source_of(claim)).filter(of_module);
+        sources.all(|volume| volume.is_reachable(&node.name, &node.labels))
+    }
+
     /// For each claim that waits the volume it gets on this node; `None`: one is made.
     fn choose(&self, node: &Node) -> Result<Vec<(&'a Claim, Option<&'a Volume>)>, Refused> {
         let mut chosen: Vec<(&Claim, Option<&Volume>)> = Vec::new();
@@ -224,7 +237,7 @@ impl<'a> Volumes<'a> {
             let all = self.storage.into_iter().flat_map(|storage| storage.volumes.values());
             match best(claim, all.filter(free).filter(|volume| volume.is_reachable(&node.name, &node.labels))) {
                 Some(volume) => chosen.push((claim, Some(volume))),
-                None if class.provisions() && class.allows(&node.labels) => chosen.push((claim, None)),
+                None if class.provisions() && class.allows(&node.labels) && self.can_copy(claim, node) => chosen.push((claim, None)),
                 None => return Err(Refused::NoVolume),
             }
         }
@@ -262,7 +275,7 @@ pub fn prepare(snapshot: &mut Snapshot, pod: &Pod, node: &Node) -> Option<Vec<Wr
     for (claim, volume) in counted {
         let Metadata { namespace, name, uid, .. } = claim.metadata;
         match volume.and_then(|volume| snapshot.storage.volumes.get_mut(&volume)) {
-            Some(volume) => volume.spec.claim_ref = Some(ClaimRef { namespace, name, uid }),
+            Some(volume) => volume.spec.claim_ref = Some(ClaimRef { namespace, name, uid, ..ClaimRef::default() }),
             None => {
                 if let Some(claim) = snapshot.storage.claims.get_mut(&(namespace, name)) {
                     claim.metadata.annotations.insert(SELECTED_NODE.into(), node.name.clone());

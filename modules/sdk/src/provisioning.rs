@@ -1,6 +1,7 @@
 //! The controller around a [`Provisioner`]: which claims ask it for a volume, and which of its volumes are to go.
 //!
-//! The manifest of such a module is a controller's, of claims and of volumes (see `modules/local-path`). Invariants: a volume's name follows
+//! The manifest of such a module is a controller's, of claims and of volumes, and of snapshots and their contents if it takes any (see
+//! `modules/local-path`). Invariants: a volume's name follows
 //! from its claim's uid, so there is never a second one; a volume's object goes only when the provisioner has removed what it stands for.
 
 use std::cell::RefCell;
@@ -8,22 +9,25 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 
-use crate::storage::{self, Claim, PROVISIONED_BY, PROVISIONER, SELECTED_NODE, StorageClass, Volume};
+use crate::snapshots::{Content, Snapshot, of_content, of_snapshot};
+use crate::storage::{self, Claim, PROVISIONED_BY, PROVISIONER, SELECTED_NODE, SNAPSHOT_KIND, SNAPSHOTS, StorageClass, Volume};
 use crate::{
-    Controller, Error, Failure, Metadata, Partial, Plan, Provisioner, Request, Result, Start, Time, Untyped, VolumeRemoval, VolumeRequest,
-    Write,
+    Controller, Error, Failure, Metadata, Partial, Plan, Provisioner, Query, Request, Result, Start, Time, Untyped, VolumeRemoval,
+    VolumeRequest, VolumeSource, Write,
 };
 use std::time::Duration;
 
 /// On volumes whose content must go before they do.
 pub const PROVISIONED_FINALIZER: &str = "pintle.dev/provisioned-volume";
 
-const RETRY: Duration = Duration::from_secs(15);
-/// How soon a removal that is not done yet is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+pub(crate) const RETRY: Duration = Duration::from_secs(15);
+/// How soon a claim whose source is not there yet is looked at again.
+const AWAIT_SOURCE: Duration = Duration::from_secs(3);
+/// How soon what is not done yet is looked at again.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// HTTP's "insufficient storage".
 const NO_ROOM: u16 = 507;
-const NOT_YET: u16 = 503;
+pub(crate) const NOT_YET: u16 = 503;
 
 /// A provisioner as a controller of claims and volumes.
 pub struct Provisioned<T>(Rc<RefCell<T>>);
@@ -45,11 +49,13 @@ impl<T: Provisioner> Controller for Provisioned<T> {
         Ok(Provisioned(Rc::new(RefCell::new(T::start(start)?))))
     }
 
-    fn reconcile(&mut self, _: Time, request: &Request<'_>) -> Result<Plan> {
+    fn reconcile(&mut self, now: Time, request: &Request<'_>) -> Result<Plan> {
         let module = &mut *self.0.borrow_mut();
         match request.target.resource.as_str() {
             "persistentvolumeclaims" => of_claim(module, request),
             "persistentvolumes" => of_volume(module, request),
+            "volumesnapshots" => of_snapshot(module, now, request),
+            "volumesnapshotcontents" => of_content(module, now, request),
             other => Err(Error::undecided(format!("a provisioner does not reconcile {other}"))),
         }
     }
@@ -86,22 +92,25 @@ fn provision(
     if !selected.is_empty() && node.is_empty() {
         return Ok(Plan::new().write(unselect(claim)).warning("ProvisioningFailed", format!("node {selected:?} is gone")));
     }
-    let wanted = VolumeRequest {
+    let source = match claim.source() {
+        None => Ok(None),
+        Some(_) if !module.can_copy() => Err(unsupported("volumes of this class cannot begin with a copy")),
+        Some(_) => source(module, request, claim)?.map(Some),
+    };
+    let wanted = |source| VolumeRequest {
         name,
         selected_node: selected,
         capacity_bytes: u64::try_from(claim.wanted()).unwrap_or(0),
+        source,
         claim: request.bytes(),
         storage_class: class_bytes,
         node,
     };
-    let refused = if claim.spec.data_source.is_some() {
-        Err(unsupported("volumes of this class cannot begin with a copy"))
-    } else if claim.spec.selector.is_some() {
-        Err(unsupported("claim.spec.selector is not supported: volumes are made for one claim"))
-    } else {
-        Ok(())
+    let refused = match claim.spec.selector {
+        Some(_) => Err(unsupported("claim.spec.selector is not supported: volumes are made for one claim")),
+        None => source,
     };
-    match refused.and_then(|()| module.provision(&wanted)) {
+    match refused.and_then(|source| module.provision(&wanted(source))) {
         Ok(volume) => {
             let volume = Untyped::new(complete(volume, module.name(), claim, class, name))?;
             let made = format!("Successfully provisioned volume {name}");
@@ -110,9 +119,79 @@ fn provision(
         Err(failure) => {
             let why = format!("failed to provision volume with StorageClass {:?}: {}", class.metadata.name, failure.message);
             let again = if failure.code == NO_ROOM && class.waits() { Plan::new().write(unselect(claim)) } else { Plan::new() };
-            Ok(again.warning("ProvisioningFailed", why).requeue_after(RETRY))
+            let pause = if failure.code == NOT_YET { AWAIT_SOURCE } else { RETRY };
+            Ok(again.warning("ProvisioningFailed", why).requeue_after(pause))
         }
     }
+}
+
+/// What a claim's volume is to begin with, or why it cannot. The inner failure's code is 503 where that may change by itself.
+fn source<'a>(module: &impl Provisioner, request: &Request<'a>, claim: &Claim) -> Result<Result<VolumeSource<'a>, Failure>> {
+    let Some(named) = claim.source() else { return Ok(Err(unsupported("no source is named"))) };
+    let not_yet = |message: String| Ok(Err(Failure { code: NOT_YET, reason: "ServiceUnavailable".into(), message }));
+    let refuse = |message: String| Ok(Err(Failure { code: 422, reason: "Invalid".into(), message }));
+    let (namespace, name) = (claim.metadata.namespace.as_str(), named.name.as_str());
+    if named.namespace.as_deref().is_some_and(|other| !other.is_empty() && other != namespace) {
+        return refuse("a source in another namespace is not supported".into());
+    }
+    let made_here = |volume: &Volume| volume.metadata.annotations.get(PROVISIONED_BY).is_some_and(|by| by == module.name());
+    let mode = |mode: &Option<String>| mode.as_deref().unwrap_or("Filesystem").to_owned();
+    if named.is("", "PersistentVolumeClaim") {
+        let found = request.read::<Claim>(&Query::one("", "persistentvolumeclaims", namespace, name))?.pop();
+        let Some(found) = found.filter(|found| !found.metadata.is_terminating()) else {
+            return not_yet(format!("persistentvolumeclaim {name:?} is not found"));
+        };
+        if !found.is_bound() {
+            return not_yet(format!("persistentvolumeclaim {name:?} is not bound to a volume yet"));
+        }
+        let query = Query::one("", "persistentvolumes", "", &found.spec.volume_name);
+        let volume = request.read::<Volume>(&query)?.pop().filter(|volume| volume.is_for(&found) && !volume.metadata.is_terminating());
+        let (Some(volume), Some(bytes)) = (volume, request.related_bytes(&query.to_string()).first()) else {
+            return not_yet(format!("the volume of persistentvolumeclaim {name:?} is not found"));
+        };
+        if !made_here(&volume) {
+            return refuse(format!("the volume of persistentvolumeclaim {name:?} was not made by {}", module.name()));
+        }
+        if mode(&volume.spec.volume_mode) != mode(&claim.spec.volume_mode) {
+            return refuse(format!("volumeMode is not that of persistentvolumeclaim {name:?}"));
+        }
+        if claim.wanted() < volume.capacity() {
+            return refuse(format!(
+                "requested volume size {} is less than the size {} of the source claim",
+                claim.wanted(),
+                volume.capacity()
+            ));
+        }
+        return Ok(Ok(VolumeSource::Volume(bytes)));
+    }
+    if !named.is(SNAPSHOTS, SNAPSHOT_KIND) {
+        return refuse(format!("a source of kind {:?} is not supported: VolumeSnapshot and PersistentVolumeClaim are", named.kind));
+    }
+    let found = request.read::<Snapshot>(&Query::one(SNAPSHOTS, "volumesnapshots", namespace, name))?.pop();
+    let Some(found) = found.filter(|found| !found.metadata.is_terminating()) else {
+        return not_yet(format!("volumesnapshot {name:?} is not found"));
+    };
+    let content_name = &found.status.bound_volume_snapshot_content_name;
+    if !found.status.ready_to_use || content_name.is_empty() {
+        return not_yet(format!("volumesnapshot {name:?} is not ready to use"));
+    }
+    let query = Query::one(SNAPSHOTS, "volumesnapshotcontents", "", content_name);
+    let content =
+        request.read::<Content>(&query)?.pop().filter(|content| !content.metadata.is_terminating() && content.status.ready_to_use);
+    let (Some(content), Some(bytes)) = (content, request.related_bytes(&query.to_string()).first()) else {
+        return not_yet(format!("volumesnapshotcontent {content_name:?} is not ready to use"));
+    };
+    if content.spec.driver != module.name() {
+        return refuse(format!("volumesnapshot {name:?} was taken by {}, not by {}", content.spec.driver, module.name()));
+    }
+    if claim.wanted() < content.status.restore_size {
+        let (wanted, least) = (claim.wanted(), content.status.restore_size);
+        return refuse(format!("requested volume size {wanted} is less than the size {least} for the source snapshot"));
+    }
+    let query = Query::one("", "persistentvolumes", "", content_name);
+    let record = request.read::<Volume>(&query)?.pop().filter(|record| record.is_snapshot() && made_here(record));
+    let record = record.and_then(|_| request.related_bytes(&query.to_string()).first()).copied().unwrap_or_default();
+    Ok(Ok(VolumeSource::Snapshot { content: bytes, record }))
 }
 
 fn unsupported(message: &str) -> Failure {
@@ -192,7 +271,7 @@ fn of_volume(module: &mut impl Provisioner, request: &Request<'_>) -> Result<Pla
     }
     let deletes = volume.spec.persistent_volume_reclaim_policy == "Delete";
     if !meta.is_terminating() {
-        let over = deletes && volume.status.phase == "Released";
+        let over = deletes && volume.status.phase == "Released" && !volume.is_snapshot();
         return Ok(if over { Plan::new().delete(volume.target()) } else { Plan::new() });
     }
     // Whoever protects the volume goes first.
@@ -217,7 +296,7 @@ fn of_volume(module: &mut impl Provisioner, request: &Request<'_>) -> Result<Pla
 }
 
 /// The JSON of the first node that is meant; empty when there is none.
-fn node_bytes<'a>(request: &Request<'a>, mut meant: impl FnMut(&Metadata) -> bool) -> Result<&'a [u8]> {
+pub(crate) fn node_bytes<'a>(request: &Request<'a>, mut meant: impl FnMut(&Metadata) -> bool) -> Result<&'a [u8]> {
     let nodes: Vec<Partial> = request.related("nodes")?;
     let at = nodes.iter().position(|node| meant(&node.metadata));
     Ok(at.and_then(|at| request.related_bytes("nodes").get(at)).copied().unwrap_or_default())

@@ -19,6 +19,10 @@ pub const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 pub const PROVISIONER_BEFORE: &str = "volume.beta.kubernetes.io/storage-provisioner";
 /// On a claim: the node that its volume must be reachable from.
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+/// The API group of snapshots.
+pub const SNAPSHOTS: &str = "snapshot.storage.k8s.io";
+/// What a snapshot is.
+pub const SNAPSHOT_KIND: &str = "VolumeSnapshot";
 /// The provisioner of classes whose volumes nobody makes.
 pub const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
@@ -51,7 +55,30 @@ pub struct ClaimSpec {
     /// `Filesystem` or `Block`.
     pub volume_mode: Option<String>,
     /// What its volume begins with.
-    pub data_source: Option<serde_json::Value>,
+    pub data_source: Option<DataSource>,
+    /// The same, in its newer spelling.
+    pub data_source_ref: Option<DataSource>,
+}
+
+/// What a volume begins with, as a claim names it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DataSource {
+    /// Absent or empty: the core group.
+    pub api_group: Option<String>,
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Absent or empty: the claim's.
+    pub namespace: Option<String>,
+}
+
+impl DataSource {
+    /// Whether it is of this kind of this group.
+    pub fn is(&self, group: &str, kind: &str) -> bool {
+        self.api_group.as_deref().unwrap_or_default() == group && self.kind == kind
+    }
 }
 
 /// `resources` of a claim.
@@ -139,6 +166,8 @@ pub struct VolumeStatus {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ClaimRef {
+    /// Of the claim; a snapshot's where the volume stands for one.
+    pub kind: String,
     /// Of the claim.
     pub namespace: String,
     /// Of the claim.
@@ -205,6 +234,11 @@ impl Claim {
         ObjectRef::of("", "persistentvolumeclaims", &self.metadata)
     }
 
+    /// What its volume begins with, in whichever spelling.
+    pub fn source(&self) -> Option<&DataSource> {
+        self.spec.data_source_ref.as_ref().or(self.spec.data_source.as_ref())
+    }
+
     /// Bytes asked for.
     pub fn wanted(&self) -> i64 {
         storage(&self.spec.resources.requests)
@@ -235,10 +269,26 @@ impl Volume {
     /// Whether it is, or is meant to be, this claim's.
     pub fn is_for(&self, claim: &Claim) -> bool {
         self.spec.claim_ref.as_ref().is_some_and(|to| {
-            to.namespace == claim.metadata.namespace
+            to.kind != SNAPSHOT_KIND
+                && to.namespace == claim.metadata.namespace
                 && to.name == claim.metadata.name
                 && (to.uid.is_empty() || to.uid == claim.metadata.uid)
         })
+    }
+
+    /// Whether it stands for a snapshot, and is nobody's to mount.
+    pub fn is_snapshot(&self) -> bool {
+        self.spec.claim_ref.as_ref().is_some_and(|to| to.kind == SNAPSHOT_KIND)
+    }
+
+    /// Whether it is what a claim's volume is to begin with: the snapshot that the claim names, or the volume of the claim that it names.
+    pub fn is_source_of(&self, claim: &Claim) -> bool {
+        let named = |source: &DataSource| {
+            let namespace = source.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or(&claim.metadata.namespace);
+            let kind = if self.is_snapshot() { source.is(SNAPSHOTS, SNAPSHOT_KIND) } else { source.is("", "PersistentVolumeClaim") };
+            kind && self.spec.claim_ref.as_ref().is_some_and(|to| to.name == source.name && to.namespace == namespace)
+        };
+        claim.source().is_some_and(named)
     }
 
     /// Whether it can be reached from the node of this name with these labels.

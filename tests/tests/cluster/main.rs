@@ -6,6 +6,7 @@
 //!
 //! - `web`: what a user does with a Deployment, from apply to delete;
 //! - `workloads`: Jobs, CronJobs, DaemonSets and StatefulSets;
+//! - `snapshots`: snapshots of volumes, volumes out of them, and clones;
 //! - `csi`: a storage driver with its published sidecars;
 //! - `volumes`: claims, volumes, and data that outlives pods;
 //! - `nodes`: spreading, killed containers, killed and stopped nodes;
@@ -43,6 +44,7 @@ mod policies;
 mod reach;
 mod services;
 mod setup;
+mod snapshots;
 mod streams;
 mod teardown;
 mod volumes;
@@ -69,6 +71,7 @@ fn main() {
         web::TESTS,
         workloads::TESTS,
         volumes::TESTS,
+        snapshots::TESTS,
         csi::TESTS,
         nodes::TESTS,
         services::TESTS,

@@ -16,19 +16,19 @@ pub const TESTS: &[Test] = &[
     ("volumes_a_pods_own_volume_goes_with_it", ephemeral),
 ];
 
-const MINUTE: Duration = Duration::from_secs(60);
+pub const MINUTE: Duration = Duration::from_secs(60);
 
-fn apply(setup: &Setup, object: &Value) -> Outcome {
+pub fn apply(setup: &Setup, object: &Value) -> Outcome {
     setup.kubectl.run_with(&["apply", "-f", "-"], &object.to_string()).map(drop).map_err(Into::into)
 }
 
 /// What a node keeps of volumes on disk.
-fn directories(setup: &Setup) -> Vec<PathBuf> {
+pub fn directories(setup: &Setup) -> Vec<PathBuf> {
     let nodes = std::fs::read_dir(setup.cluster.data_dir().join("volumes")).into_iter().flatten().flatten();
     nodes.flat_map(|node| std::fs::read_dir(node.path()).into_iter().flatten().flatten()).map(|entry| entry.path()).collect()
 }
 
-fn nothing_left(setup: &Setup) -> Outcome {
+pub fn nothing_left(setup: &Setup) -> Outcome {
     setup.kubectl.wait_for("claims and volumes are gone", &["pvc,pv"], MINUTE, |l| match items(l).first() {
         None => Ok(()),
         Some(object) => Err(object.to_string()),
@@ -37,7 +37,7 @@ fn nothing_left(setup: &Setup) -> Outcome {
     eventually("no directory is left", MINUTE, empty).map_err(Into::into)
 }
 
-fn claim(name: &str, change: impl FnOnce(&mut Value)) -> Value {
+pub fn claim(name: &str, change: impl FnOnce(&mut Value)) -> Value {
     let mut claim = json!({
         "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "16Mi"}}},
@@ -46,7 +46,7 @@ fn claim(name: &str, change: impl FnOnce(&mut Value)) -> Value {
     claim
 }
 
-fn pod(name: &str, volume: Value, script: &str) -> Value {
+pub fn pod(name: &str, volume: Value, script: &str) -> Value {
     let mut volume = volume;
     volume["name"] = json!("data");
     json!({
@@ -58,17 +58,17 @@ fn pod(name: &str, volume: Value, script: &str) -> Value {
     })
 }
 
-fn of_claim(name: &str) -> Value {
+pub fn of_claim(name: &str) -> Value {
     json!({"persistentVolumeClaim": {"claimName": name}})
 }
 
-const SLEEP: &str = "sleep 1000";
+pub const SLEEP: &str = "sleep 1000";
 
-fn ready(setup: &Setup, name: &str) -> Result<Value, pintle_tests::Error> {
+pub fn ready(setup: &Setup, name: &str) -> Result<Value, pintle_tests::Error> {
     setup.kubectl.wait_for("the pod is ready", &["pod", name], MINUTE, |p| if is_ready(p) { Ok(()) } else { Err(p["status"].to_string()) })
 }
 
-fn event(setup: &Setup, object: &str, words: &str) -> Outcome {
+pub fn event(setup: &Setup, object: &str, words: &str) -> Outcome {
     let selector = format!("involvedObject.name={object}");
     setup.kubectl.wait_for(words, &["events", "--field-selector", &selector], MINUTE, |l| {
         let told: Vec<&Value> = items(l).iter().map(|e| &e["message"]).collect();
