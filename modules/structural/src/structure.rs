@@ -83,9 +83,6 @@ impl Structure<'_> {
         match kind {
             "" if what.is_empty() || free || either => {}
             "" => self.failures.push(FieldError::required(format!("{at}.type"), format!("must not be empty for specified {what}"))),
-            _ if either => {
-                self.failures.push(FieldError::invalid(format!("{at}.type"), kind, "must be empty if x-kubernetes-int-or-string is true"))
-            }
             kind if !SCHEMA_TYPES.contains(&kind) => {
                 self.failures.push(FieldError::not_supported(format!("{at}.type"), kind, &SCHEMA_TYPES))
             }
