@@ -92,12 +92,12 @@ pub fn examples() -> Outcome {
 /// here makes the same core module when its linker is told to leave it at that.
 pub fn policy() -> Outcome {
     fs::create_dir_all(example_modules())?;
-    policy_in(&shell::root().join("examples/policy-kubewarden"), &example_modules().join("policy_kubewarden.wasm"))
+    policy_in(&shell::root().join("examples/policy-kubewarden"), "adapt", &example_modules().join("policy_kubewarden.wasm"))
 }
 
-/// The same of a folder that is laid out as the example is.
-pub fn policy_in(folder: &Path, to: &Path) -> Outcome {
-    let target = pintle_tests::programs().with_file_name("adapt");
+/// The same of a folder that is laid out as the example is; `target`: the name of the folder that it is built in.
+pub fn policy_in(folder: &Path, target: &str, to: &Path) -> Outcome {
+    let target = pintle_tests::programs().with_file_name(target);
     let manifest = folder.join("Cargo.toml").display().to_string();
     let flags = format!("target.{WASM}.rustflags=['-Clink-arg=--skip-wit-component']");
     let (target_dir, words) = (target.display().to_string(), ["build", "--release", "--locked", "--target", WASM]);

@@ -114,7 +114,8 @@ pub fn languages(bench: &Bench) -> Rows {
         fs::copy(example.join(file), policy.join(file))?;
     }
     fs::write(policy.join("src/lib.rs"), include_str!("rules/policy.rs"))?;
-    compile::policy_in(&policy, &policy.join("policy.wasm"))?;
+    // In a place of its own: both policies have the same name.
+    compile::policy_in(&policy, "bench-policy", &policy.join("policy.wasm"))?;
     let module = policy.join("module.wasm");
     pintle_tests::run(Command::new(&program).arg("adapt").arg(policy.join("policy.wasm")).arg("--out").arg(&module))?;
     let mut manifest: Value = serde_json::from_slice(&fs::read(example.join("policy.json"))?)?;
