@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The largest module accepted, in bytes of WebAssembly.
 pub const WASM_BYTES_MAX: usize = 32 << 20;
-/// The most memory an instance can have, in bytes.
+/// Address space reserved for an instance, and the most memory it can have, in bytes.
 pub const INSTANCE_MEMORY_BYTES_MAX: usize = 64 << 20;
 /// Live instances of all modules together, both generations of a swap included.
 pub const INSTANCES_MAX: u32 = 1024;

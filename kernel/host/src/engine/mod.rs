@@ -92,8 +92,7 @@ fn config() -> wasmtime::Config {
     pool.max_memories_per_component(4);
     let mut config = wasmtime::Config::new();
     config.allocation_strategy(wasmtime::InstanceAllocationStrategy::Pooling(pool));
-    // All that a 32-bit address can name: compiled code then checks no bounds. It is address space only, 8 TiB of 128.
-    config.memory_reservation(4 << 30);
+    config.memory_reservation(INSTANCE_MEMORY_BYTES_MAX as u64);
     config.memory_init_cow(true);
     config.epoch_interruption(true);
     config.wasm_relaxed_simd(false);
