@@ -17,6 +17,12 @@ pub struct Place {
     pub cgroup: String,
 }
 
+/// A setting of a churn: the environment's, or what is usual for the sample among the other tests.
+#[must_use]
+pub fn setting((name, usual): (&str, u64)) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
 /// SplitMix64: the same seed, the same story.
 pub struct Dice(pub u64);
 

@@ -68,35 +68,41 @@ impl Cluster {
         eventually("a killed process is gone", Duration::from_secs(10), gone)
     }
 
+    /// A line of `pintle layout` by its name; empty when there is none.
+    pub fn layout(&self, name: &str) -> Result<String, Error> {
+        let text = run(&mut self.pintle("layout"))?;
+        let value = text.lines().filter_map(|line| line.split_once('=')).find(|(key, _)| *key == name);
+        Ok(value.map(|(_, value)| value.to_owned()).unwrap_or_default())
+    }
+
     /// The machine's address on the bridge that joins the nodes; a registry for them listens there.
     pub fn gateway(&self) -> Result<Ipv4Addr, Error> {
-        let text = run(&mut self.pintle("layout"))?;
-        let line = text.lines().find_map(|l| l.strip_prefix("gateway=")).unwrap_or_default();
-        line.parse().map_err(|_| Error::Command { command: "pintle layout".into(), status: "no gateway".into(), output: text })
+        let text = self.layout("gateway")?;
+        text.parse().map_err(|_| Error::Command { command: "pintle layout".into(), status: "no gateway".into(), output: text })
     }
 
     /// The parent cgroup of a node's pods, below each hierarchy.
     pub fn cgroup(&self, node: &str) -> Result<String, Error> {
-        let text = run(&mut self.pintle("layout"))?;
-        let root = text.lines().find_map(|l| l.strip_prefix("cgroup=")).unwrap_or_default();
-        Ok(format!("{root}/{node}"))
+        Ok(format!("{}/{node}", self.layout("cgroup")?))
+    }
+
+    /// The name of a node's network, for `ip netns`.
+    fn network_namespace(&self, node: &str) -> Result<String, Error> {
+        Ok(format!("{}{node}", self.layout("network-namespaces")?.trim_end_matches('*')))
     }
 
     /// A command that will run in a node's network, as a program of that machine would; its words are to be added.
     pub fn in_node(&self, node: &str) -> Result<Command, Error> {
-        let text = run(&mut self.pintle("layout"))?;
-        let prefix = text.lines().find_map(|l| l.strip_prefix("network-namespaces=")).unwrap_or_default().trim_end_matches('*');
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &format!("{prefix}{node}")]);
+        command.args(["netns", "exec", &self.network_namespace(node)?]);
         Ok(command)
     }
 
     /// The words before a command that put it into a node's network and mounts, as its daemon is.
     pub fn inside_node(&self, node: &str) -> Result<Vec<String>, Error> {
-        let text = run(&mut self.pintle("layout"))?;
-        let prefix = text.lines().find_map(|l| l.strip_prefix("network-namespaces=")).unwrap_or_default().trim_end_matches('*');
         let mounts = self.data_dir.join("run").join(format!("{node}.mnt"));
-        Ok(["nsenter".into(), format!("--mount={}", mounts.display()), format!("--net=/run/netns/{prefix}{node}")].into())
+        let network = format!("--net=/run/netns/{}", self.network_namespace(node)?);
+        Ok(["nsenter".into(), format!("--mount={}", mounts.display()), network].into())
     }
 
     fn pintle(&self, verb: &str) -> Command {

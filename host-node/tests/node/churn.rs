@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pintle_tests::books::{self, Books, Dice, Place, names};
+use pintle_tests::books::{self, Books, Dice, Place, names, setting};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -26,10 +26,6 @@ const LINES: usize = 25;
 const THINGS: usize = 6;
 /// Length of an id of containers, and the least of a pod's.
 const ID_DIGITS: usize = 12;
-
-fn setting((name, usual): (&str, u64)) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
-}
 
 /// Pods of several shapes: plain, with init container and volumes, with a sidecar, sharing processes (as users of their own, where that can be), on the host's network.
 fn shape(number: usize, kind: usize) -> Value {

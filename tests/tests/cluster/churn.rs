@@ -5,7 +5,7 @@
 
 use crate::{Outcome, Test, setup::Setup};
 use pintle_tests::{
-    books::{self, Books, Dice, Place},
+    books::{self, Books, Dice, Place, setting},
     eventually,
     kubectl::items,
     run,
@@ -38,10 +38,6 @@ enum Deed {
     Daemon,
     Kernel,
     Pod,
-}
-
-fn setting((name, usual): (&str, u64)) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
 /// Half of the pods are plain, half have volumes, an init container and a sidecar.
@@ -132,6 +128,29 @@ impl Churn<'_> {
         }
         Ok(())
     }
+
+    fn whole(&self, time: Duration, seed: u64) -> Outcome {
+        let at_most = Duration::from_secs(60) + time;
+        self.setup.kubectl.apply(&workloads(self.pods))?;
+        self.settle(self.pods, at_most, "at the start")?;
+        let mut dice = Dice(seed);
+        let mut done = [0_u32; 5];
+        let (began, mut told_at) = (Instant::now(), Instant::now());
+        let said = |[processes, helpers, daemons, kernels, pods]: [u32; 5]| {
+            format!("killed: {processes} processes, {helpers} helpers, {daemons} daemons, {kernels} kernels; {pods} pods deleted")
+        };
+        while began.elapsed() < time {
+            if told_at.elapsed() >= PROGRESS {
+                told_at = Instant::now();
+                println!("{} s of {}; {}", began.elapsed().as_secs(), time.as_secs(), said(done));
+            }
+            let deed = DEEDS[dice.below(DEEDS.len())];
+            self.act(deed, &mut dice)?;
+            done[deed as usize] += 1;
+        }
+        println!("{}", said(done));
+        self.settle(self.pods, at_most, "after the churn")
+    }
 }
 
 fn churn(setup: &Setup) -> Outcome {
@@ -148,33 +167,4 @@ fn churn(setup: &Setup) -> Outcome {
     setup.cluster.kill(NODE)?;
     setup.repair()?;
     outcome.and(left)
-}
-
-impl Churn<'_> {
-    fn whole(&self, time: Duration, seed: u64) -> Outcome {
-        let at_most = Duration::from_secs(60) + time;
-        self.setup.kubectl.apply(&workloads(self.pods))?;
-        self.settle(self.pods, at_most, "at the start")?;
-        let mut dice = Dice(seed);
-        let mut done = [0_u32; DEEDS.len()];
-        let (began, mut told_at) = (Instant::now(), Instant::now());
-        let said = |done: &[u32]| {
-            let sum = |deed: Deed| DEEDS.iter().zip(done).filter(|(other, _)| **other == deed).map(|(_, n)| n).sum::<u32>();
-            let [processes, helpers, daemons, kernels, pods] =
-                [Deed::Process, Deed::Helper, Deed::Daemon, Deed::Kernel, Deed::Pod].map(sum);
-            format!("killed: {processes} processes, {helpers} helpers, {daemons} daemons, {kernels} kernels; {pods} pods deleted")
-        };
-        while began.elapsed() < time {
-            if told_at.elapsed() >= PROGRESS {
-                told_at = Instant::now();
-                println!("{} s of {}; {}", began.elapsed().as_secs(), time.as_secs(), said(&done));
-            }
-            let at = dice.below(DEEDS.len());
-            self.act(DEEDS[at], &mut dice)?;
-            done[at] += 1;
-        }
-        println!("{}", said(&done));
-        self.settle(self.pods, at_most, "after the churn")?;
-        Ok(())
-    }
 }

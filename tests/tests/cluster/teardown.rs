@@ -15,9 +15,8 @@ fn nothing_left(setup: &Setup) -> Outcome {
         let ready = items(l).iter().filter(|p| is_ready(p)).count();
         if ready == 6 { Ok(()) } else { Err(format!("{ready} ready")) }
     })?;
-    let layout = run(Command::new(pintle_tests::programs().join("pintle")).args(["layout", "--data-dir"]).arg(setup.cluster.data_dir()))?;
-    let name = |key: &str| layout.lines().find_map(|l| l.strip_prefix(key)).unwrap_or("missing").to_owned();
-    let (bridge, cgroup) = (name("bridge="), name("cgroup="));
+    let (bridge, cgroup) = (setup.cluster.layout("bridge")?, setup.cluster.layout("cgroup")?);
+    ensure!(!bridge.is_empty() && !cgroup.is_empty(), "the layout names no bridge or no cgroup");
     let data_dir = setup.cluster.data_dir().display().to_string();
     setup.cluster.kill("kernel")?;
     for index in 1..=NODES {
