@@ -154,7 +154,7 @@ impl Containers {
         let pod_pid = match (&bundle.spec.pid_of, sandbox.record.spec.pid) {
             (Some(target), _) => Some(self.running(target)?.pidfd.try_clone().map_err(|e| Refusal::os("dup pidfd", e))?),
             (None, Some(Scope::Pod)) => {
-                let init = sandbox.living_init(&context.hierarchies, &context.layout, &bundle.sandbox)?;
+                let init = sandbox.living_init(&context.home, &context.layout, &context.hierarchies, &bundle.sandbox)?;
                 Some(init.try_clone().map_err(|e| Refusal::os("dup pidfd", e))?)
             }
             (None, _) => None,
@@ -167,7 +167,7 @@ impl Containers {
             Some(target) => context.home.clone_in_pid_namespace(&target, clone),
             None => clone(),
         };
-        let (pid, pidfd) = match cloned.map_err(|e| Refusal::os("clone", e))? {
+        let (pid, pidfd) = match cloned.map_err(|e| unless_ended("clone", e))? {
             Cloned::Child => init::become_container(plan),
             Cloned::Parent { pid, pidfd } => (pid, pidfd),
         };
@@ -457,7 +457,7 @@ impl Containers {
         let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
         let plan = Joining { launch, target, namespaces };
         let cloned = context.home.clone_in_pid_namespace(&plan.target, || clone_into(0, &plan.launch.entry));
-        let (pid, pidfd) = match cloned.map_err(|e| Refusal::os("clone", e))? {
+        let (pid, pidfd) = match cloned.map_err(|e| unless_ended("clone", e))? {
             Cloned::Child => init::become_guest(plan),
             Cloned::Parent { pid, pidfd } => (pid, pidfd),
         };
@@ -786,7 +786,14 @@ fn hear(report: &OwnedFd) -> Heard {
 fn signalled(result: io::Result<()>) -> Outcome {
     match result {
         Ok(()) => Outcome::done(Reply::Done),
-        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Outcome::refused(Refusal::NotRunning),
-        Err(e) => Outcome::refused(Refusal::os("signal", e)),
+        Err(e) => Outcome::refused(unless_ended("signal", e)),
+    }
+}
+
+/// Why something could not be done to a process: it may just have ended, or be about to.
+fn unless_ended(step: &str, error: io::Error) -> Refusal {
+    match error.raw_os_error() {
+        Some(libc::ESRCH) => Refusal::NotRunning,
+        _ => Refusal::os(step, error),
     }
 }

@@ -70,6 +70,16 @@ impl Home {
         }
         cloned
     }
+
+    /// Whether the PID namespace of `target` can be joined through it. A process lets go of its namespaces while it exits: before
+    /// those that end with it are seen to end, and long before itself.
+    fn can_join(&self, target: &OwnedFd) -> bool {
+        let joined = sys::setns(target.as_fd(), libc::CLONE_NEWPID).is_ok();
+        if joined && sys::setns(self.pid.as_fd(), libc::CLONE_NEWPID).is_err() {
+            std::process::abort();
+        }
+        joined
+    }
 }
 
 impl Namespaces {
@@ -124,10 +134,16 @@ impl Namespaces {
         Ok(Self { record, own, users, init })
     }
 
-    /// The init of the shared PID namespace. When it has ended (it was killed from outside), its namespace and every process in it
-    /// ended too: then a new one is made, in which the pod's containers start again.
-    pub(crate) fn living_init(&mut self, hierarchies: &Hierarchies, layout: &Layout, id: &SandboxId) -> Result<&OwnedFd, Refusal> {
-        let living = self.init.take().filter(|init| !sys::pidfd_ended(init.pidfd.as_fd()));
+    /// The init of the shared PID namespace. When it ends (it was killed from outside), its namespace and every process in it
+    /// end too: then a new one is made, in which the pod's containers start again.
+    pub(crate) fn living_init(
+        &mut self,
+        home: &Home,
+        layout: &Layout,
+        hierarchies: &Hierarchies,
+        id: &SandboxId,
+    ) -> Result<&OwnedFd, Refusal> {
+        let living = self.init.take().filter(|init| home.can_join(&init.pidfd));
         let init = match living {
             Some(init) => init,
             None => start_pod_init(hierarchies, &self.record, &layout.pins(id))?,

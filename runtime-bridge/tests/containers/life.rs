@@ -203,14 +203,27 @@ async fn a_shared_pid_namespace_is_made_anew_when_its_init_was_killed() {
         status.lines().find(|line| line.starts_with("NSpid:")).and_then(|line| line.split_whitespace().last().map(str::to_owned))
     };
     let processes = std::fs::read_dir("/proc").expect("proc").flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let init = processes
+    let init: i32 = processes
         .filter(|name| name.bytes().all(|b| b.is_ascii_digit()))
         .find(|name| namespace(name) == ours && inner(name).as_deref() == Some("1"))
         .and_then(|name| name.parse().ok())
         .expect("the pod's init");
+    // A guest whose parent does not take its end: the init cannot end before, only be about to.
+    let mut guest = tokio::process::Command::new("nsenter")
+        .args(["-t", &init.to_string(), "-p", "sleep", "1000"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("nsenter");
+    let parent = nix::unistd::Pid::from_raw(guest.id().expect("it runs") as i32);
+    until("the guest", || std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).is_ok_and(|c| !c.is_empty())).await;
+    nix::sys::signal::kill(parent, nix::sys::signal::Signal::SIGSTOP).expect("stop");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(init), nix::sys::signal::Signal::SIGKILL).expect("kill");
     assert_eq!(f.runtime.wait(&first).await.expect("wait").code, 137, "its processes end with it");
     let (code, seen) = f.run_script("ps | grep -c '[s]leep'; echo $$").await;
+    nix::sys::signal::kill(parent, nix::sys::signal::Signal::SIGCONT).expect("go on");
+    guest.wait().await.expect("the guest's end");
     assert_eq!(code, 0);
     assert!(seen.starts_with("0\n") && seen != "0\n1\n", "nobody is left, and process 1 is the pod's own again: {seen}");
 }
