@@ -2,8 +2,9 @@
 //!
 //! Compiling half a megabyte costs half a second, loading what was compiled a tenth of a millisecond: so compiling happens once a
 //! machine, in threads of low priority, and never on the path of a swap. An entry is named by everything that it depends on
-//! (the module's digest, the wasmtime version, the configuration, the processor's features) and carries a hash of itself: an
-//! entry that does not match is thrown away and compiled again. Compiled code never comes from anywhere but this folder.
+//! (the module's digest, the wasmtime version, the configuration, the processor's features) and ends with a hash of itself: an
+//! entry that does not match is thrown away and compiled again. Compiled code never comes from anywhere but this folder. What runs
+//! is the file itself, mapped, so that code which is never used takes no memory: an entry is replaced or removed, never written to.
 
 use super::{instance::Guest, wasi};
 use crate::{fault::HostError, limits::WASM_BYTES_MAX};
@@ -14,7 +15,7 @@ use std::{
     collections::HashMap,
     fs,
     hash::{Hash, Hasher},
-    io::Write,
+    io::{Read, Write},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -32,7 +33,7 @@ pub mod bindings {
     wasmtime::component::bindgen!({ path: "../../wit/world.wit", world: "module" });
 }
 
-const MAGIC: &[u8; 8] = b"PNTLAOT1";
+const MAGIC: &[u8; 8] = b"PNTLAOT2";
 const HASH_BYTES: usize = 32;
 /// When a file that is being written counts as never finished.
 const UNFINISHED_AFTER: Duration = Duration::from_secs(3600);
@@ -174,12 +175,14 @@ impl Cache {
 fn compile(engine: &wasmtime::Engine, wasm: &[u8], path: Option<&Path>) -> Result<bindings::ModulePre<Guest>, HostError> {
     let component = Component::from_binary(engine, wasm).map_err(|e| HostError::Compile(format!("{e:#}")))?;
     let pre = link(engine, &component)?;
-    if let Some(path) = path
-        && let Err(error) = component.serialize().map_err(std::io::Error::other).and_then(|code| write_entry(path, &code))
-    {
-        tracing::warn!(path = %path.display(), %error, "cannot keep compiled code; it will be compiled again");
+    let Some(path) = path else { return Ok(pre) };
+    match component.serialize().map_err(std::io::Error::other).and_then(|code| write_entry(path, &code)) {
+        Ok(()) => read_entry(engine, path).map_or(Ok(pre), |mapped| link(engine, &mapped)),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "cannot keep compiled code; it will be compiled again");
+            Ok(pre)
+        }
     }
-    Ok(pre)
 }
 
 fn link(engine: &wasmtime::Engine, component: &Component) -> Result<bindings::ModulePre<Guest>, HostError> {
@@ -190,31 +193,39 @@ fn link(engine: &wasmtime::Engine, component: &Component) -> Result<bindings::Mo
 
 /// The entry at `path` if it is whole; a broken one is removed.
 fn read_entry(engine: &wasmtime::Engine, path: &Path) -> Option<Component> {
-    let bytes = fs::read(path).ok()?;
-    let header = MAGIC.len() + HASH_BYTES;
-    let whole =
-        bytes.len() > header && bytes[..MAGIC.len()] == *MAGIC && Sha256::digest(&bytes[header..])[..] == bytes[MAGIC.len()..header];
-    if !whole {
+    let file = fs::File::open(path).ok()?;
+    if !is_whole(&file).unwrap_or(false) {
         tracing::warn!(path = %path.display(), "compiled code is damaged; compiling again");
         let _ = fs::remove_file(path);
         return None;
     }
-    // SAFETY: the bytes are what `Component::serialize` gave in `write_entry`: they carry the hash that was made of them then, and the
-    // folder is the kernel's own, as trusted as its store. Nothing else ever writes there, and no module can.
+    // SAFETY: the file is what `Component::serialize` gave in `write_entry`: it carries the hash that was made of it then, and the
+    // folder is the kernel's own, as trusted as its store. Nothing else ever writes there, no module can, and nobody writes to an entry.
     #[allow(unsafe_code, reason = "compiled code can only be loaded by vouching for it")]
-    let component = unsafe { Component::deserialize(engine, &bytes[header..]) };
+    let component = unsafe { Component::deserialize_file(engine, path) };
     component
         .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "compiled code does not fit this engine; compiling again"))
         .ok()
+}
+
+/// Whether an entry ends as `write_entry` ends what comes before.
+fn is_whole(mut file: &fs::File) -> std::io::Result<bool> {
+    let end = (MAGIC.len() + HASH_BYTES) as u64;
+    let code = file.metadata()?.len().saturating_sub(end);
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut file.take(code), &mut hasher)?;
+    let mut found = Vec::new();
+    file.read_to_end(&mut found)?;
+    Ok(found == [&hasher.finalize()[..], MAGIC].concat())
 }
 
 fn write_entry(path: &Path, code: &[u8]) -> std::io::Result<()> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let temporary = path.with_extension(format!("{}-{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     let mut file = fs::File::create(&temporary)?;
-    file.write_all(MAGIC)?;
-    file.write_all(&Sha256::digest(code))?;
     file.write_all(code)?;
+    file.write_all(&Sha256::digest(code))?;
+    file.write_all(MAGIC)?;
     file.sync_data()?;
     fs::rename(&temporary, path)
 }
