@@ -134,7 +134,6 @@ fn source<'a>(module: &impl Provisioner, request: &Request<'a>, claim: &Claim) -
     if named.namespace.as_deref().is_some_and(|other| !other.is_empty() && other != namespace) {
         return refuse("a source in another namespace is not supported".into());
     }
-    let made_here = |volume: &Volume| volume.metadata.annotations.get(PROVISIONED_BY).is_some_and(|by| by == module.name());
     let mode = |mode: &Option<String>| mode.as_deref().unwrap_or("Filesystem").to_owned();
     if named.is("", "PersistentVolumeClaim") {
         let found = request.read::<Claim>(&Query::one("", "persistentvolumeclaims", namespace, name))?.pop();
@@ -149,7 +148,7 @@ fn source<'a>(module: &impl Provisioner, request: &Request<'a>, claim: &Claim) -
         let (Some(volume), Some(bytes)) = (volume, request.related_bytes(&query.to_string()).first()) else {
             return not_yet(format!("the volume of persistentvolumeclaim {name:?} is not found"));
         };
-        if !made_here(&volume) {
+        if !volume.is_made_by(module.name()) {
             return refuse(format!("the volume of persistentvolumeclaim {name:?} was not made by {}", module.name()));
         }
         if mode(&volume.spec.volume_mode) != mode(&claim.spec.volume_mode) {
@@ -189,7 +188,7 @@ fn source<'a>(module: &impl Provisioner, request: &Request<'a>, claim: &Claim) -
         return refuse(format!("requested volume size {wanted} is less than the size {least} for the source snapshot"));
     }
     let query = Query::one("", "persistentvolumes", "", content_name);
-    let record = request.read::<Volume>(&query)?.pop().filter(|record| record.is_snapshot() && made_here(record));
+    let record = request.read::<Volume>(&query)?.pop().filter(|record| record.is_snapshot() && record.is_made_by(module.name()));
     let record = record.and_then(|_| request.related_bytes(&query.to_string()).first()).copied().unwrap_or_default();
     Ok(Ok(VolumeSource::Snapshot { content: bytes, record }))
 }
@@ -266,7 +265,7 @@ fn expand(module: &mut impl Provisioner, request: &Request<'_>, claim: &Claim) -
 fn of_volume(module: &mut impl Provisioner, request: &Request<'_>) -> Result<Plan> {
     let Some(volume) = request.object::<Volume>()? else { return Ok(Plan::new()) };
     let meta = &volume.metadata;
-    if meta.annotations.get(PROVISIONED_BY).is_none_or(|by| by != module.name()) {
+    if !volume.is_made_by(module.name()) {
         return Ok(Plan::new());
     }
     let deletes = volume.spec.persistent_volume_reclaim_policy == "Delete";

@@ -26,6 +26,8 @@ const RECORD_FINALIZER: &str = "pintle.dev/snapshot";
 const TAKEN_BY: &str = "pintle.dev/snapshot-driver";
 const DEFAULT_CLASS: &str = "snapshot.storage.kubernetes.io/is-default-class";
 const CONTENTS: &str = "volumesnapshotcontents";
+/// How soon a snapshot that failed is tried again.
+const RETRY_SNAPSHOT: Duration = Duration::from_secs(5);
 
 /// A VolumeSnapshot.
 #[derive(Default, Deserialize)]
@@ -186,8 +188,7 @@ fn wanted(module: &impl Provisioner, request: &Request<'_>, snapshot: &Snapshot)
         "" => None,
         name => request.read::<Volume>(&Query::one("", "persistentvolumes", "", name))?.pop(),
     };
-    let made_here = |volume: &Volume| volume.metadata.annotations.get(PROVISIONED_BY).is_some_and(|by| by == module.name());
-    let is_ours = volume.as_ref().is_some_and(made_here);
+    let is_ours = volume.as_ref().is_some_and(|volume| volume.is_made_by(module.name()));
     let classes: Vec<Class> = request.related("classes")?;
     let class = match &snapshot.spec.volume_snapshot_class_name {
         Some(name) => match classes.iter().find(|class| class.metadata.name == *name) {
@@ -230,16 +231,24 @@ fn wanted(module: &impl Provisioner, request: &Request<'_>, snapshot: &Snapshot)
     }))))
 }
 
-/// What could not be done is said once, and tried again.
 fn fail(snapshot: &Snapshot, now: Time, why: &str) -> Plan {
     let why = format!("Failed to create snapshot content with error {why}");
-    if snapshot.status.error.message == why {
-        return Plan::new().requeue_after(RETRY);
+    say(snapshot.target(), &snapshot.metadata, &snapshot.status.error, now, "SnapshotContentCreationFailed", why).requeue_after(RETRY)
+}
+
+fn content_fails(content: &Content, now: Time, why: &str) -> Plan {
+    let why = why.to_owned();
+    say(content.target(), &content.metadata, &content.status.error, now, "SnapshotCreationFailed", why).requeue_after(RETRY_SNAPSHOT)
+}
+
+/// Says once, in the status of a snapshot or content and as an event, what could not be done.
+fn say(target: ObjectRef, metadata: &Metadata, said: &Fault, now: Time, reason: &str, why: String) -> Plan {
+    if said.message == why {
+        return Plan::new();
     }
-    let mut body = snapshot.metadata.precondition();
+    let mut body = metadata.precondition();
     body["status"] = json!({"readyToUse": false, "error": {"message": why, "time": now}});
-    let plan = Plan::new().write(Write::merge(snapshot.target(), body).to("status"));
-    plan.warning("SnapshotContentCreationFailed", why).requeue_after(RETRY)
+    Plan::new().write(Write::merge(target, body).to("status")).warning(reason, why)
 }
 
 /// A snapshot says what its content says; a content that was made before its snapshot is told the snapshot's uid first.
@@ -321,7 +330,7 @@ pub(crate) fn of_content(module: &mut impl Provisioner, now: Time, request: &Req
         return Ok(content_fails(&content, now, "contents that begin with a snapshotHandle are not supported: name a volumeHandle"));
     }
     let volumes: Vec<Volume> = request.related("volume")?;
-    let volume = volumes.first().filter(|v| v.metadata.annotations.get(PROVISIONED_BY).is_some_and(|by| by == module.name()));
+    let volume = volumes.first().filter(|volume| volume.is_made_by(module.name()));
     let Some(place) = record.or(volume.filter(|volume| !volume.metadata.is_terminating())) else {
         return Ok(content_fails(&content, now, &format!("volume {:?} is gone", content.spec.source.volume_handle)));
     };
@@ -353,19 +362,6 @@ pub(crate) fn of_content(module: &mut impl Provisioner, now: Time, request: &Req
     }
     Ok(if taken.is_ready { plan } else { plan.requeue_after(LOOK_AGAIN) })
 }
-
-fn content_fails(content: &Content, now: Time, why: &str) -> Plan {
-    if content.status.error.message == why {
-        return Plan::new().requeue_after(RETRY_SNAPSHOT);
-    }
-    let mut body = content.metadata.precondition();
-    body["status"] = json!({"readyToUse": false, "error": {"message": why, "time": now}});
-    let plan = Plan::new().write(Write::merge(content.target(), body).to("status"));
-    plan.warning("SnapshotCreationFailed", why).requeue_after(RETRY_SNAPSHOT)
-}
-
-/// How soon a snapshot that failed is tried again.
-const RETRY_SNAPSHOT: Duration = Duration::from_secs(5);
 
 /// What every record has, beside what the provisioner says: a volume that nobody can claim.
 fn complete(mut record: Value, provisioner: &str, content: &Content, volume: &Volume) -> Value {

@@ -276,6 +276,11 @@ impl Volume {
         })
     }
 
+    /// Whether the provisioner of this name made it.
+    pub fn is_made_by(&self, provisioner: &str) -> bool {
+        self.metadata.annotations.get(PROVISIONED_BY).is_some_and(|by| by == provisioner)
+    }
+
     /// Whether it stands for a snapshot, and is nobody's to mount.
     pub fn is_snapshot(&self) -> bool {
         self.spec.claim_ref.as_ref().is_some_and(|to| to.kind == SNAPSHOT_KIND)
