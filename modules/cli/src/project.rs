@@ -132,7 +132,8 @@ impl Template {
         let file = |package: &str| format!("{}.wasm", package.replace('-', "_"));
         text.replace("../../modules/sdk", &sdk.display().to_string())
             .replace(&file(self.package), &file(name))
-            .replace(&format!("module {}\n", self.package), &format!("module {name}\n"))
+            // Go keeps names without a dot for itself, "go" and "cmd" among them.
+            .replace(&format!("module {}\n", self.package), &format!("module example.com/{name}\n"))
             .replace(&format!("\"{}\"", self.package), &format!("\"{name}\""))
             .replace(&format!("\"name\": \"{}\"}}", self.module), &format!("\"name\": \"{name}\"}}"))
     }
