@@ -26,6 +26,7 @@ use std::{
 };
 use tokio::sync::{Semaphore, oneshot};
 use wasmtime::component::Component;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 /// The pipe's world as Rust.
 #[allow(missing_docs)]
@@ -34,7 +35,7 @@ pub mod bindings {
 }
 
 const MAGIC: &[u8; 8] = b"PNTLAOT2";
-const HASH_BYTES: usize = 32;
+const HASH_BYTES: usize = 16;
 /// When a file that is being written counts as never finished.
 const UNFINISHED_AFTER: Duration = Duration::from_secs(3600);
 /// How much lower than the rest of the process compiling runs.
@@ -212,11 +213,11 @@ fn read_entry(engine: &wasmtime::Engine, path: &Path) -> Option<Component> {
 fn is_whole(mut file: &fs::File) -> std::io::Result<bool> {
     let end = (MAGIC.len() + HASH_BYTES) as u64;
     let code = file.metadata()?.len().saturating_sub(end);
-    let mut hasher = Sha256::new();
+    let mut hasher = Xxh3::new();
     std::io::copy(&mut file.take(code), &mut hasher)?;
     let mut found = Vec::new();
     file.read_to_end(&mut found)?;
-    Ok(found == [&hasher.finalize()[..], MAGIC].concat())
+    Ok(found == [&hasher.digest128().to_le_bytes(), &MAGIC[..]].concat())
 }
 
 fn write_entry(path: &Path, code: &[u8]) -> std::io::Result<()> {
@@ -224,7 +225,7 @@ fn write_entry(path: &Path, code: &[u8]) -> std::io::Result<()> {
     let temporary = path.with_extension(format!("{}-{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     let mut file = fs::File::create(&temporary)?;
     file.write_all(code)?;
-    file.write_all(&Sha256::digest(code))?;
+    file.write_all(&xxh3_128(code).to_le_bytes())?;
     file.write_all(MAGIC)?;
     file.sync_data()?;
     fs::rename(&temporary, path)
