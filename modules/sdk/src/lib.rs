@@ -62,7 +62,7 @@ pub use provisioner::{Provisioner, SnapshotRemoval, SnapshotRequest, TakenSnapsh
 pub use provisioning::{PROVISIONED_FINALIZER, Provisioned};
 pub use reading::Query;
 pub use scheduler::{Decision, Delta, Freshness, Opinion, Scheduler};
-pub use scheduler_plugin::{Permit, Place, Places, Reason, SchedulerPlugin};
+pub use scheduler_plugin::{Permit, Place, Places, Pods, Reason, SchedulerPlugin};
 pub use selector::{Requirement, Selector};
 pub use start::{ClusterFacts, Start};
 pub use time::Time;

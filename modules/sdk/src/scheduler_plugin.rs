@@ -106,7 +106,61 @@ pub struct Place<P: SchedulerPlugin> {
     /// What [`SchedulerPlugin::node`] read of it.
     pub node: P::Node,
     /// What [`SchedulerPlugin::pod`] read of each, by uid.
-    pub pods: BTreeMap<String, P::Pod>,
+    pub pods: Pods<P::Pod>,
+}
+
+/// The pods of a place, in the order of their uids. What was read of them lies side by side in memory, because plugins go over it for
+/// each place and pod.
+pub struct Pods<T> {
+    uids: Vec<String>,
+    read: Vec<T>,
+}
+
+impl<T> Pods<T> {
+    const NONE: Self = Pods { uids: Vec::new(), read: Vec::new() };
+
+    /// What was read of each.
+    pub fn values(&self) -> std::slice::Iter<'_, T> {
+        self.read.iter()
+    }
+
+    /// The uid of each, and what was read of it.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
+        self.uids.iter().map(String::as_str).zip(&self.read)
+    }
+
+    /// What was read of the pod with this uid, if it is there.
+    pub fn get(&self, uid: &str) -> Option<&T> {
+        self.find(uid).ok().and_then(|at| self.read.get(at))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.read.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.read.is_empty()
+    }
+
+    fn find(&self, uid: &str) -> std::result::Result<usize, usize> {
+        self.uids.binary_search_by(|known| known.as_str().cmp(uid))
+    }
+
+    /// Adds a pod that is not there.
+    fn add(&mut self, uid: String, read: T) {
+        let (Ok(at) | Err(at)) = self.find(&uid);
+        self.uids.insert(at, uid);
+        self.read.insert(at, read);
+    }
+
+    fn remove(&mut self, uid: &str) {
+        if let Ok(at) = self.find(uid) {
+            self.uids.remove(at);
+            self.read.remove(at);
+        }
+    }
 }
 
 /// All nodes, in the order of their names: beside each other in memory, because all are looked at for each pod.
@@ -181,7 +235,8 @@ impl<P: SchedulerPlugin> Serving<P> {
         for name in &delta.gone_nodes {
             if let Ok(at) = self.find(name) {
                 let place = self.places.remove(at);
-                self.homeless.extend(place.pods.into_iter().map(|(uid, pod)| (uid, (place.name.clone(), pod))));
+                let pods = place.pods.uids.into_iter().zip(place.pods.read);
+                self.homeless.extend(pods.map(|(uid, pod)| (uid, (place.name.clone(), pod))));
             }
         }
         for row in &delta.nodes {
@@ -189,7 +244,7 @@ impl<P: SchedulerPlugin> Serving<P> {
             let node = self.plugin.node(row)?;
             match self.find(&name) {
                 Ok(at) => self.places[at].node = node,
-                Err(at) => self.places.insert(at, Place { name, node, pods: BTreeMap::new() }),
+                Err(at) => self.places.insert(at, Place { name, node, pods: Pods::NONE }),
             }
         }
         for uid in &delta.gone_pods {
@@ -206,7 +261,7 @@ impl<P: SchedulerPlugin> Serving<P> {
             match self.find(&node) {
                 Ok(at) => {
                     self.at.insert(uid.clone(), node);
-                    self.places[at].pods.insert(uid, pod);
+                    self.places[at].pods.add(uid, pod);
                 }
                 Err(_) => drop(self.homeless.insert(uid, (node, pod))),
             }
@@ -230,21 +285,19 @@ impl<P: SchedulerPlugin> Serving<P> {
     /// A score a place in the order of names; below 0: why not, as a place in the list of reasons.
     fn evaluate(&self, pod: &P::Pod) -> (Vec<i16>, Vec<Reason>) {
         let mut reasons: Vec<Reason> = Vec::new();
-        let mut scores = Vec::with_capacity(self.places.len());
-        for opinion in self.plugin.evaluate(pod, &self.places) {
-            scores.push(match opinion {
-                Ok(score) => score.clamp(0, 100),
-                Err(reason) => {
-                    // Most are the same text at the same place.
-                    let same = |known: &Reason| (known.as_ptr(), known.len()) == (reason.as_ptr(), reason.len()) || *known == reason;
-                    let at = reasons.iter().position(same).unwrap_or_else(|| {
-                        reasons.push(reason);
-                        reasons.len() - 1
-                    });
-                    i16::try_from(at).map_or(i16::MIN, |at| -1 - at)
-                }
-            });
-        }
+        let told = |opinion: std::result::Result<i16, Reason>| match opinion {
+            Ok(score) => score.clamp(0, 100),
+            Err(reason) => {
+                // Most are the same text at the same place.
+                let same = |known: &Reason| (known.as_ptr(), known.len()) == (reason.as_ptr(), reason.len()) || *known == reason;
+                let at = reasons.iter().position(same).unwrap_or_else(|| {
+                    reasons.push(reason);
+                    reasons.len() - 1
+                });
+                i16::try_from(at).map_or(i16::MIN, |at| -1 - at)
+            }
+        };
+        let scores = self.plugin.evaluate(pod, &self.places).into_iter().map(told).collect();
         (scores, reasons)
     }
 
