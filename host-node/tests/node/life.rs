@@ -275,7 +275,7 @@ fn a_port_inside_a_pod_is_reached_through_the_link() {
         kernel.put_pod(web.clone()).await;
         let up = kernel.until_ready(uid(&web)).await;
         let mut answer = Err("not asked".to_owned());
-        for _ in 0..100 {
+        for _ in 0..600 {
             answer = kernel.forward(&up, 8080, b"GET / HTTP/1.0\r\n\r\n").await;
             if answer.is_ok() {
                 break;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::{As, Client, Cluster};
+use crate::cluster::{As, Client, Cluster, until};
 use crate::transcript::check;
 
 async fn bearer(cluster: &Cluster, token: &str) -> Client {
@@ -113,15 +113,7 @@ async fn a_service_account_may_what_a_role_grants_and_no_more() {
         "#,
     )
     .await;
-    let mut granted = robot.get("/api/v1/namespaces/default/pods").await.status;
-    for _ in 0..200 {
-        if granted == 200 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        granted = robot.get("/api/v1/namespaces/default/pods").await.status;
-    }
-    assert_eq!(granted, 200);
+    until("the role is granted", async || (robot.get("/api/v1/namespaces/default/pods").await.status == 200).then_some(())).await;
     let mut admin = cluster.admin().await;
     check(
         &mut admin,
@@ -134,15 +126,7 @@ async fn a_service_account_may_what_a_role_grants_and_no_more() {
     .await;
     let binding = |role: &str| json!({ "metadata": { "generateName": "b-" }, "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role } });
     let bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
-    let mut held = robot.post(bindings, binding("view")).await.status;
-    for _ in 0..200 {
-        if held == 201 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        held = robot.post(bindings, binding("view")).await.status;
-    }
-    assert_eq!(held, 201, "what it holds it may give");
+    until("what it holds it may give", async || (robot.post(bindings, binding("view")).await.status == 201).then_some(())).await;
     let more = robot.post(bindings, binding("cluster-admin")).await;
     assert_eq!(more.status, 403, "what it does not hold it may not");
     assert!(more.json()["message"].as_str().unwrap().contains("attempting to grant RBAC permissions not currently held"));

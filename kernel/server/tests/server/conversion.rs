@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Client, Cluster, stop};
+use crate::cluster::{Client, Cluster, stop, until};
 use crate::transcript;
 use crate::webhooks::{Judge, judge};
 
@@ -72,16 +72,13 @@ async fn define(client: &mut Client, definition: &Value) {
     assert!(matches!(answer.status, 200 | 201), "{answer:?}");
     let stored =
         definition["spec"]["versions"].as_array().unwrap().iter().find(|version| version["storage"] == true).unwrap()["name"].clone();
-    for _ in 0..2000 {
+    until("it is served as it says", async || {
         let seen = client.get(&path).await.json();
-        let versions = seen["status"]["storedVersions"].as_array().cloned().unwrap_or_default();
-        let conditions = seen["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        if versions.contains(&stored) && conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True") {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
-    panic!("it is not served");
+        let versions = seen["status"]["storedVersions"].as_array()?;
+        let established = |c: &Value| c["type"] == "Established" && c["status"] == "True";
+        (versions.contains(&stored) && seen["status"]["conditions"].as_array()?.iter().any(established)).then_some(())
+    })
+    .await;
 }
 
 async fn check(cluster: &Cluster, text: &str) {
@@ -117,21 +114,13 @@ async fn a_webhook_that_fails_is_named_with_why_and_a_changed_definition_counts_
         [("/fail", "failed: no such host"), ("/rename", "must have the same name"), ("/nothing", "response.result.status was ''")]
     {
         define(&mut client, &definition(&judge, path, "v1")).await;
-        let mut last = Value::Null;
-        // The new definition is served a moment later.
-        for _ in 0..2000 {
+        until(says, async || {
             let answer = client.get(&format!("{}/a", links("v2"))).await;
-            last = answer.json();
-            let message = last["message"].as_str().unwrap_or_default().to_owned();
-            if answer.status == 500
-                && message.starts_with("conversion webhook for stable.example.com/v1, Kind=Link ")
-                && message.contains(says)
-            {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        assert!(last["message"].as_str().unwrap_or_default().contains(says), "{path}: {last}");
+            let message = answer.json()["message"].as_str()?.to_owned();
+            let named = message.starts_with("conversion webhook for stable.example.com/v1, Kind=Link ");
+            (answer.status == 500 && named && message.contains(says)).then_some(())
+        })
+        .await;
         // What needs no conversion works on.
         assert_eq!(client.get(&format!("{}/a", links("v1"))).await.json()["hostPort"], "h:1");
         let other = json!({"apiVersion": "stable.example.com/v2", "kind": "Link", "metadata": {"name": "b"}, "host": "h", "port": "1"});

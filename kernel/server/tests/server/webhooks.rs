@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::cluster::{Client, Cluster, stop};
+use crate::cluster::{Client, Cluster, stop, until};
 use crate::conversion;
 
 /// Answers by path; counts what it was asked.
@@ -134,16 +134,11 @@ async fn create(client: &mut Client, name: &str, data: Value) -> (u16, Value, Op
 
 /// Create ConfigMaps until the answer is as wanted: registrations are followed, not waited for.
 async fn create_until(client: &mut Client, data: Value, wanted: impl Fn(u16, &Value) -> bool) -> (Value, Option<String>) {
-    let mut last = Value::Null;
-    for _ in 0..2000 {
+    until("the answer is as wanted", async || {
         let (status, body, warning) = create(client, &format!("attempt-{}", next()), data.clone()).await;
-        if wanted(status, &body) {
-            return (body, warning);
-        }
-        last = body;
-        tokio::task::yield_now().await;
-    }
-    panic!("the answer stays {last}");
+        wanted(status, &body).then_some((body, warning))
+    })
+    .await
 }
 
 fn next() -> usize {
