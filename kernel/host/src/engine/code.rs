@@ -5,6 +5,7 @@
 //! (the module's digest, the wasmtime version, the configuration, the processor's features) and ends with a hash of itself: an
 //! entry that does not match is thrown away and compiled again. Compiled code never comes from anywhere but this folder. What runs
 //! is the file itself, mapped, so that code which is never used takes no memory: an entry is replaced or removed, never written to.
+//! Where the folder's file system may hold no programs (`noexec`), what was compiled is of no use to the next start.
 
 use super::{instance::Guest, wasi};
 use crate::{fault::HostError, limits::WASM_BYTES_MAX};
