@@ -65,18 +65,25 @@ impl Home {
     pub(crate) fn clone_in_pid_namespace(&self, target: &OwnedFd, clone: impl FnOnce() -> io::Result<Cloned>) -> io::Result<Cloned> {
         sys::setns(target.as_fd(), libc::CLONE_NEWPID)?;
         let cloned = clone();
-        if !matches!(cloned, Ok(Cloned::Child)) && sys::setns(self.pid.as_fd(), libc::CLONE_NEWPID).is_err() {
-            std::process::abort();
+        if !matches!(cloned, Ok(Cloned::Child)) {
+            self.take_children_home();
         }
         cloned
+    }
+
+    /// Children go to our own PID namespace again.
+    fn take_children_home(&self) {
+        if sys::setns(self.pid.as_fd(), libc::CLONE_NEWPID).is_err() {
+            std::process::abort();
+        }
     }
 
     /// Whether the PID namespace of `target` can be joined through it. A process lets go of its namespaces while it exits: before
     /// those that end with it are seen to end, and long before itself.
     fn can_join(&self, target: &OwnedFd) -> bool {
         let joined = sys::setns(target.as_fd(), libc::CLONE_NEWPID).is_ok();
-        if joined && sys::setns(self.pid.as_fd(), libc::CLONE_NEWPID).is_err() {
-            std::process::abort();
+        if joined {
+            self.take_children_home();
         }
         joined
     }
