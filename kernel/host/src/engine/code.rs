@@ -36,7 +36,6 @@ pub mod bindings {
 }
 
 const MAGIC: &[u8; 8] = b"PNTLAOT2";
-const HASH_BYTES: usize = 16;
 /// When a file that is being written counts as never finished.
 const UNFINISHED_AFTER: Duration = Duration::from_secs(3600);
 /// How much lower than the rest of the process compiling runs.
@@ -210,15 +209,19 @@ fn read_entry(engine: &wasmtime::Engine, path: &Path) -> Option<Component> {
         .ok()
 }
 
-/// Whether an entry ends as `write_entry` ends what comes before.
+/// What an entry ends with: the sum of what comes before, and the magic.
+fn ending(sum: u128) -> Vec<u8> {
+    [&sum.to_le_bytes()[..], MAGIC].concat()
+}
+
+/// Whether an entry ends as it should.
 fn is_whole(mut file: &fs::File) -> std::io::Result<bool> {
-    let end = (MAGIC.len() + HASH_BYTES) as u64;
-    let code = file.metadata()?.len().saturating_sub(end);
+    let code = file.metadata()?.len().saturating_sub(ending(0).len() as u64);
     let mut hasher = Xxh3::new();
     std::io::copy(&mut file.take(code), &mut hasher)?;
     let mut found = Vec::new();
     file.read_to_end(&mut found)?;
-    Ok(found == [&hasher.digest128().to_le_bytes(), &MAGIC[..]].concat())
+    Ok(found == ending(hasher.digest128()))
 }
 
 fn write_entry(path: &Path, code: &[u8]) -> std::io::Result<()> {
@@ -226,8 +229,7 @@ fn write_entry(path: &Path, code: &[u8]) -> std::io::Result<()> {
     let temporary = path.with_extension(format!("{}-{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     let mut file = fs::File::create(&temporary)?;
     file.write_all(code)?;
-    file.write_all(&xxh3_128(code).to_le_bytes())?;
-    file.write_all(MAGIC)?;
+    file.write_all(&ending(xxh3_128(code)))?;
     file.sync_data()?;
     fs::rename(&temporary, path)
 }
