@@ -113,7 +113,8 @@ async fn a_service_account_may_what_a_role_grants_and_no_more() {
         "#,
     )
     .await;
-    until("the role is granted", async || (robot.get("/api/v1/namespaces/default/pods").await.status == 200).then_some(())).await;
+    let is = |wanted: u16, status: u16| if status == wanted { Ok(()) } else { Err(status) };
+    until("the role is granted", async || is(200, robot.get("/api/v1/namespaces/default/pods").await.status)).await;
     let mut admin = cluster.admin().await;
     check(
         &mut admin,
@@ -126,7 +127,7 @@ async fn a_service_account_may_what_a_role_grants_and_no_more() {
     .await;
     let binding = |role: &str| json!({ "metadata": { "generateName": "b-" }, "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role } });
     let bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
-    until("what it holds it may give", async || (robot.post(bindings, binding("view")).await.status == 201).then_some(())).await;
+    until("what it holds it may give", async || is(201, robot.post(bindings, binding("view")).await.status)).await;
     let more = robot.post(bindings, binding("cluster-admin")).await;
     assert_eq!(more.status, 403, "what it does not hold it may not");
     assert!(more.json()["message"].as_str().unwrap().contains("attempting to grant RBAC permissions not currently held"));

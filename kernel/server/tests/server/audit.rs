@@ -2,13 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pintle_registry::audit::{About, Auditor, LogConfig, Policy, Stage};
 use pintle_registry::{ApiError, Body, Caller, WriteOptions};
 use serde_json::{Value, json};
 
-use crate::cluster::{Answer, As, Client, Cluster, stop};
+use crate::cluster::{Answer, As, Client, Cluster, stop, until};
 use crate::webhooks;
 
 const POLICY: &str = r#"
@@ -145,13 +144,12 @@ async fn refusals_strangers_and_long_requests_are_told() {
     let stages = |events: &[Value]| events.iter().map(|event| event["stage"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(stages(&of(&auditor, &path, "id-watch").await), ["ResponseStarted"]);
     drop((watch, admin));
-    let ended = async {
-        while stages(&of(&auditor, &path, "id-watch").await).len() < 2 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), ended).await.expect("the end of the watch is told");
-    assert_eq!(stages(&of(&auditor, &path, "id-watch").await), ["ResponseStarted", "ResponseComplete"]);
+    let told = until("the end of the watch is told", async || {
+        let told = stages(&of(&auditor, &path, "id-watch").await);
+        if told.len() < 2 { Err(told.concat()) } else { Ok(told) }
+    })
+    .await;
+    assert_eq!(told, ["ResponseStarted", "ResponseComplete"]);
     stop(cluster).await;
 }
 
@@ -192,20 +190,18 @@ async fn judges_have_their_notes_in_the_log() {
     assert_eq!(admin.post(&format!("{root}/validatingadmissionpolicies"), policy).await.status, 201);
     let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "named.example.com", "validationActions": ["Audit"]}});
     assert_eq!(admin.post(&format!("{root}/validatingadmissionpolicybindings"), binding).await.status, 201);
-    let noted = async {
-        for attempt in 0.. {
-            let body = json!({"metadata": {"name": format!("n-{attempt}")}});
-            let answer = admin.post("/api/v1/namespaces/default/configmaps", body).await;
-            assert_eq!(answer.status, 201);
-            let id = answer.headers["audit-id"].to_str().unwrap().to_owned();
-            let notes = of(&auditor, &path, &id).await.pop().unwrap()["annotations"].clone();
-            if notes["judge.example.com/why"].is_string() && notes["named.example.com/name"].is_string() {
-                return (attempt, notes);
-            }
-        }
-        unreachable!()
-    };
-    let (attempt, notes) = tokio::time::timeout(Duration::from_secs(20), noted).await.expect("both are asked");
+    let mut attempts = 0..;
+    let (attempt, notes) = until("both are asked", async || {
+        let attempt = attempts.next().unwrap();
+        let body = json!({"metadata": {"name": format!("n-{attempt}")}});
+        let answer = admin.post("/api/v1/namespaces/default/configmaps", body).await;
+        assert_eq!(answer.status, 201);
+        let id = answer.headers["audit-id"].to_str().unwrap().to_owned();
+        let notes = of(&auditor, &path, &id).await.pop().unwrap()["annotations"].clone();
+        let both = notes["judge.example.com/why"].is_string() && notes["named.example.com/name"].is_string();
+        if both { Ok((attempt, notes)) } else { Err(notes) }
+    })
+    .await;
     assert_eq!((&notes["judge.example.com/why"], &notes["named.example.com/name"]), (&json!("because"), &json!(format!("n-{attempt}"))));
     let failures: Value = serde_json::from_str(notes["validation.policy.admission.k8s.io/validation_failure"].as_str().unwrap()).unwrap();
     let failure = json!({"message": "must be x", "policy": "named.example.com", "binding": "b", "expressionIndex": 1, "validationActions": ["Audit"]});

@@ -1,10 +1,11 @@
 //! A server in this process, and connections to it.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -39,20 +40,19 @@ impl Drop for Dir {
     }
 }
 
-/// Asks until there is an answer: what the server follows, it knows a moment later.
+/// Asks until the answer is as wanted: what the server follows, it knows a moment later.
 ///
 /// # Panics
-/// There is none for half a minute: `what` never happened.
-pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let asked = async {
-        loop {
-            if let Some(answer) = ask().await {
-                return answer;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+/// It is not for half a minute; says what the last answer was.
+pub async fn until<T, E: Display>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, E>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(other) => assert!(Instant::now() < deadline, "never happened: {what}: {other}"),
         }
-    };
-    tokio::time::timeout(Duration::from_secs(30), asked).await.unwrap_or_else(|_| panic!("never happened: {what}"))
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Stop it as `pintle` does.

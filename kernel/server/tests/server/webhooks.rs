@@ -136,7 +136,7 @@ async fn create(client: &mut Client, name: &str, data: Value) -> (u16, Value, Op
 async fn create_until(client: &mut Client, data: Value, wanted: impl Fn(u16, &Value) -> bool) -> (Value, Option<String>) {
     until("the answer is as wanted", async || {
         let (status, body, warning) = create(client, &format!("attempt-{}", next()), data.clone()).await;
-        wanted(status, &body).then_some((body, warning))
+        if wanted(status, &body) { Ok((body, warning)) } else { Err(body) }
     })
     .await
 }
